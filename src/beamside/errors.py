@@ -1,0 +1,62 @@
+"""Every error that Beamside raises on purpose.
+
+The whole tree::
+
+    BeamsideError
+    ├── ConfigError            a setting is missing, unknown or impossible
+    ├── InputError             the user's files cannot be used as they are
+    │   ├── NotReadyError      a file that is still being written; try again later
+    │   ├── CorruptFileError   a file that is damaged or of the wrong kind
+    │   └── GainError          the gain reference does not fit the movies
+    ├── ProjectError           the project on disk is in the way or damaged
+    │   └── ProjectBusyError   another process is writing to it
+    ├── TransferError          a copy could not be made or verified
+    ├── ProcessingError        an item could not be processed (a fit that failed, for example)
+    └── ProgramError           an external program is missing or failed
+
+A message names the thing, says what is wrong, and says what to do. The command line prints it as one sentence, without a traceback.
+"""
+
+
+class BeamsideError(Exception):
+    """Base of all errors that a user can do something about."""
+
+
+class ConfigError(BeamsideError):
+    """A setting is missing, unknown or impossible."""
+
+
+class InputError(BeamsideError):
+    """A file given by the user cannot be used as it is."""
+
+
+class NotReadyError(InputError):
+    """A file is not complete yet; looking again later may help."""
+
+
+class CorruptFileError(InputError):
+    """A file is damaged, truncated or not what its name says."""
+
+
+class GainError(InputError):
+    """The gain reference does not fit the movies."""
+
+
+class ProjectError(BeamsideError):
+    """The project on disk is damaged or does not fit what was asked."""
+
+
+class ProjectBusyError(ProjectError):
+    """Another process is the project's writer."""
+
+
+class TransferError(BeamsideError):
+    """A file could not be copied, or its copy could not be verified."""
+
+
+class ProcessingError(BeamsideError):
+    """An item could not be processed."""
+
+
+class ProgramError(BeamsideError):
+    """An external program is missing, of an unsupported version, or failed."""

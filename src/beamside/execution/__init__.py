@@ -1,0 +1,1 @@
+"""Where items are processed: executors and the worker's side of them."""

@@ -1,0 +1,1 @@
+"""The session loop: scheduling, item states, keys."""

@@ -1,0 +1,1 @@
+"""Reading and writing of file formats (MRC, TIFF, STAR), without science."""

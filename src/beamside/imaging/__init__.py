@@ -1,0 +1,1 @@
+"""The numerics of single-particle work, on torch tensors: one code for CPU and CUDA."""

@@ -1,0 +1,180 @@
+"""What a job type declares, and what its code is given and gives back.
+
+A job type is declared once, in one file. Everything else (command line, report, STAR files, reference pages) is made from the declaration.
+Importing a job type must stay light: the session process imports it and must not load torch, so numerics are imported inside ``process``.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from beamside.formats.star import StarBlock
+from beamside.parameters import ParameterModel
+
+
+@dataclass(frozen=True)
+class Metric:
+    """Something a job measures for each item: tables, plots, alerts and the report are made from these.
+
+    Attributes
+    ----------
+    name : key in ``Result.metrics``
+    label : what people read
+    unit : shown unit, after multiplying by `scale`
+    scale : factor from the stored number to the shown one (1e-4 for Å shown in µm)
+    good : "low" or "high" when one direction is better
+    digits : decimals shown
+    """
+
+    name: str
+    label: str
+    unit: str = ""
+    scale: float = 1.0
+    good: Literal["low", "high"] | None = None
+    digits: int = 2
+    description: str = ""
+
+
+@dataclass(frozen=True)
+class Node:
+    """An output file of a job that RELION knows: file name in the job directory, RELION 3.1's node type, RELION 4's label."""
+
+    file: str
+    relion_type: int
+    relion_label: str
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An image for people that a job writes for each item: role in ``Result.outputs`` and caption."""
+
+    role: str
+    caption: str
+
+
+@dataclass(frozen=True)
+class Optics:
+    """What is the same for all exposures of a session: Å, kV, mm, fraction, e/Å² per frame."""
+
+    pixel_size: float
+    voltage: float
+    spherical_aberration: float
+    amplitude_contrast: float
+    dose_per_frame: float
+
+
+@dataclass(frozen=True)
+class Item:
+    """One thing to process: its name (path below the project without extension) and the results that it already has, by job type."""
+
+    name: str
+    results: Mapping[str, Result]
+
+
+@dataclass(frozen=True)
+class Result:
+    """What processing an item gave. All of it is JSON; paths are relative to the project.
+
+    Attributes
+    ----------
+    metrics : numbers by ``Metric.name``
+    outputs : files by role
+    values : other results that later jobs or STAR files need
+    rejected : a reason when the item was processed and should not be used further
+    """
+
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    outputs: Mapping[str, str] = field(default_factory=dict)
+    values: Mapping[str, Any] = field(default_factory=dict)
+    rejected: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the JSON form kept in the journal."""
+        return {
+            "metrics": dict(self.metrics),
+            "outputs": dict(self.outputs),
+            "values": dict(self.values),
+            "rejected": self.rejected,
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Result:
+        """Make a result from its JSON form."""
+        return cls(
+            data.get("metrics", {}), data.get("outputs", {}), data.get("values", {}), data.get("rejected", "")
+        )
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """Where and how an item is processed: project directory, job ("MotionCorr/job002"), optics, threads and device."""
+
+    root: Path
+    job: str
+    optics: Optics
+    threads: int = 1
+    device: str = "cpu"
+
+    def path(self, item: Item, suffix: str) -> Path:
+        """Return the absolute path ``<job>/<item><suffix>`` and make its directory."""
+        path = self.root / self.job / f"{item.name}{suffix}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path
+
+    def relative(self, path: Path) -> str:
+        """Return `path` relative to the project."""
+        return path.relative_to(self.root).as_posix()
+
+    def absolute(self, relative: str) -> Path:
+        """Return the absolute path of a project-relative one."""
+        return self.root / relative
+
+
+@dataclass(frozen=True)
+class Row:
+    """A finished item of a job, for its STAR files: the item with the results of earlier jobs, and the result of this one."""
+
+    item: Item
+    result: Result
+
+
+class JobType(ABC):
+    """One kind of job. Subclasses declare the class variables and implement `process` (per item) or `update` (aggregate)."""
+
+    name: ClassVar[str]
+    """Short name: "motion"; the key of this job's results."""
+    title: ClassVar[str]
+    """What people read: "Motion correction"."""
+    directory: ClassVar[str]
+    """RELION's directory: "MotionCorr"."""
+    relion_type: ClassVar[int]
+    relion_label: ClassVar[str]
+    version: ClassVar[str]
+    """Version of the algorithm; a change makes results be computed again."""
+    requires: ClassVar[tuple[str, ...]]
+    """Names of the job types whose results an item needs before this one; the first is the one it follows."""
+    Parameters: ClassVar[type[ParameterModel]]
+    metrics: ClassVar[tuple[Metric, ...]] = ()
+    nodes: ClassVar[tuple[Node, ...]] = ()
+    pictures: ClassVar[tuple[Picture, ...]] = ()
+    aggregate: ClassVar[bool] = False
+
+    @abstractmethod
+    def relion_options(self, parameters: Any, optics: Optics, inputs: Sequence[str]) -> dict[str, str]:
+        """Return the options of RELION's ``job.star`` that say the same as `parameters`."""
+
+    @abstractmethod
+    def star_files(self, rows: Sequence[Row], parameters: Any, optics: Optics, job: str) -> dict[str, list[StarBlock]]:
+        """Return the STAR files of the whole job, by name in the job directory, for the finished items."""
+
+    def process(self, item: Item, parameters: Any, workspace: Workspace) -> Result:
+        """Process one item: read its inputs, write its outputs atomically, return a small record. Runs in a worker."""
+        raise TypeError(f"{self.name} does not process single items")
+
+    def update(self, items: Sequence[Item], parameters: Any, workspace: Workspace, *, round_name: str, final: bool) -> Result:
+        """Take all `items` into the aggregate, continuing from the checkpoint in the job directory. Runs in a worker."""
+        raise TypeError(f"{self.name} is not an aggregate")

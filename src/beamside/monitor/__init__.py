@@ -1,0 +1,1 @@
+"""What people look at: status, metrics and the HTML report."""

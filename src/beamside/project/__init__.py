@@ -1,0 +1,1 @@
+"""The project on disk: journal, index, job directories, RELION's view."""
