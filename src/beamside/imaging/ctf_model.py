@@ -1,18 +1,20 @@
 """The contrast transfer function of an electron microscope.
 
-The phase of the wave aberration at spatial frequency ``k`` (1/Å) in direction ``α`` is, with the defocus Δf > 0 for underfocus ::
+The phase of the wave aberration at spatial frequency ``k`` (1/Å) in direction ``α``, with the defocus Δf > 0 for
+underfocus, is ::
 
     χ(k, α) = π λ k² Δf(α) - π/2 λ³ k⁴ Cs + φ + asin(w)
     Δf(α)   = ((U + V) + (U - V) cos 2(α - α₀)) / 2
 
-with λ the wavelength, Cs the spherical aberration, φ the phase shift of a phase plate and w the amplitude contrast (Mindell & Grigorieff,
-J. Struct. Biol. 142, 334, 2003; Rohou & Grigorieff, J. Struct. Biol. 192, 216, 2015).
+with λ the wavelength, Cs the spherical aberration, φ the phase shift of a phase plate and w the amplitude contrast
+(Mindell & Grigorieff, J. Struct. Biol. 142, 334, 2003; Rohou & Grigorieff, J. Struct. Biol. 192, 216, 2015).
 
-Sign: these functions return ``+sin χ``, which is what RELION calls the CTF (it writes ``-sin γ`` with ``γ = -χ``): positive close to zero
-frequency, right for particles that are white, as RELION has them after extraction. In a micrograph protein is dark, so its transform
-carries ``-sin χ``, the form of the papers above.
+Sign: these functions return ``+sin χ``, which is what RELION calls the CTF (it writes ``-sin γ`` with ``γ = -χ``):
+positive close to zero frequency, right for particles that are white, as RELION has them after extraction. In a
+micrograph protein is dark, so its transform carries ``-sin χ``, the form of the papers above.
 
-Angles are measured from the x axis towards the y axis in array order (row index growing), and U is the defocus along that direction.
+Angles are measured from the x axis towards the y axis in array order (row index growing), and U is the defocus along
+that direction.
 """
 
 from __future__ import annotations
@@ -46,7 +48,7 @@ def aberration_phase(
     amplitude_contrast: float,
     phase_shift_deg: Number = 0.0,
 ) -> Tensor:
-    """Return χ in radians where the squared frequency is `k2` (1/Å²) and the `defocus` (Å) is that in its direction; they broadcast."""
+    """Return χ in radians at the squared frequency `k2` (1/Å²) with the `defocus` (Å) of its direction; they broadcast."""
     wavelength = electron_wavelength(voltage)
     cs = spherical_aberration * 1e7  # mm to Å
     constant = math.asin(amplitude_contrast) + phase_shift_deg * (math.pi / 180)
@@ -125,7 +127,10 @@ def ctf_1d(
     phase_shift_deg: Number = 0.0,
     b_factor: Number = 0.0,
 ) -> Tensor:
-    """Return the CTF at `frequency` ``(n,)`` in 1/Å; tensors of defocus, phase shift or B-factor ``(...)`` give ``(..., n)``."""
+    """Return the CTF at `frequency` ``(n,)`` in 1/Å.
+
+    Tensors of defocus, phase shift or B-factor of shape ``(...)`` give ``(..., n)``. Units and sign as `ctf_2d`.
+    """
     defocus, phase_shift_deg, b_factor = (
         value[..., None] if isinstance(value, Tensor) else value for value in (defocus, phase_shift_deg, b_factor)
     )
