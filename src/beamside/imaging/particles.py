@@ -1,0 +1,238 @@
+"""Cutting particles out of micrographs: boxes, rescaling, normalisation.
+
+The conventions are those of ``relion_preprocess --extract`` (RELION 3.1, compared to float32 rounding by the peers' tests): coordinates are cut down
+to whole pixels, the picked pixel becomes pixel ``box // 2``, boxes that reach over the edge are filled by repeating the edge pixels, rescaling
+crops the Fourier transform, and only then the background (outside a circle) is brought to mean 0, without a slope, and standard deviation 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+from beamside.errors import InputError
+
+BACKGROUND_FRACTION = 0.75
+"""Diameter of the circle that holds the particle, as a fraction of the box, where none is given (RELION's default)."""
+
+_CHUNK_PIXELS = 1 << 21
+"""Pixels of full-size boxes held at once (8 MB: what stays in the cache is faster)."""
+
+
+def good_size(minimum: float) -> int:
+    """Return the smallest even number that is at least `minimum` and has no prime factor above 5: fast to transform."""
+    size = max(2, int(-(-minimum // 1)))
+    size += size % 2
+    while _without_factors(size, (2, 3, 5)) != 1:
+        size += 2
+    return size
+
+
+def choose_box(max_diameter: float, pixel_size: float) -> int:
+    """Return the box in pixels for particles of up to `max_diameter` Å: one and a half times as large, and fast to transform."""
+    return good_size(1.5 * max_diameter / pixel_size)
+
+
+def choose_rescaled_box(box: int, pixel_size: float, wanted_pixel_size: float) -> int:
+    """Return the size to rescale `box` to, so that its pixels become about `wanted_pixel_size` Å and never coarser; at most `box`."""
+    return min(box, good_size(box * pixel_size / wanted_pixel_size))
+
+
+def boxes_touch(coordinates: Tensor, shape: tuple[int, int], box: int) -> Tensor:
+    """Tell which boxes have at least one pixel in a micrograph of `shape`; RELION refuses a file with any others.
+
+    Parameters
+    ----------
+    coordinates : ``(n, 2)``, y and x in pixels
+    """
+    first = coordinates.trunc() - box // 2
+    limit = torch.tensor(shape, dtype=first.dtype, device=first.device)
+    return ((first + box > 0) & (first < limit)).all(dim=-1)
+
+
+def extract_particles(
+    micrograph: Tensor,
+    coordinates: Tensor,
+    box: int,
+    rescaled_box: int | None = None,
+    *,
+    pixel_size: float = 1.0,
+    background_diameter: float | None = None,
+    invert: bool = True,
+    normalise: bool = True,
+    remove_ramp: bool = True,
+) -> Tensor:
+    """Cut particles out of a micrograph, as RELION does.
+
+    Parameters
+    ----------
+    micrograph : ``(h, w)``, protein dark
+    coordinates : ``(n, 2)``, y and x of the particles' centres in pixels; fractions are cut off, as RELION does
+    box : edge of the box in pixels of the micrograph, even
+    rescaled_box : edge after Fourier cropping, even; `box` when None
+    pixel_size : Å per pixel of the micrograph
+    background_diameter : in Å; pixels further than half of it from the centre are background; None is three quarters of the box
+    invert : make protein white
+    normalise : bring the background of each particle to mean 0 and standard deviation 1
+    remove_ramp : fit the background with a plane instead of a constant
+
+    Returns
+    -------
+    ``(n, b, b)`` float32
+
+    Raises
+    ------
+    InputError
+        A size is odd or impossible, the circle leaves no background, or a box has no pixel in the micrograph.
+    """
+    small = box if rescaled_box is None else rescaled_box
+    _check_sizes(box, small)
+    _check_inside(micrograph, coordinates, box)
+    radius = background_radius(box, small, pixel_size, background_diameter)
+    offset = micrograph.mean(dtype=torch.float64).float()
+    centred = micrograph.float() - offset
+    particles = micrograph.new_empty((len(coordinates), small, small), dtype=torch.float32)
+    start = 0
+    for boxes in _cut_boxes(centred, coordinates, box):
+        resized = rescale(boxes, small)
+        if normalise:
+            resized = normalise_background(resized, radius, remove_ramp=remove_ramp)
+        particles[start : start + len(boxes)] = resized
+        start += len(boxes)
+    if not normalise:
+        particles += offset
+    return particles.neg_() if invert else particles
+
+
+def background_radius(box: int, rescaled_box: int, pixel_size: float, background_diameter: float | None) -> int:
+    """Return the radius, in whole pixels of the rescaled box, outside which pixels count as background (what RELION's job passes on)."""
+    if background_diameter is not None and background_diameter <= 0:
+        raise InputError(
+            f"The background diameter is {background_diameter:g} Å: give a positive one, or none for 75 % of the box."
+        )
+    diameter = BACKGROUND_FRACTION * box if background_diameter is None else background_diameter / pixel_size
+    radius = int(diameter / 2 * rescaled_box / box)
+    if 2 * radius >= rescaled_box:
+        raise InputError(
+            f"A background diameter of {diameter * pixel_size:g} Å leaves no background in a box of {box * pixel_size:g} Å: "
+            "make the box larger or the diameter smaller."
+        )
+    return radius
+
+
+def normalise_background(images: Tensor, radius: float, *, remove_ramp: bool = True) -> Tensor:
+    """Subtract the background's plane (or mean) and divide by its standard deviation; images with a flat background become 0 there.
+
+    Parameters
+    ----------
+    images : ``(n, b, b)``
+    radius : pixels further than this from pixel ``b // 2`` are background
+    """
+    size = images.shape[-1]
+    basis, projector, inside = _background_fit(size, radius, remove_ramp, images.device)
+    flat = images.flatten(1)
+    flat = flat - (flat @ projector) @ basis
+    count = size * size - int(inside.sum())
+    background = flat.masked_fill(inside, 0)
+    mean = background.sum(dim=1, keepdim=True) / count
+    flat = flat - mean
+    deviation = (flat.masked_fill(inside, 0).square().sum(dim=1, keepdim=True) / count).sqrt()
+    flat = flat / torch.where(deviation > 0, deviation, torch.ones_like(deviation))
+    return flat.reshape(images.shape)
+
+
+def rescale(images: Tensor, size: int) -> Tensor:
+    """Rescale square images ``(n, N, N)`` to ``(n, size, size)`` by cropping their Fourier transforms; the mean stays.
+
+    Done as two matrix products (the Fourier cropping of rows and of columns), which is several times faster than transforming each
+    image. Of the components at the new Nyquist frequency those with positive frequency along y are kept, as RELION's windowing does.
+    """
+    full = images.shape[-1]
+    if size == full:
+        return images
+    rows, cosines, sines = _rescaling(full, size, images.device)
+    reduced = rows @ images
+    signs = 1.0 - 2.0 * (torch.arange(size, device=images.device) % 2)
+    result: Tensor = reduced[:, :size] @ cosines.T
+    # The last row holds what one-sided Nyquist rows add: an odd part, with alternating sign.
+    result += signs[:, None] * (reduced[:, size:] @ sines.T)
+    return result
+
+
+def _without_factors(number: int, factors: tuple[int, ...]) -> int:
+    for factor in factors:
+        while number % factor == 0:
+            number //= factor
+    return number
+
+
+def _check_sizes(box: int, small: int) -> None:
+    for name, value in (("box", box), ("rescaled box", small)):
+        if value < 4 or value % 2:
+            raise InputError(f"The {name} is {value} pixels: give an even number of at least 4.")
+    if small > box:
+        raise InputError(
+            f"The rescaled box ({small} pixels) is larger than the box ({box} pixels): make it smaller or equal."
+        )
+
+
+def _check_inside(micrograph: Tensor, coordinates: Tensor, box: int) -> None:
+    outside = ~boxes_touch(coordinates, (micrograph.shape[-2], micrograph.shape[-1]), box)
+    if outside.any():
+        index = int(outside.nonzero()[0, 0])
+        y, x = coordinates[index].tolist()
+        raise InputError(
+            f"The box of particle {index + 1} (x {x:g}, y {y:g}) lies completely outside the micrograph of "
+            f"{micrograph.shape[-1]} x {micrograph.shape[-2]} pixels: check that the coordinates belong to it."
+        )
+
+
+def _cut_boxes(micrograph: Tensor, coordinates: Tensor, box: int) -> Iterator[Tensor]:
+    """Yield stacks ``(m, box, box)`` of the boxes around `coordinates`, with edge pixels repeated outside of the micrograph."""
+    height, width = micrograph.shape
+    steps = torch.arange(box, device=micrograph.device)
+    chunk = max(1, _CHUNK_PIXELS // (box * box))
+    for part in torch.split(coordinates.trunc().long() - box // 2, chunk):
+        boxes = micrograph.new_empty((len(part), box, box))
+        for image, (y, x) in zip(boxes, part.tolist(), strict=True):
+            if 0 <= y <= height - box and 0 <= x <= width - box:
+                image.copy_(micrograph[y : y + box, x : x + box])
+            else:
+                rows = (y + steps).clamp_(0, height - 1)
+                image.copy_(micrograph[rows][:, (x + steps).clamp_(0, width - 1)])
+        yield boxes
+
+
+@lru_cache(maxsize=8)
+def _rescaling(full: int, size: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the matrices of `rescale`: rows ``(size + 1, full)``, cosines and sines ``(size, full)``.
+
+    With θ = 2π (y / size − Y / full), cropping along an axis multiplies by Σ_k exp(i k θ) / full over −size/2 < k ≤ +size/2.
+    """
+    frequency = torch.arange(size // 2 + 1, dtype=torch.float64)
+    weight = torch.full_like(frequency, 2.0 / full)
+    weight[0] = weight[-1] = 1.0 / full
+    new = torch.arange(size, dtype=torch.float64) / size
+    old = torch.arange(full, dtype=torch.float64) / full
+    angle = 2 * torch.pi * (new[:, None] - old[None, :])[..., None] * frequency
+    cosines = (torch.cos(angle) * weight).sum(dim=-1)
+    sines = (torch.sin(angle) * weight).sum(dim=-1)
+    nyquist = torch.sin(torch.pi * size * old)[None, :] / full
+    rows = torch.cat([cosines, nyquist])
+    return rows.float().to(device), cosines.float().to(device), sines.float().to(device)
+
+
+@lru_cache(maxsize=8)
+def _background_fit(size: int, radius: float, ramp: bool, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    """Return what fits the background of flattened images: basis ``(p, b²)``, its projector ``(b², p)``, and which pixels are inside."""
+    axis = torch.arange(size, dtype=torch.float64) - size // 2
+    y, x = torch.meshgrid(axis, axis, indexing="ij")
+    inside = (y**2 + x**2 <= radius**2).reshape(-1)
+    columns = [torch.ones_like(y), y / size, x / size] if ramp else [torch.ones_like(y)]
+    basis = torch.stack([column.reshape(-1) for column in columns])
+    weighted = basis * ~inside
+    projector = torch.linalg.solve(weighted @ weighted.T, weighted).T
+    return basis.float().to(device), projector.float().contiguous().to(device), inside.to(device)
