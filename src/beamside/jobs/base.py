@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from beamside.formats.star import StarBlock
-from beamside.parameters import ParameterModel
+from beamside.parameters import ParameterModel, describe
 
 
 @dataclass(frozen=True)
@@ -74,6 +74,13 @@ class Item:
     name: str
     results: Mapping[str, Result]
 
+    def output(self, role: str) -> str:
+        """Return the path of the output `role` of the newest result that has it; raises KeyError."""
+        for result in reversed(list(self.results.values())):
+            if role in result.outputs:
+                return result.outputs[role]
+        raise KeyError(role)
+
 
 @dataclass(frozen=True)
 class Result:
@@ -104,9 +111,7 @@ class Result:
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Result:
         """Make a result from its JSON form."""
-        return cls(
-            data.get("metrics", {}), data.get("outputs", {}), data.get("values", {}), data.get("rejected", "")
-        )
+        return cls(data.get("metrics", {}), data.get("outputs", {}), data.get("values", {}), data.get("rejected", ""))
 
 
 @dataclass(frozen=True)
@@ -142,6 +147,17 @@ class Row:
     result: Result
 
 
+StarContent = list[StarBlock] | str
+"""A STAR file's blocks, or the text of a file that only bears the name."""
+
+
+def relion_value(value: Any) -> str:
+    """Return a parameter's value as RELION writes it in ``job.star``."""
+    if isinstance(value, bool):
+        return "Yes" if value else "No"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
 class JobType(ABC):
     """One kind of job. Subclasses declare the class variables and implement `process` (per item) or `update` (aggregate)."""
 
@@ -163,18 +179,34 @@ class JobType(ABC):
     pictures: ClassVar[tuple[Picture, ...]] = ()
     aggregate: ClassVar[bool] = False
 
-    @abstractmethod
+    input_options: ClassVar[tuple[str, ...]] = ()
+    """RELION's options that name the input files, in the order of the inputs."""
+    fixed_options: ClassVar[Mapping[str, str]] = {}
+    """RELION's options that always have the same value in Beamside."""
+
     def relion_options(self, parameters: Any, optics: Optics, inputs: Sequence[str]) -> dict[str, str]:
         """Return the options of RELION's ``job.star`` that say the same as `parameters`."""
+        options = dict(self.fixed_options)
+        options.update(zip(self.input_options, inputs, strict=False))
+        for info in describe(type(parameters)):
+            if info.relion:
+                options[info.relion] = relion_value(getattr(parameters, info.name))
+        return options
 
     @abstractmethod
-    def star_files(self, rows: Sequence[Row], parameters: Any, optics: Optics, job: str) -> dict[str, list[StarBlock]]:
+    def star_files(self, rows: Sequence[Row], parameters: Any, optics: Optics, job: str) -> dict[str, StarContent]:
         """Return the STAR files of the whole job, by name in the job directory, for the finished items."""
+
+    def current_nodes(self, rows: Sequence[Row]) -> tuple[Node, ...]:
+        """Return the output files that RELION should know of, given the finished items."""
+        return self.nodes if rows else ()
 
     def process(self, item: Item, parameters: Any, workspace: Workspace) -> Result:
         """Process one item: read its inputs, write its outputs atomically, return a small record. Runs in a worker."""
         raise TypeError(f"{self.name} does not process single items")
 
-    def update(self, items: Sequence[Item], parameters: Any, workspace: Workspace, *, round_name: str, final: bool) -> Result:
+    def update(
+        self, items: Sequence[Item], parameters: Any, workspace: Workspace, *, round_name: str, final: bool
+    ) -> Result:
         """Take all `items` into the aggregate, continuing from the checkpoint in the job directory. Runs in a worker."""
         raise TypeError(f"{self.name} is not an aggregate")

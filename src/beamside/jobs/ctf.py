@@ -1,0 +1,101 @@
+"""CTF estimation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from beamside.formats.star import StarBlock, Value
+from beamside.jobs.base import Item, JobType, Metric, Node, Optics, Picture, Result, Row, StarContent, Workspace
+from beamside.jobs.optics import optics_block
+from beamside.parameters import ParameterModel, parameter
+
+
+class CtfParameters(ParameterModel):
+    """Parameters of CTF estimation."""
+
+    ctf_min_resolution: float = parameter(
+        30.0, "Lowest resolution used in the fit.", unit="Å", ge=10, le=200, advanced=True, relion="resmin"
+    )
+    ctf_max_resolution: float = parameter(
+        4.5, "Highest resolution used in the fit.", unit="Å", ge=1, le=20, advanced=True, relion="resmax"
+    )
+    min_defocus: float = parameter(3000.0, "Smallest defocus searched.", unit="Å", ge=0, le=200000, relion="dfmin")
+    max_defocus: float = parameter(50000.0, "Largest defocus searched.", unit="Å", ge=0, le=200000, relion="dfmax")
+    max_astigmatism: float = parameter(
+        3000.0, "Largest astigmatism allowed in the fit.", unit="Å", ge=0, le=20000, advanced=True
+    )
+    reject_resolution: float = parameter(
+        0.0,
+        "Micrographs whose CTF fit is worse than this are not used further; 0 keeps all whose fit succeeded.",
+        unit="Å",
+        ge=0,
+        le=100,
+    )
+
+
+class CtfEstimation(JobType):
+    """Estimate defocus and astigmatism from the power spectrum."""
+
+    name = "ctf"
+    title = "CTF estimation"
+    directory = "CtfFind"
+    relion_type = 2
+    relion_label = "relion.ctffind"
+    version = "1"
+    requires = ("motion",)
+    Parameters = CtfParameters
+    metrics = (
+        Metric("defocus", "Defocus", "µm", scale=1e-4, description="Mean of the two defoci."),
+        Metric("astigmatism", "Astigmatism", "Å", good="low", digits=0, description="Difference of the two defoci."),
+        Metric("ctf_resolution", "CTF resolution", "Å", good="low", digits=1, description="How far the fit holds."),
+        Metric("ctf_score", "CTF score", good="high", digits=3, description="Correlation of spectrum and fit."),
+        Metric(
+            "ice_ring", "Ice ring", good="low", digits=2, description="Power near 3.7 Å relative to its surroundings."
+        ),
+    )
+    nodes = (Node("micrographs_ctf.star", 1, "MicrographsData.star.relion.ctf"),)
+    pictures = (Picture("ctf_plot", "CTF fit, 1-D"), Picture("ctf_image", "CTF fit, 2-D: spectrum and model"))
+    input_options = ("input_star_mics",)
+    fixed_options = {"use_ctffind4": "Yes", "use_gctf": "No", "box": "512", "use_given_ps": "Yes"}
+
+    def process(self, item: Item, parameters: Any, workspace: Workspace) -> Result:
+        """Fit the CTF of one micrograph."""
+        from beamside.jobs.ctf_worker import fit
+
+        return fit(item, parameters, workspace)
+
+    def star_files(self, rows: Sequence[Row], parameters: Any, optics: Optics, job: str) -> dict[str, StarContent]:
+        """Return ``micrographs_ctf.star``; rejected micrographs are left out, and counted by the session."""
+        columns = ["rlnMicrographName", "rlnOpticsGroup", "rlnCtfImage", *CTF_COLUMNS]
+        lines: list[list[Value]] = [
+            [row.item.output("micrograph"), 1, row.result.outputs["ctf_spectrum"] + ":mrc", *ctf_values(row.result)]
+            for row in rows
+            if not row.result.rejected
+        ]
+        pixel_size = float(rows[0].result.values["micrograph_pixel_size"]) if rows else optics.pixel_size
+        block = optics_block(optics, rlnMicrographPixelSize=pixel_size)
+        return {"micrographs_ctf.star": [block, StarBlock("micrographs", columns, lines)]}
+
+
+CTF_COLUMNS = (
+    "rlnDefocusU",
+    "rlnDefocusV",
+    "rlnCtfAstigmatism",
+    "rlnDefocusAngle",
+    "rlnCtfFigureOfMerit",
+    "rlnCtfMaxResolution",
+)
+
+
+def ctf_values(result: Result) -> list[Value]:
+    """Return the values of `CTF_COLUMNS` of a CTF result."""
+    values, metrics = result.values, result.metrics
+    return [
+        float(values["defocus_u"]),
+        float(values["defocus_v"]),
+        float(metrics["astigmatism"]),
+        float(values["defocus_angle"]),
+        float(metrics["ctf_score"]),
+        float(metrics["ctf_resolution"]),
+    ]

@@ -1,0 +1,134 @@
+"""Particle extraction."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from beamside.formats.star import StarBlock, Value, read_star
+from beamside.jobs.base import Item, JobType, Metric, Node, Optics, Picture, Result, Row, StarContent, Workspace
+from beamside.jobs.optics import optics_block
+from beamside.parameters import ParameterModel, parameter
+
+
+class ExtractParameters(ParameterModel):
+    """Parameters of extraction."""
+
+    box_size: int = parameter(
+        0,
+        "Box in pixels of the micrograph; 0 takes 1.5 times the largest diameter.",
+        unit="px",
+        ge=0,
+        le=4096,
+        relion="extract_size",
+    )
+    class_box: int = parameter(
+        64,
+        "Size to which extracted particles are scaled, for 2D classification.",
+        unit="px",
+        ge=16,
+        le=512,
+        multiple_of=2,
+        relion="rescale",
+    )
+    background_diameter: float = parameter(
+        0.0,
+        "Diameter of the circle outside which the background is measured; 0 takes 75 % of the box.",
+        unit="Å",
+        ge=0,
+        le=10000,
+        advanced=True,
+    )
+    invert_contrast: bool = parameter(
+        True, "Make particles white (they are black in micrographs).", advanced=True, relion="do_invert"
+    )
+
+
+class Extraction(JobType):
+    """Cut out, normalise and scale particles."""
+
+    name = "extract"
+    title = "Extraction"
+    directory = "Extract"
+    relion_type = 5
+    relion_label = "relion.extract"
+    version = "1"
+    requires = ("pick", "ctf")
+    Parameters = ExtractParameters
+    metrics = (
+        Metric("extracted", "Extracted", good="high", digits=0, description="Particles extracted from the micrograph."),
+        Metric(
+            "at_edge",
+            "Too near the edge",
+            good="low",
+            digits=0,
+            description="Picks left out because their box leaves the micrograph.",
+        ),
+    )
+    nodes = (Node("particles.star", 3, "ParticlesData.star.relion"),)
+    pictures = (Picture("particles_image", "Extracted particles"),)
+    input_options = ("star_mics", "coords_suffix")
+    fixed_options = {
+        "do_rescale": "Yes",
+        "do_norm": "Yes",
+        "do_reextract": "No",
+        "do_extract_helix": "No",
+        "bg_diameter": "-1",
+    }
+
+    def process(self, item: Item, parameters: Any, workspace: Workspace) -> Result:
+        """Extract the particles of one micrograph."""
+        from beamside.jobs.extract_worker import extract
+
+        return extract(item, parameters, workspace)
+
+    def star_files(self, rows: Sequence[Row], parameters: Any, optics: Optics, job: str) -> dict[str, StarContent]:
+        """Return ``particles.star``: the rows of all micrographs' own STAR files."""
+        columns: list[str] = []
+        lines: list[list[Value]] = []
+        for row in rows:
+            if row.result.metrics["extracted"] and "particles_file" in row.result.values:
+                table = _particles_of(row.result.values["particles_file"], row.result.values["particles_time"])
+                columns, lines = table.columns, [*lines, *table.rows]
+        return {"particles.star": particles_star(columns or list(PARTICLE_COLUMNS), lines, rows, optics)}
+
+
+PARTICLE_COLUMNS = (
+    "rlnCoordinateX",
+    "rlnCoordinateY",
+    "rlnAutopickFigureOfMerit",
+    "rlnClassNumber",
+    "rlnAnglePsi",
+    "rlnImageName",
+    "rlnMicrographName",
+    "rlnOpticsGroup",
+    "rlnCtfMaxResolution",
+    "rlnCtfFigureOfMerit",
+    "rlnDefocusU",
+    "rlnDefocusV",
+    "rlnDefocusAngle",
+    "rlnCtfBfactor",
+    "rlnCtfScalefactor",
+    "rlnPhaseShift",
+)
+
+
+def particles_star(
+    columns: list[str], lines: list[list[Value]], rows: Sequence[Row], optics: Optics
+) -> list[StarBlock]:
+    """Return the blocks of a particles STAR file."""
+    values = next((row.result.values for row in rows if "image_pixel_size" in row.result.values), {})
+    block = optics_block(
+        optics,
+        rlnImagePixelSize=float(values.get("image_pixel_size", optics.pixel_size)),
+        rlnImageSize=int(values.get("image_size", 0)),
+        rlnImageDimensionality=2,
+    )
+    return [block, StarBlock("particles", columns, lines)]
+
+
+@lru_cache(maxsize=4096)
+def _particles_of(path: str, _changed: float) -> StarBlock:
+    return read_star(Path(path))["images"]

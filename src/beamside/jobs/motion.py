@@ -1,0 +1,115 @@
+"""Motion correction: movies become dose-weighted micrographs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from beamside.formats.star import StarBlock, Value
+from beamside.jobs.base import Item, JobType, Metric, Node, Optics, Picture, Result, Row, StarContent, Workspace
+from beamside.jobs.optics import optics_block
+from beamside.parameters import ParameterModel, parameter
+
+
+class MotionParameters(ParameterModel):
+    """Parameters of motion correction."""
+
+    patches_x: int = parameter(
+        5, "Number of patches in x for local motion; 1 turns local motion off.", ge=1, le=20, relion="patch_x"
+    )
+    patches_y: int = parameter(
+        5, "Number of patches in y for local motion; 1 turns local motion off.", ge=1, le=20, relion="patch_y"
+    )
+    dose_weighting: bool = parameter(
+        True, "Weight frames by the radiation damage they have seen.", relion="do_dose_weighting"
+    )
+    pre_exposure: float = parameter(
+        0.0, "Dose before the first frame.", unit="e/Å²", ge=0, le=1000, advanced=True, relion="pre_exposure"
+    )
+    motion_b_factor: float = parameter(
+        150.0,
+        "B-factor that is applied when frames are aligned.",
+        unit="Å²",
+        ge=0,
+        le=5000,
+        advanced=True,
+        relion="bfactor",
+    )
+    binning: float = parameter(
+        1.0,
+        "Factor by which the corrected micrograph is binned (2 for super-resolution movies).",
+        ge=1,
+        le=8,
+        relion="bin_factor",
+    )
+
+
+class MotionCorrection(JobType):
+    """Correct beam-induced motion, weight by dose, sum."""
+
+    name = "motion"
+    title = "Motion correction"
+    directory = "MotionCorr"
+    relion_type = 1
+    relion_label = "relion.motioncorr"
+    version = "1"
+    requires = ("import",)
+    Parameters = MotionParameters
+    metrics = (
+        Metric(
+            "motion_total", "Total motion", "Å", good="low", digits=1, description="Length of the path of all frames."
+        ),
+        Metric("motion_early", "Early motion", "Å", good="low", digits=1, description="Path during the first 4 e/Å²."),
+        Metric("motion_late", "Late motion", "Å", good="low", digits=1, description="Path after the first 4 e/Å²."),
+        Metric(
+            "local_motion", "Local motion", "Å", good="low", digits=1, description="Largest local motion in the field."
+        ),
+    )
+    nodes = (Node("corrected_micrographs.star", 1, "MicrographsData.star.relion.motioncorr"),)
+    pictures = (Picture("thumbnail", "Corrected micrograph"), Picture("motion_plot", "Motion track"))
+    input_options = ("input_star_mics",)
+    fixed_options = {
+        "do_own_motioncor": "Yes",
+        "do_save_ps": "Yes",
+        "do_save_noDW": "No",
+        "first_frame_sum": "1",
+        "last_frame_sum": "-1",
+    }
+
+    def relion_options(self, parameters: Any, optics: Optics, inputs: Sequence[str]) -> dict[str, str]:
+        """Return RELION's options for the same correction."""
+        return {**super().relion_options(parameters, optics, inputs), "dose_per_frame": f"{optics.dose_per_frame:g}"}
+
+    def process(self, item: Item, parameters: Any, workspace: Workspace) -> Result:
+        """Correct one movie."""
+        from beamside.jobs.motion_worker import correct
+
+        return correct(item, parameters, workspace)
+
+    def star_files(self, rows: Sequence[Row], parameters: Any, optics: Optics, job: str) -> dict[str, StarContent]:
+        """Return ``corrected_micrographs.star``. Accumulated motion is in unbinned pixels, as in RELION."""
+        columns = [
+            "rlnCtfPowerSpectrum",
+            "rlnMicrographName",
+            "rlnMicrographMetadata",
+            "rlnOpticsGroup",
+            "rlnAccumMotionTotal",
+            "rlnAccumMotionEarly",
+            "rlnAccumMotionLate",
+        ]
+        pixel_size = optics.pixel_size * parameters.binning
+        lines: list[list[Value]] = [
+            [
+                row.result.outputs["power_spectrum"],
+                row.result.outputs["micrograph"],
+                row.result.outputs["motion_star"],
+                1,
+                *(
+                    float(row.result.metrics[f"motion_{part}"]) / optics.pixel_size
+                    for part in ("total", "early", "late")
+                ),
+            ]
+            for row in rows
+        ]
+        optics_table = optics_block(optics, rlnMicrographPixelSize=float(pixel_size))
+        return {"corrected_micrographs.star": [optics_table, StarBlock("micrographs", columns, lines)]}

@@ -1,0 +1,56 @@
+"""Folding journal records into the state of a project: the one place that says what each record means."""
+
+from __future__ import annotations
+
+from beamside.errors import ProjectError
+from beamside.project.journal import Record
+from beamside.project.records import ALLOWED, FINAL_STATES, ItemEntry, ItemState, JobEntry, ProjectState
+
+
+def apply_project_record(state: ProjectState, record: Record) -> None:
+    """Take one record of the project's own journal into `state`."""
+    event = record["event"]
+    if event == "project":
+        state.identity = record["identity"]
+    elif event == "settings":
+        state.settings = record["settings"]
+    elif event == "job":
+        state.jobs[record["job"]] = JobEntry(
+            name=record["job"],
+            type_name=record["type"],
+            parameters=record["parameters"],
+            inputs=tuple(record["inputs"]),
+            alias=record.get("alias", ""),
+            created=record["time"],
+        )
+    elif event == "parameters":
+        state.jobs[record["job"]].parameters = record["parameters"]
+    elif event == "status":
+        state.jobs[record["job"]].status = record["status"]
+    elif event == "session":
+        state.session_state, state.message = record["state"], record.get("message", "")
+        state.sessions.append(record)
+    elif event == "note":
+        state.notes.append(record)
+    else:
+        raise ProjectError(
+            f"The project's journal has a record of an unknown kind, {event!r}; it was written by a newer version of Beamside."
+        )
+
+
+def apply_item_record(job: JobEntry, record: Record) -> ItemEntry:
+    """Take one record of a job's journal into `job`; returns the item's entry."""
+    new = ItemState(record["state"])
+    entry = job.items.get(record["item"])
+    if new not in ALLOWED[entry.state if entry else None]:
+        before = entry.state.value if entry else "nothing"
+        raise ProjectError(f"{job.name}: item {record['item']} cannot go from {before} to {new.value}.")
+    if entry is None:
+        entry = job.items[record["item"]] = ItemEntry(record["item"], new, arrived=record["time"])
+    entry.state, entry.changed = new, record["time"]
+    entry.attempt = record.get("attempt", entry.attempt)
+    entry.reason = record.get("reason", "")
+    if new in FINAL_STATES:
+        entry.key, entry.result = record.get("key", ""), record.get("result")
+        entry.seconds = record.get("seconds", 0.0)
+    return entry

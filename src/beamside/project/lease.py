@@ -1,0 +1,80 @@
+"""One writer: the process that holds a project's lease.
+
+The lease is an advisory lock on a file, which the system takes back when its holder dies in whatever way. The file's content says who holds it, for people.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import os
+import socket
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from beamside.errors import ProjectBusyError, ProjectError
+
+
+@dataclass(frozen=True)
+class Holder:
+    """Who holds a lease."""
+
+    pid: int
+    host: str
+    since: float
+
+
+class Lease:
+    """Hold the right to write to a project. Raises ProjectBusyError when another process has it."""
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.path = path
+        self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            holder = _read_holder(self._descriptor)
+            os.close(self._descriptor)
+            if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
+                raise ProjectError(
+                    f"{path} cannot be locked: {error.strerror}; the file system must support file locks."
+                ) from error
+            who = f"process {holder.pid} on {holder.host}" if holder else "another process"
+            raise ProjectBusyError(
+                f"The project {path.parent.parent} is being written by {who}; stop that session first."
+            ) from error
+        content = json.dumps(asdict(Holder(os.getpid(), socket.gethostname(), time.time()))).encode()
+        os.ftruncate(self._descriptor, 0)
+        os.pwrite(self._descriptor, content, 0)
+
+    def release(self) -> None:
+        """Give the lease back."""
+        if self._descriptor >= 0:
+            os.ftruncate(self._descriptor, 0)
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+
+def current_holder(path: Path) -> Holder | None:
+    """Return who holds the lease `path` now, or None; works from any process and takes nothing."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return _read_holder(descriptor) or Holder(0, "unknown", 0.0)
+    finally:
+        os.close(descriptor)
+    return None
+
+
+def _read_holder(descriptor: int) -> Holder | None:
+    try:
+        return Holder(**json.loads(os.pread(descriptor, 4096, 0)))
+    except (ValueError, TypeError):
+        return None

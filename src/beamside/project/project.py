@@ -1,0 +1,189 @@
+"""A project on disk: where things are, reading its state, and writing to it."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import beamside
+from beamside.errors import ProjectError
+from beamside.project.fold import apply_item_record, apply_project_record
+from beamside.project.journal import JournalFile, Record, read_journal
+from beamside.project.lease import Holder, Lease, current_holder
+from beamside.project.records import FINAL_STATES, ItemEntry, ItemState, JobEntry, ProjectState
+
+FORMAT = 1
+
+
+class Project:
+    """Paths and reading. Writing goes through `ProjectWriter`."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = Path(root).absolute()
+        self.private = self.root / ".beamside"
+        self.journals = self.private / "journal"
+        self.lease_path = self.private / "writer.lock"
+        self.raw = self.root / "raw"
+        self.log = self.private / "session.log"
+        self.inbox = self.private / "inbox"
+        self.manifest = self.private / "manifest.jsonl"
+        self.report = self.root / "report.html"
+
+    @property
+    def exists(self) -> bool:
+        """True when there is a project here."""
+        return self.project_journal.exists()
+
+    @property
+    def project_journal(self) -> Path:
+        """The project's own journal."""
+        return self.journals / "project.jsonl"
+
+    def job_journal(self, job: str) -> Path:
+        """Return the journal of a job, "MotionCorr/job002"."""
+        return self.journals / f"{job.replace('/', '-')}.jsonl"
+
+    def require(self) -> Self:
+        """Return the project itself, or raise ProjectError when there is none here."""
+        if not self.exists:
+            raise ProjectError(
+                f"{self.root} is not a Beamside project (it has no .beamside/journal); give the folder <target>/<group>/<name>."
+            )
+        return self
+
+    def writer_process(self) -> Holder | None:
+        """Return the process that is writing to this project now, or None."""
+        return current_holder(self.lease_path)
+
+    def load(self) -> ProjectState:
+        """Fold all journals into the present state."""
+        state = ProjectState()
+        for record, _ in read_journal(self.project_journal):
+            apply_project_record(state, record)
+        for job in state.jobs.values():
+            for record, _ in read_journal(self.job_journal(job.name)):
+                apply_item_record(job, record)
+        return state
+
+    def story(self, item: str) -> Iterator[tuple[str, Record]]:
+        """Yield every transition of `item`, as (job, record), job by job."""
+        for job in self.load().jobs:
+            for record, _ in read_journal(self.job_journal(job)):
+                if record["item"] == item:
+                    yield job, record
+
+
+class ProjectWriter:
+    """The one writer of a project: appends to the journals and keeps the folded state in memory.
+
+    Raises ProjectBusyError when another process is the writer.
+    """
+
+    def __init__(self, project: Project) -> None:
+        self.project = project
+        project.root.mkdir(parents=True, exist_ok=True)
+        self._lease = Lease(project.lease_path)
+        self._files: dict[Path, JournalFile] = {}
+        try:
+            self.state = project.load()
+            if not self.state.identity:
+                self._project_record(
+                    {
+                        "event": "project",
+                        "identity": uuid.uuid4().hex,
+                        "format": FORMAT,
+                        "version": beamside.__version__,
+                    }
+                )
+        except BaseException:
+            self._lease.release()
+            raise
+
+    def settings(self, settings: Mapping[str, Any]) -> None:
+        """Record the session's settings, when they differ from the last ones."""
+        if settings != self.state.settings:
+            self._project_record({"event": "settings", "settings": dict(settings)})
+
+    def create_job(
+        self, name: str, type_name: str, parameters: Mapping[str, Any], inputs: tuple[str, ...], alias: str = ""
+    ) -> JobEntry:
+        """Record a new job."""
+        if name in self.state.jobs:
+            raise ProjectError(f"The project {self.project.root} has a job {name} already.")
+        self._project_record(
+            {
+                "event": "job",
+                "job": name,
+                "type": type_name,
+                "parameters": dict(parameters),
+                "inputs": list(inputs),
+                "alias": alias,
+            }
+        )
+        return self.state.jobs[name]
+
+    def set_parameters(self, job: str, parameters: Mapping[str, Any]) -> None:
+        """Record a change of a job's parameters."""
+        self._project_record({"event": "parameters", "job": job, "parameters": dict(parameters)})
+
+    def set_status(self, job: str, status: str) -> None:
+        """Record a job's status (RELION's words), when it changes."""
+        if self.state.jobs[job].status != status:
+            self._project_record({"event": "status", "job": job, "status": status})
+
+    def session(self, state: str, **details: Any) -> None:
+        """Record what happens to the session: started, paused, resumed, finishing, finished, stopped."""
+        self._project_record({"event": "session", "state": state, **details})
+
+    def note(self, level: str, message: str, **details: Any) -> None:
+        """Record something that a person should know."""
+        self._project_record({"event": "note", "level": level, "message": message, **details})
+
+    def item(
+        self,
+        job: str,
+        item: str,
+        state: ItemState,
+        *,
+        attempt: int | None = None,
+        key: str | None = None,
+        reason: str = "",
+        result: Mapping[str, Any] | None = None,
+        seconds: float | None = None,
+    ) -> ItemEntry:
+        """Record an item's transition. Final ones are on disk when this returns; a lost intermediate one costs nothing."""
+        record: Record = {"time": time.time(), "item": item, "state": state.value}
+        optional = {"attempt": attempt, "key": key, "reason": reason or None, "result": result, "seconds": seconds}
+        record.update({name: value for name, value in optional.items() if value is not None})
+        entry = apply_item_record(self.state.jobs[job], record)
+        self._file(self.project.job_journal(job)).append(record, sync=state in FINAL_STATES)
+        return entry
+
+    def close(self) -> None:
+        """Close the journals and give the lease back."""
+        for file in self._files.values():
+            file.close()
+        self._files.clear()
+        self._lease.release()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _project_record(self, record: Record) -> None:
+        record = {"time": time.time(), **record}
+        self._file(self.project.project_journal).append(record)
+        apply_project_record(self.state, record)
+
+    def _file(self, path: Path) -> JournalFile:
+        if path not in self._files:
+            self._files[path] = JournalFile(path)
+        return self._files[path]

@@ -1,0 +1,98 @@
+"""The words of the journal: item states and what is recorded of jobs and items.
+
+States of an item in one job::
+
+    waiting ──► queued ──► running ──► done
+       ▲          │           │  ├───► rejected   (processed, and not to be used further)
+       │          ▼           ▼  └───► failed     (set aside with the reason, after its attempts are used up)
+       └──────── waiting ◄────┘                   (an attempt failed, was lost with its worker, or its result is out of date)
+
+`done`, `rejected` and `failed` are final; they are left only when the item's key changes or when a user asks for it to be done again.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+
+class ItemState(StrEnum):
+    """Where an item is in one job."""
+
+    WAITING = "waiting"
+    QUEUED = "queued"
+    RUNNING = "running"
+    DONE = "done"
+    REJECTED = "rejected"
+    FAILED = "failed"
+
+
+FINAL_STATES = frozenset({ItemState.DONE, ItemState.REJECTED, ItemState.FAILED})
+IN_FLIGHT_STATES = frozenset({ItemState.QUEUED, ItemState.RUNNING})
+
+ALLOWED: Mapping[ItemState | None, frozenset[ItemState]] = {
+    None: frozenset({ItemState.WAITING}),
+    ItemState.WAITING: frozenset({ItemState.QUEUED, ItemState.FAILED}),
+    ItemState.QUEUED: frozenset({ItemState.RUNNING, ItemState.WAITING}) | FINAL_STATES,
+    ItemState.RUNNING: frozenset({ItemState.WAITING}) | FINAL_STATES,
+    ItemState.DONE: frozenset({ItemState.WAITING}),
+    ItemState.REJECTED: frozenset({ItemState.WAITING}),
+    ItemState.FAILED: frozenset({ItemState.WAITING}),
+}
+"""The transitions that exist; anything else is a mistake of the program."""
+
+
+@dataclass
+class ItemEntry:
+    """What is known of one item in one job.
+
+    ``result`` and ``key`` stay those of the last finished attempt until a new one replaces them.
+    """
+
+    name: str
+    state: ItemState
+    attempt: int = 0
+    key: str = ""
+    reason: str = ""
+    result: dict[str, Any] | None = None
+    arrived: float = 0.0
+    changed: float = 0.0
+    seconds: float = 0.0
+
+
+@dataclass
+class JobEntry:
+    """One job of a project: its declaration and its growing table of items."""
+
+    name: str
+    type_name: str
+    parameters: dict[str, Any]
+    inputs: tuple[str, ...] = ()
+    alias: str = ""
+    status: str = "Running"
+    created: float = 0.0
+    items: dict[str, ItemEntry] = field(default_factory=dict)
+
+    def counts(self) -> Counter[ItemState]:
+        """Return how many items are in each state."""
+        return Counter(entry.state for entry in self.items.values())
+
+
+@dataclass
+class ProjectState:
+    """All jobs of a project and what happened to the session, as folded from the journals."""
+
+    identity: str = ""
+    settings: dict[str, Any] = field(default_factory=dict)
+    session_state: str = "new"
+    message: str = ""
+    jobs: dict[str, JobEntry] = field(default_factory=dict)
+    notes: list[dict[str, Any]] = field(default_factory=list)
+    sessions: list[dict[str, Any]] = field(default_factory=list)
+
+    def job_of_type(self, type_name: str) -> JobEntry | None:
+        """Return the newest job of a type, or None."""
+        return next((job for job in reversed(self.jobs.values()) if job.type_name == type_name), None)
