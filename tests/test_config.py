@@ -1,0 +1,186 @@
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from beamside.config import Facility, Setting, Vocabulary, find_facility_file, load_facility, nearest, resolve
+from beamside.errors import ConfigError
+
+VOCABULARY = Vocabulary(
+    {name: name for name in ("target", "group", "voltage", "pixel_size", "gain", "gain_flip", "patches")}
+    | {"cs": "spherical_aberration", "spherical_aberration": "spherical_aberration"},
+    frozenset({"target", "gain"}),
+)
+
+EXAMPLE = """
+[stream]
+target = "/data/sessions"
+voltage = 200
+
+[stream.krios]
+voltage = 300
+cs = 2.7
+
+[stream.krios.k3]
+paths = ["/mnt/k3/frames", "averages"]
+pixel_size = 1.08
+gain = "gains/k3.mrc"
+
+[stream.krios.falcon]
+pixel_size = 0.82
+
+[stream.glacios]
+group = "students"
+"""
+
+
+@pytest.fixture(autouse=True)
+def _alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test sees the configuration of the person who runs it."""
+    (tmp_path / "cwd").mkdir()
+    monkeypatch.chdir(tmp_path / "cwd")
+    monkeypatch.delenv("BEAMSIDE_CONFIG", raising=False)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "xdg"))
+
+
+def write(path: Path, text: str) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    return path
+
+
+def load(tmp_path: Path, text: str) -> Facility:
+    return load_facility(VOCABULARY, write(tmp_path / "site" / "beamside.toml", text))
+
+
+class TestFinding:
+    def test_without_any_file_there_is_an_empty_facility(self) -> None:
+        facility = load_facility(VOCABULARY)
+        assert facility.path is None
+        assert facility.profile() == {}
+
+    def test_the_explicit_file_goes_before_environment_directory_and_home(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        home = write(tmp_path / "xdg" / "beamside" / "beamside.toml", "")
+        assert find_facility_file() == home
+        here = write(tmp_path / "cwd" / "beamside.toml", "")
+        assert find_facility_file() == here
+        environment = write(tmp_path / "env.toml", "")
+        monkeypatch.setenv("BEAMSIDE_CONFIG", str(environment))
+        assert find_facility_file() == environment
+        explicit = write(tmp_path / "explicit.toml", "")
+        assert find_facility_file(explicit) == explicit
+
+    def test_a_file_asked_for_must_exist(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        with pytest.raises(ConfigError, match=r"nowhere\.toml \(--config\) does not exist"):
+            load_facility(VOCABULARY, "nowhere.toml")
+        monkeypatch.setenv("BEAMSIDE_CONFIG", "gone.toml")
+        with pytest.raises(ConfigError, match=r"gone\.toml \(\$BEAMSIDE_CONFIG\) does not exist"):
+            load_facility(VOCABULARY)
+
+
+class TestProfiles:
+    def test_camera_goes_over_microscope_over_stream(self, tmp_path: Path) -> None:
+        settings = load(tmp_path, EXAMPLE).profile("krios.k3")
+        assert settings["voltage"] == Setting(300, "beamside.toml [stream.krios]")
+        assert settings["target"] == Setting("/data/sessions", "beamside.toml [stream]")
+        assert settings["pixel_size"] == Setting(1.08, "beamside.toml [stream.krios.k3]")
+        assert settings["spherical_aberration"].value == 2.7
+
+    def test_without_a_profile_the_stream_section_still_counts(self, tmp_path: Path) -> None:
+        assert set(load(tmp_path, EXAMPLE).profile()) == {"target", "voltage"}
+
+    def test_a_microscope_alone_is_a_profile(self, tmp_path: Path) -> None:
+        assert load(tmp_path, EXAMPLE).profile("glacios")["group"].value == "students"
+
+    def test_any_number_of_sections(self, tmp_path: Path) -> None:
+        text = "".join(f"[stream.m{i}.c{j}]\npixel_size = {i}.{j}\n" for i in range(5) for j in range(4))
+        facility = load(tmp_path, text)
+        assert len(facility.profiles()) == 5 + 20
+        assert facility.profile("m3.c2")["pixel_size"].value == 3.2
+
+    def test_relative_paths_are_taken_from_the_file(self, tmp_path: Path) -> None:
+        settings = load(tmp_path, EXAMPLE).profile("krios.k3")
+        assert settings["gain"].value == str(tmp_path / "site" / "gains" / "k3.mrc")
+        assert settings["paths"].value == ("/mnt/k3/frames", str(tmp_path / "site" / "averages"))
+
+    def test_one_root_needs_no_list(self, tmp_path: Path) -> None:
+        assert load(tmp_path, '[stream.a.b]\npaths = "/mnt"\n').profile("a.b")["paths"].value == ("/mnt",)
+
+    def test_an_unknown_profile_names_the_known(self, tmp_path: Path) -> None:
+        with pytest.raises(ConfigError, match=r"no profile 'krios\.k2'; did you mean 'krios\.k3'\?.*krios\.falcon"):
+            load(tmp_path, EXAMPLE).profile("krios.k2")
+
+    def test_a_profile_without_a_file_says_how_to_get_one(self) -> None:
+        with pytest.raises(ConfigError, match="beamside init"):
+            load_facility(VOCABULARY).profile("krios.k3")
+
+
+class TestMistakes:
+    @pytest.mark.parametrize(
+        ("key", "meant"),
+        [("voltag", "voltage"), ("pixelsize", "pixel_size"), ("pixel", "pixel_size"), ("path", "paths"), ("CS", "cs")],
+    )
+    def test_an_unknown_key_names_file_section_and_the_nearest_name(self, tmp_path: Path, key: str, meant: str) -> None:
+        with pytest.raises(ConfigError) as error:
+            load(tmp_path, f"[stream.krios]\n{key} = 1\n")
+        message = str(error.value)
+        assert f"unknown key {key!r}" in message
+        assert f"did you mean {meant!r}?" in message
+        assert "site/beamside.toml [stream.krios]" in message
+
+    def test_a_key_like_nothing_points_to_the_list(self, tmp_path: Path) -> None:
+        with pytest.raises(ConfigError, match="--help-all"):
+            load(tmp_path, "[stream]\nxyzzy = 1\n")
+
+    def test_an_unknown_section_names_the_right_one(self, tmp_path: Path) -> None:
+        with pytest.raises(ConfigError, match=r"unknown section 'streams' at the top.*did you mean 'stream'\?"):
+            load(tmp_path, "[streams.krios]\nvoltage = 300\n")
+
+    def test_sections_that_are_too_deep(self, tmp_path: Path) -> None:
+        with pytest.raises(ConfigError, match="no deeper"):
+            load(tmp_path, "[stream.a.b.c]\nvoltage = 300\n")
+
+    def test_a_setting_written_as_a_section(self, tmp_path: Path) -> None:
+        with pytest.raises(ConfigError, match="'voltage' is a setting"):
+            load(tmp_path, "[stream.voltage]\n")
+
+    def test_the_same_setting_twice(self, tmp_path: Path) -> None:
+        with pytest.raises(ConfigError, match="same setting"):
+            load(tmp_path, "[stream]\ncs = 2.7\nspherical_aberration = 2.7\n")
+
+    def test_invalid_toml_says_where(self, tmp_path: Path) -> None:
+        with pytest.raises(ConfigError, match=r"not valid TOML.*line 2"):
+            load(tmp_path, "[stream]\nvoltage = \n")
+
+    def test_stream_that_is_not_a_section(self, tmp_path: Path) -> None:
+        with pytest.raises(ConfigError, match="must be a section"):
+            load(tmp_path, "stream = 3\n")
+
+    @pytest.mark.parametrize("value", ["3", "[]", '["a", 1]'])
+    def test_paths_of_the_wrong_type(self, tmp_path: Path, value: str) -> None:
+        with pytest.raises(ConfigError, match="paths must be text or a list"):
+            load(tmp_path, f"[stream.a.b]\npaths = {value}\n")
+
+
+class TestPrecedence:
+    PROFILE = {"voltage": Setting(300, "beamside.toml [stream.krios]")}
+
+    def test_command_line_over_profile_over_defaults(self) -> None:
+        defaults = {"voltage": 200, "patches": 5, "group": ""}
+        settings = resolve({"voltage": None, "group": "lab"}, self.PROFILE, defaults)
+        assert settings["voltage"] == Setting(300, "beamside.toml [stream.krios]")
+        assert settings["patches"] == Setting(5, "default")
+        assert settings["group"] == Setting("lab", "command line")
+        assert resolve({"voltage": 120}, self.PROFILE, defaults)["voltage"] == Setting(120, "command line")
+
+    def test_a_false_value_on_the_command_line_counts(self) -> None:
+        assert resolve({"voltage": 0}, self.PROFILE, {})["voltage"] == Setting(0, "command line")
+
+
+@given(st.text(max_size=20), st.lists(st.text(max_size=20)))
+def test_nearest_answers_with_a_known_name_or_nothing(name: str, known: list[str]) -> None:
+    match = nearest(name, known)
+    assert match == "" or match in known
