@@ -178,6 +178,8 @@ class JobType(ABC):
     nodes: ClassVar[tuple[Node, ...]] = ()
     pictures: ClassVar[tuple[Picture, ...]] = ()
     aggregate: ClassVar[bool] = False
+    optics_used: ClassVar[tuple[str, ...]] = tuple(Optics.__dataclass_fields__)
+    """Names of the `Optics` values that change this job's results."""
 
     input_options: ClassVar[tuple[str, ...]] = ()
     """RELION's options that name the input files, in the order of the inputs."""

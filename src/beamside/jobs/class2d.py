@@ -46,6 +46,7 @@ class Classification2d(JobType):
     relion_type = 8
     relion_label = "relion.class2d.em"
     version = "1"
+    optics_used = ("pixel_size", "voltage", "spherical_aberration", "amplitude_contrast")
     requires = ("extract",)
     aggregate = True
     Parameters = Class2dParameters

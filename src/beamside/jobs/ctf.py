@@ -43,6 +43,7 @@ class CtfEstimation(JobType):
     relion_type = 2
     relion_label = "relion.ctffind"
     version = "1"
+    optics_used = ("pixel_size", "voltage", "spherical_aberration", "amplitude_contrast")
     requires = ("motion",)
     Parameters = CtfParameters
     metrics = (

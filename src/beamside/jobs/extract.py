@@ -55,6 +55,7 @@ class Extraction(JobType):
     relion_type = 5
     relion_label = "relion.extract"
     version = "1"
+    optics_used = ("pixel_size",)
     requires = ("pick", "ctf")
     Parameters = ExtractParameters
     metrics = (

@@ -25,6 +25,7 @@ class _Import(JobType):
     relion_type = 0
     relion_label = "relion.import"
     version = "1"
+    optics_used = ()
     requires: ClassVar[tuple[str, ...]] = ()
     Parameters = ImportParameters
     metrics = (

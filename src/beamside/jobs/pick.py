@@ -62,6 +62,7 @@ class Picking(JobType):
     relion_type = 4
     relion_label = "relion.autopick"
     version = "1"
+    optics_used = ("pixel_size",)
     requires = ("ctf",)
     Parameters = PickParameters
     metrics = (
