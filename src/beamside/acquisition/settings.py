@@ -1,0 +1,110 @@
+"""The parameters of acquisition: where movies come from, and how they are taken in."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import field_validator
+
+from beamside.parameters import ParameterModel, parameter
+
+GainFlip = Literal["none", "up-down", "left-right"]
+GainRotation = Literal[0, 90, 180, 270]
+
+
+class AcquisitionSettings(ParameterModel):
+    """Where the microscope writes, and how its files are taken into the project."""
+
+    data: tuple[str, ...] = parameter(
+        ...,
+        "Where the movies (or micrographs) appear: a path with wildcards, ** for any depth of folders; may be given several times",
+        flag="--data",
+        affects_result=False,
+        min_length=1,
+    )
+    gain: str = parameter(
+        "",
+        "Gain reference that the movies are multiplied by: MRC, TIFF or .gain; empty when the camera has applied it",
+        flag="--gain",
+        relion="fn_gain_ref",
+    )
+    gain_rotate: GainRotation = parameter(
+        0,
+        "Rotation of the gain reference, clockwise as seen with row 0 at the top (RELION's gain_rot x 90, MotionCor2's -RotGain); before the flip",
+        unit="°",
+        flag="--gain-rotate",
+        advanced=True,
+        relion="gain_rot",
+    )
+    gain_flip: GainFlip = parameter(
+        "none",
+        "Mirroring of the gain reference, after the rotation: up-down reverses rows, left-right reverses columns",
+        flag="--gain-flip",
+        advanced=True,
+        relion="gain_flip",
+    )
+    defects: str = parameter(
+        "",
+        "Defective pixels of the camera: an MRC or TIFF mask (not 0 = defective) or a text file with lines 'x y width height'",
+        flag="--defects",
+        advanced=True,
+        relion="fn_defect",
+    )
+    remove_source: bool = parameter(
+        False,
+        "Remove each file from the source after its copy was verified and recorded",
+        flag="--remove-source",
+        affects_result=False,
+    )
+    compress: bool = parameter(
+        True,
+        "Recompress uncompressed movies of whole numbers as LZW TIFF, verified pixel by pixel",
+        flag="--compress",
+        affects_result=False,
+    )
+    sidecars: tuple[str, ...] = parameter(
+        (".xml", ".mdoc"),
+        "Endings of the files that belong to a movie and travel with it",
+        flag="--sidecars",
+        advanced=True,
+        affects_result=False,
+    )
+    poll_seconds: float = parameter(
+        3.0,
+        "Time between two looks at the source",
+        unit="s",
+        flag="--poll-seconds",
+        advanced=True,
+        affects_result=False,
+        gt=0,
+        le=3600,
+    )
+    settle_seconds: float = parameter(
+        2.0,
+        "Time that a file's size and date must stay the same, over at least two looks, before it counts as written",
+        unit="s",
+        flag="--settle-seconds",
+        advanced=True,
+        affects_result=False,
+        ge=0,
+        le=3600,
+    )
+    attempts: int = parameter(
+        5,
+        "Attempts at a file that is truncated or cannot be copied before it is set aside until it changes",
+        flag="--attempts",
+        advanced=True,
+        affects_result=False,
+        ge=1,
+        le=1000,
+    )
+
+    @field_validator("data", "sidecars", mode="before")
+    @classmethod
+    def _one_is_a_tuple_too(cls, value: object) -> object:
+        return (value,) if isinstance(value, str) else value
+
+    @field_validator("sidecars")
+    @classmethod
+    def _sidecars_start_with_a_dot(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(suffix if suffix.startswith(".") else "." + suffix for suffix in value)

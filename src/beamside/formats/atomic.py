@@ -1,0 +1,56 @@
+"""Writing files so that nobody ever sees half of one."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def atomic_path(path: str | os.PathLike[str], *, durable: bool = True) -> Iterator[Path]:
+    """Give a hidden temporary path beside `path` to write to; when the block ends well it becomes `path`.
+
+    Parameters
+    ----------
+    path : the file to make or to replace
+    durable : also force the bytes and the new name to the disk, so that they survive a power cut
+
+    Notes
+    -----
+    The temporary file is in the same directory, because only there is ``rename`` atomic. It is removed when the block raises.
+    """
+    target = Path(path)
+    temporary = target.with_name(f".{target.name}.{os.getpid()}-{threading.get_ident()}.tmp")
+    try:
+        yield temporary
+        if durable:
+            sync_file(temporary)
+        os.replace(temporary, target)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    if durable:
+        sync_directory(target.parent)
+
+
+def sync_file(path: str | os.PathLike[str]) -> None:
+    """Force the content of a file to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sync_directory(path: str | os.PathLike[str]) -> None:
+    """Force the names in a directory to the disk, where the file system can do that."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    except OSError:  # some network file systems refuse fsync on directories; their rename is synchronous
+        pass
+    finally:
+        os.close(descriptor)
