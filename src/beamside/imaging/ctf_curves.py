@@ -1,0 +1,193 @@
+"""What people look at after a CTF fit: equi-phase averages, how far the rings fit, the ice ring, the half-and-half picture."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from beamside.imaging.ctf_model import electron_wavelength
+from beamside.imaging.ctf_search import Candidate, Optics, Pixels, sampled
+
+FITTING = 0.5
+"""Correlation of a Thon ring with its model below which the fit does not hold (as in CTFFIND)."""
+SMALLEST_WINDOW = 4.0
+"""Half width in rings of the windows in which curves are compared."""
+ICE_RING = (3.95, 3.5)
+"""Å; hexagonal and cubic ice have reflections at 3.9, 3.67 and 3.44 Å (Dowell & Rinfret, Nature 188, 1144, 1960)."""
+ICE_FLANK = (5.0, 3.25)
+
+
+@dataclass(frozen=True)
+class Curves:
+    """One-dimensional curves of a fit, each (n,).
+
+    Attributes
+    ----------
+    frequency : 1/Å
+    experimental : equi-phase average without background, scaled so that rings run from about 0 to 1
+    fitted : CTF² of the mean defocus
+    quality : local correlation of the two
+    """
+
+    frequency: Tensor
+    experimental: Tensor
+    fitted: Tensor
+    quality: Tensor
+
+
+def equivalent_frequency(pixels: Pixels, optics: Optics, candidate: Candidate) -> Tensor:
+    """Return for each pixel the frequency (1/Å) at which the mean defocus gives the phase that the pixel has.
+
+    Averages over equal values of it keep the rings sharp however astigmatic they are (equi-phase averaging: Zhang,
+    J. Struct. Biol. 193, 1, 2016). Beyond the turning point of the phase, where Cs outweighs defocus, there is no such
+    frequency and the pixel's own is returned.
+    """
+    wavelength = electron_wavelength(optics.voltage)
+    cs = optics.spherical_aberration * 1e7 * wavelength**2
+    k2 = pixels.frequency**2
+    double = 2 * pixels.direction
+    local = candidate.defocus + candidate.along * torch.cos(double) + candidate.across * torch.sin(double)
+    phase = local * k2 - cs / 2 * k2**2
+    inside = candidate.defocus**2 - 2 * cs * phase
+    square = 2 * phase / (candidate.defocus + torch.sqrt(inside.clamp(min=0)))
+    usable = (inside > 0) & (cs * k2 < local) & (cs * k2 < candidate.defocus)
+    return torch.sqrt(torch.where(usable, square, k2).clamp(min=0))
+
+
+def curves(pixels: Pixels, optics: Optics, candidate: Candidate) -> Curves:
+    """Average the pixels' values over equal phases and compare them, ring by ring, with the model averaged likewise."""
+    scale = pixels.edge * pixels.pixel_size
+    bins = torch.round(equivalent_frequency(pixels, optics, candidate) * scale).to(torch.long)
+    count = pixels.edge // 2
+    first, last = int(pixels.ring.min()), min(int(pixels.ring.max()), count - 1)
+    chi = optics.phase(pixels.frequency**2, _defocus(pixels, candidate), candidate.phase_shift)
+    seen = sampled(pixels.frequency, candidate.defocus, optics, pixels)
+    numbers = torch.bincount(bins, minlength=count)[first : last + 1].clamp(min=1)
+    data, rings = (
+        torch.zeros(max(count, int(bins.max()) + 1)).index_add_(0, bins, values)[first : last + 1] / numbers
+        for values in (pixels.values, -torch.cos(2 * chi) * seen)
+    )
+    frequency = torch.arange(first, last + 1) / scale
+    quality, experimental = compare(data, rings, _windows(frequency, optics, candidate, scale))
+    fitted = torch.sin(optics.phase(frequency**2, candidate.defocus, candidate.phase_shift)) ** 2
+    return Curves(frequency, experimental, fitted, quality)
+
+
+def _defocus(pixels: Pixels, candidate: Candidate) -> Tensor:
+    double = 2 * pixels.direction
+    return candidate.defocus + candidate.along * torch.cos(double) + candidate.across * torch.sin(double)
+
+
+def _windows(frequency: Tensor, optics: Optics, candidate: Candidate, scale: float) -> Tensor:
+    """Return normalised weights (n, n): row i is a Gaussian window about ring i that spans a good period of the CTF²."""
+    wavelength = electron_wavelength(optics.voltage)
+    cs = optics.spherical_aberration * 1e7
+    per_ring = 2 * wavelength * frequency * (candidate.defocus - cs * wavelength**2 * frequency**2) / scale
+    period = 1 / per_ring.abs().clamp(min=1e-3)
+    width = (0.5 * period).clamp(SMALLEST_WINDOW, 30.0)
+    place = torch.arange(len(frequency), dtype=torch.float32)
+    weights = torch.exp(-0.5 * ((place[None, :] - place[:, None]) / width[:, None]) ** 2)
+    return weights / weights.sum(dim=1, keepdim=True)
+
+
+def compare(data: Tensor, rings: Tensor, windows: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the local correlation of `data` and `rings` (n,), and `data` scaled locally to the range of CTF², 0 to 1."""
+    mean_data, mean_rings = windows @ data, windows @ rings
+    covariance = windows @ (data * rings) - mean_data * mean_rings
+    variance_data = (windows @ data**2 - mean_data**2).clamp(min=1e-12)
+    variance_rings = (windows @ rings**2 - mean_rings**2).clamp(min=1e-12)
+    quality = covariance / torch.sqrt(variance_data * variance_rings)
+    slope = (covariance / variance_rings).clamp(min=0)
+    floor = 0.1 * slope.max().clamp(min=1e-12)
+    experimental = 0.5 + 0.5 * (mean_rings + (data - mean_data) / slope.clamp(min=float(floor)))
+    return quality, experimental.clamp(-0.5, 1.5)
+
+
+def fit_resolution(result: Curves) -> float:
+    """Return the resolution in Å up to which the fit holds: where the quality falls below one half for good.
+
+    A dip of a few rings (a ring of ice, contamination) is bridged when the rings after it fit well again. Infinite when the
+    fit holds nowhere.
+    """
+    good = (result.quality >= FITTING).tolist()
+    start = next((i for i in range(len(good)) if all(good[i : i + 3])), None)
+    if start is None or start > len(good) // 4:
+        return math.inf
+    last = start
+    for i in range(start, len(good)):
+        if good[i]:
+            last = i
+        elif i - last > BRIDGE and sum(good[i : i + 2 * BRIDGE]) < 1.6 * BRIDGE:
+            break
+    return 1 / float(result.frequency[last])
+
+
+BRIDGE = 5
+
+
+def ice_ring(spectrum_rings: Tensor, frequency: Tensor) -> float:
+    """Return how much the amplitude between 3.95 and 3.5 Å exceeds the line through its flanks, as a fraction.
+
+    Parameters
+    ----------
+    spectrum_rings : (n,) ring means of the log amplitude
+    frequency : (n,) 1/Å
+
+    Returns
+    -------
+    The largest excess over three neighbouring rings, close to 0 for vitreous ice; nan where the spectrum ends before 3.25 Å.
+    """
+    if float(frequency.max()) < 1 / ICE_FLANK[1]:
+        return math.nan
+    ring = (frequency >= 1 / ICE_RING[0]) & (frequency <= 1 / ICE_RING[1])
+    flank = (frequency >= 1 / ICE_FLANK[0]) & (frequency <= 1 / ICE_FLANK[1]) & ~ring
+    design = torch.stack([torch.ones_like(frequency), frequency], dim=-1).to(torch.float64)
+    line = torch.linalg.lstsq(design[flank], spectrum_rings[flank, None].to(torch.float64)).solution
+    excess = (spectrum_rings - (design @ line)[:, 0])[ring]
+    smooth = excess.unfold(0, 3, 1).mean(dim=-1) if len(excess) > 2 else excess
+    return float(torch.expm1(smooth.max()))
+
+
+def half_and_half(pixels: Pixels, optics: Optics, candidate: Candidate, resolution: float) -> Tensor:
+    """Draw the measured rings (left half) beside the fitted ones (right half, faded beyond `resolution` Å).
+
+    Returns
+    -------
+    uint8 (s, s), zero frequency at (s // 2, s // 2), as wide as the highest frequency of `pixels`.
+    """
+    edge, half = pixels.edge, int(pixels.ring.max())
+    measured = torch.zeros(edge, edge)
+    measured[pixels.row, pixels.column] = _ring_scores(pixels)
+    measured = _smooth(measured)
+    model = torch.zeros(edge, edge)
+    chi = optics.phase(pixels.frequency**2, _defocus(pixels, candidate), candidate.phase_shift)
+    faded = torch.where(pixels.frequency <= 1 / resolution, 1.0, 0.35) if math.isfinite(resolution) else 0.35
+    model[pixels.row, pixels.column] = -torch.cos(2 * chi) * faded
+    middle = edge // 2
+    limit = measured[pixels.row, pixels.column].std() * 2.5
+    picture = model
+    left = torch.roll(measured.flip(0, 1), (1, 1), dims=(0, 1)) if edge % 2 == 0 else measured.flip(0, 1)
+    picture[:, : middle + 1] = (left / limit.clamp(min=1e-6))[:, : middle + 1]
+    grey = ((picture.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+    return grey[max(0, middle - half) : middle + half, max(0, middle - half) : middle + half].contiguous()
+
+
+def _ring_scores(pixels: Pixels) -> Tensor:
+    """Return the values minus a running mean over radius: the rings without what is left of the background."""
+    count = int(pixels.ring.max()) + 1
+    numbers = torch.bincount(pixels.ring, minlength=count).to(torch.float32)
+    means = torch.zeros(count).index_add_(0, pixels.ring, pixels.values)
+    kernel = torch.exp(-0.5 * (torch.arange(-45, 46) / 15.0) ** 2)[None, None]
+    padded = torch.stack([means, numbers])[:, None]
+    smooth = torch.nn.functional.conv1d(padded, kernel, padding=45)[:, 0]
+    return pixels.values - (smooth[0] / smooth[1].clamp(min=1))[pixels.ring]
+
+
+def _smooth(image: Tensor) -> Tensor:
+    """Return the image convolved with a narrow Gaussian, so that the eye sees rings and not pixels."""
+    line = torch.exp(-0.5 * (torch.arange(-2, 3) / 1.0) ** 2)
+    kernel = (line[:, None] * line[None, :] / line.sum() ** 2)[None, None]
+    return torch.nn.functional.conv2d(image[None, None], kernel, padding=2)[0, 0]

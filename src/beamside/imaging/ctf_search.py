@@ -1,0 +1,312 @@
+"""Finding the defocus that explains a power spectrum.
+
+The logarithm of an averaged amplitude spectrum has noise of the same size everywhere. It is taken as ::
+
+    log amplitude (k, α) = smooth background - envelope(k) cos 2χ(k, α) + noise
+
+because CTF² = (1 - cos 2χ) / 2, whose constant part is smooth. The background is a linear model, so it is projected out of data and
+model alike and cannot pull the fit. What remains is summed in cells of a polar grid; the match of every sector with every
+defocus is then one matrix product, and an astigmatic candidate is a sum over sectors of entries of that table. The best
+candidate is refined on the pixels themselves by following the gradient of the same correlation.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from beamside.imaging.ctf_model import aberration_phase, electron_wavelength
+
+SECTORS = 36
+DEFOCUS_STEP = 100.0
+ASTIGMATISM_STEP = 150.0
+ANGLES = 18
+RADIAL_WAVES = 6
+ENVELOPES = (0.0, 25.0, 60.0, 120.0, 240.0)
+OUTLIER = 5.0
+
+
+@dataclass(frozen=True)
+class Optics:
+    """What the microscope was: kV, mm, fraction."""
+
+    voltage: float
+    spherical_aberration: float
+    amplitude_contrast: float
+
+    def phase(self, k2: Tensor, defocus: Tensor | float, phase_shift_deg: Tensor | float = 0.0) -> Tensor:
+        """Return χ in radians; see `ctf_model.aberration_phase`."""
+        return aberration_phase(
+            k2,
+            defocus,
+            voltage=self.voltage,
+            spherical_aberration=self.spherical_aberration,
+            amplitude_contrast=self.amplitude_contrast,
+            phase_shift_deg=phase_shift_deg,
+        )
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """The pixels of half a spectrum that take part in a fit: all of shape (n,).
+
+    Attributes
+    ----------
+    row, column : indices in the centred spectrum
+    frequency : 1/Å
+    direction : radians from x towards y
+    values : log amplitude, with the background removed once `remove_background` has been applied
+    edge : size of the spectrum
+    pixel_size : Å
+    """
+
+    row: Tensor
+    column: Tensor
+    frequency: Tensor
+    direction: Tensor
+    values: Tensor
+    edge: int
+    pixel_size: float
+
+    @property
+    def ring(self) -> Tensor:
+        """Distance from the centre, rounded to whole pixels."""
+        return torch.round(self.frequency * (self.edge * self.pixel_size)).to(torch.long)
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A CTF: Å, the two components of astigmatism (Å) along cos 2α and sin 2α, degrees; and how well it matches."""
+
+    defocus: float
+    along: float
+    across: float
+    phase_shift: float
+    envelope: float
+    correlation: float = 0.0
+
+    def axes(self) -> tuple[float, float, float]:
+        """Return defocus U, V (U >= V, Å) and the angle of U in degrees, -90 < angle <= 90."""
+        half = math.hypot(self.along, self.across)
+        angle = math.degrees(0.5 * math.atan2(self.across, self.along))
+        return self.defocus + half, self.defocus - half, angle
+
+
+def half_plane(spectrum: Tensor, pixel_size: float, lowest: float, highest: float) -> Pixels:
+    """Return the pixels of one half of a centred amplitude spectrum between two frequencies (1/Å).
+
+    The rows and columns next to the axes are left out: camera readout and tile edges leave a cross there. So are pixels
+    that are zero, as the last rows of a cropped spectrum are.
+    """
+    edge = spectrum.shape[-1]
+    offsets = torch.arange(edge, device=spectrum.device) - edge // 2
+    y, x = torch.meshgrid(offsets, offsets, indexing="ij")
+    frequency = torch.sqrt((x**2 + y**2).to(torch.float32)) / (edge * pixel_size)
+    chosen = (x > 1) & (y.abs() > 1) & (frequency >= lowest) & (frequency <= highest) & (spectrum > 0)
+    row, column = torch.nonzero(chosen, as_tuple=True)
+    y, x = y[row, column].to(torch.float32), x[row, column].to(torch.float32)
+    values = torch.log(spectrum[row, column].to(torch.float32))
+    return Pixels(row, column, frequency[row, column], torch.atan2(y, x), values, edge, pixel_size)
+
+
+def radial_basis(frequency: Tensor, lowest: float, highest: float) -> Tensor:
+    """Return smooth functions of `frequency` (n,) between two limits (1/Å): (n, RADIAL_WAVES + 2)."""
+    position = (frequency - lowest) / (highest - lowest)
+    waves = [torch.cos(math.pi * wave * position) for wave in range(RADIAL_WAVES)]
+    return torch.stack([*waves, torch.log(frequency), 1 / frequency], dim=-1)
+
+
+def background_basis(pixels: Pixels, lowest: float, highest: float) -> Tensor:
+    """Return smooth functions of radius, and of radius times the second angular harmonic: (n, m), orthonormal."""
+    radial = radial_basis(pixels.frequency, lowest, highest)
+    double = 2 * pixels.direction[:, None]
+    columns = torch.cat([radial, radial[:, :4] * torch.cos(double), radial[:, :4] * torch.sin(double)], dim=-1)
+    return orthonormal(columns)
+
+
+def orthonormal(columns: Tensor, weights: Tensor | None = None) -> Tensor:
+    """Return columns (n, m) that span the same space and are orthonormal under `weights` (n,)."""
+    columns = columns / columns.norm(dim=0)
+    weighted = columns if weights is None else columns * weights[:, None]
+    gram = (columns.T @ weighted).to(torch.float64)
+    eigenvalues, vectors = torch.linalg.eigh(gram)
+    kept = eigenvalues > 1e-6 * eigenvalues[-1]
+    mixing: Tensor = (vectors[:, kept] / torch.sqrt(eigenvalues[kept])).to(columns.dtype)
+    return columns @ mixing
+
+
+def remove_background(values: Tensor, basis: Tensor) -> Tensor:
+    """Return `values` (n,) without their projection on `basis`, outliers (crystal spots) pulled in to 5 sd."""
+    residual = values - basis @ (basis.T @ values)
+    limit = OUTLIER * residual.std()
+    residual = residual.clamp(-limit, limit)
+    return residual - basis @ (basis.T @ residual)
+
+
+@dataclass(frozen=True)
+class Table:
+    """Matches of sectors and defoci: `scores` (phase shifts, sectors, defoci), and the best envelope."""
+
+    scores: Tensor
+    defoci: Tensor
+    phase_shifts: tuple[float, ...]
+    envelope: float
+
+
+def ring_sums(pixels: Pixels, weights: Tensor, rings: int) -> tuple[Tensor, Tensor]:
+    """Return the sums of `weights` over the cells of a polar grid (SECTORS, rings), and the pixels of each ring (rings,)."""
+    sector = ((pixels.direction / math.pi + 0.5) * SECTORS).to(torch.long).clamp(0, SECTORS - 1)
+    sums = torch.zeros(SECTORS * rings, dtype=torch.float32, device=weights.device)
+    sums.index_add_(0, sector * rings + pixels.ring, weights)
+    counts = torch.bincount(pixels.ring, minlength=rings).to(torch.float32)
+    return sums.reshape(SECTORS, rings), counts
+
+
+def match_table(
+    pixels: Pixels, optics: Optics, defoci: Tensor, phase_shifts: Sequence[float], lowest: float, highest: float
+) -> Table:
+    """Match every sector with every defocus, for the envelope that matches best; scores are in units of the noise."""
+    rings = int(pixels.ring.max()) + 1
+    sums, counts = ring_sums(pixels, pixels.values, rings)
+    used = counts > 0
+    sums, counts = sums[:, used], counts[used]
+    frequency = torch.arange(rings, device=sums.device)[used] / (pixels.edge * pixels.pixel_size)
+    basis = orthonormal(radial_basis(frequency, lowest, highest), counts)
+    chi = 2 * optics.phase(frequency[:, None] ** 2, defoci[None, :])
+    visible = sampled(frequency[:, None], defoci[None, :], optics, pixels)
+    best: Table | None = None
+    for envelope in ENVELOPES:
+        fading = torch.exp(-envelope * frequency**2)[:, None] * visible
+        scores = torch.stack(
+            [
+                normalised(sums, -fading * torch.cos(chi + 2 * math.radians(shift)), counts, basis)
+                for shift in phase_shifts
+            ]
+        )
+        table = Table(scores / pixels.values.std(), defoci, tuple(phase_shifts), envelope)
+        if best is None or table.scores.sum(dim=1).max() > best.scores.sum(dim=1).max():
+            best = table
+    assert best is not None
+    return best
+
+
+def normalised(sums: Tensor, models: Tensor, counts: Tensor, basis: Tensor) -> Tensor:
+    """Return the products of sectors (s, rings) and models (rings, f), each model without background and of norm 1."""
+    weighted = models * counts[:, None]
+    squares = (weighted * models).sum(dim=0) - ((basis.T @ weighted) ** 2).sum(dim=0)
+    return (sums @ models) / torch.sqrt(squares.clamp(min=1e-6))
+
+
+def sampled(frequency: Tensor, defocus: Tensor | float, optics: Optics, pixels: Pixels) -> Tensor:
+    """Return how much of the rings' contrast the sampling leaves, 0 to 1: rings closer than the pixels cannot be seen."""
+    wavelength = electron_wavelength(optics.voltage)
+    cs = optics.spherical_aberration * 1e7
+    slope = 4 * math.pi * wavelength * frequency * (defocus - cs * wavelength**2 * frequency**2)
+    step = slope.abs() / (pixels.edge * pixels.pixel_size)
+    return torch.exp(-((step / 2.2) ** 2))
+
+
+def search_table(table: Table, largest_astigmatism: float) -> Candidate:
+    """Return the candidate with the highest sum over sectors, over mean defocus, astigmatism, angle and phase shift."""
+    step = float(table.defoci[1] - table.defoci[0])
+    device = table.scores.device
+    directions = (torch.arange(SECTORS, device=device) + 0.5) / SECTORS * math.pi - math.pi / 2
+    best, found = -math.inf, Candidate(float(table.defoci[0]), 0, 0, 0, table.envelope)
+    amounts = torch.arange(0.0, largest_astigmatism / 2 + 1, ASTIGMATISM_STEP / 2).tolist()
+    for half in amounts:
+        for number in range(ANGLES if half else 1):
+            angle = math.pi * number / ANGLES
+            offsets = torch.round(half * torch.cos(2 * (directions - angle)) / step).to(torch.long)
+            total = _shifted_sum(table.scores, offsets)
+            value, index = total.reshape(-1).max(dim=0)
+            if float(value) > best:
+                best = float(value)
+                shift, place = divmod(int(index), table.defoci.shape[0])
+                found = Candidate(
+                    float(table.defoci[place]),
+                    half * math.cos(2 * angle),
+                    half * math.sin(2 * angle),
+                    table.phase_shifts[shift],
+                    table.envelope,
+                    best,
+                )
+    return found
+
+
+def _shifted_sum(scores: Tensor, offsets: Tensor) -> Tensor:
+    """Return the sum over sectors of `scores` (p, s, f), sector s read `offsets[s]` places further on: (p, f)."""
+    places = torch.arange(scores.shape[-1], device=scores.device)[None, :] + offsets[:, None]
+    places = places.clamp(0, scores.shape[-1] - 1)
+    return torch.gather(scores, 2, places.expand(scores.shape[0], -1, -1)).sum(dim=1)
+
+
+def refine(
+    pixels: Pixels, basis: Tensor, optics: Optics, start: Candidate, *, fit_phase_shift: bool, steps: int = 20
+) -> Candidate:
+    """Climb from `start` to the highest correlation of the pixels with the model, by damped Gauss-Newton steps.
+
+    The correlation is highest where the squares of ``values - amplitude * model`` are least with the best amplitude and
+    background; those two are solved for in every step (variable projection), which leaves 3 or 4 parameters.
+    """
+    k2 = pixels.frequency**2
+    cosine, sine = torch.cos(2 * pixels.direction), torch.sin(2 * pixels.direction)
+    slope = math.pi * electron_wavelength(optics.voltage) * k2
+    directions = [slope, slope * cosine, slope * sine, torch.full_like(slope, math.pi / 180)]
+    gradients = torch.stack(directions if fit_phase_shift else directions[:3], dim=-1)
+    fading = torch.exp(-start.envelope * k2) * sampled(pixels.frequency, start.defocus, optics, pixels)
+    current, damping = start, 1e-2
+    model, chi = _model(pixels, optics, basis, fading, current, cosine, sine)
+    correlation = _correlation(pixels.values, model)
+    for _ in range(steps):
+        amplitude = (model @ pixels.values) / (model @ model)
+        jacobian = _without(basis, (2 * fading * torch.sin(2 * chi))[:, None] * gradients * amplitude)
+        normal = (jacobian.T @ jacobian).to(torch.float64)
+        normal += damping * torch.diag(torch.diag(normal))
+        step = torch.linalg.solve(normal, (jacobian.T @ (pixels.values - amplitude * model)).to(torch.float64))
+        trial = _moved(current, step.tolist())
+        trial_model, trial_chi = _model(pixels, optics, basis, fading, trial, cosine, sine)
+        trial_correlation = _correlation(pixels.values, trial_model)
+        if trial_correlation <= correlation:
+            if damping > 1e3:
+                break
+            damping *= 10
+            continue
+        gained = trial_correlation - correlation
+        current, model, chi, correlation = trial, trial_model, trial_chi, trial_correlation
+        damping = max(damping / 10, 1e-4)
+        if gained < 1e-5:
+            break
+    return replace(current, correlation=correlation)
+
+
+def _model(
+    pixels: Pixels, optics: Optics, basis: Tensor, fading: Tensor, candidate: Candidate, cosine: Tensor, sine: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Return the rings of `candidate` without background, and their phase χ; both (n,)."""
+    defocus = candidate.defocus + candidate.along * cosine + candidate.across * sine
+    chi = optics.phase(pixels.frequency**2, defocus, candidate.phase_shift)
+    return _without(basis, -fading * torch.cos(2 * chi)), chi
+
+
+def _without(basis: Tensor, values: Tensor) -> Tensor:
+    """Return `values` (n,) or (n, m) without their projection on `basis`."""
+    return values - basis @ (basis.T @ values)
+
+
+def _correlation(values: Tensor, model: Tensor) -> float:
+    return float((values @ model) / (values.norm() * model.norm()).clamp(min=1e-12))
+
+
+def _moved(candidate: Candidate, step: list[float]) -> Candidate:
+    shift = step[3] if len(step) > 3 else 0.0
+    return Candidate(
+        candidate.defocus + step[0],
+        candidate.along + step[1],
+        candidate.across + step[2],
+        candidate.phase_shift + shift,
+        candidate.envelope,
+    )

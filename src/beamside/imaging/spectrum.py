@@ -1,0 +1,112 @@
+"""The power spectrum of a micrograph, averaged over tiles, as CTF estimation wants it."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from beamside.errors import ProcessingError
+from beamside.imaging.fourier import crop_spectrum
+
+SMALLEST_TILE = 64
+"""Pixels; a smaller tile cannot show Thon rings."""
+OUTLIER = 6.0
+"""Pixels further than this many standard deviations from the mean (hot pixels, gold) are pulled back to it."""
+
+
+def micrograph_spectrum(
+    micrograph: Tensor, pixel_size: float, box: int = 512, *, finest_pixel_size: float = 1.4
+) -> tuple[Tensor, float]:
+    """Return the amplitude spectrum of a micrograph, averaged over tiles that overlap by half.
+
+    Tiles are as large as `box` pixels of at least `finest_pixel_size`, so the spectrum ends near 2.8 Å however finely the
+    camera sampled (CTFFIND does the same: Rohou & Grigorieff, J. Struct. Biol. 192, 216, 2015).
+
+    Parameters
+    ----------
+    micrograph : (h, w), or (n, h, w): sums of groups of frames of the same movie (of about 4 e/Å²), whose power is added
+    pixel_size : Å
+    box : edge of the spectrum in pixels, even; smaller where the micrograph is smaller than a tile
+    finest_pixel_size : Å
+
+    Returns
+    -------
+    The amplitude spectrum (s, s) with zero frequency at (s // 2, s // 2), and its effective pixel size in Å: the spectrum
+    is that of an image of s x s such pixels.
+
+    Raises
+    ------
+    ProcessingError
+        The micrograph is too small, or it is constant or has values that are not finite.
+    """
+    stack = micrograph.reshape(-1, *micrograph.shape[-2:]).to(torch.float32)
+    edge = min(stack.shape[-2:])
+    tile, size = _tile_size(edge, pixel_size, box, finest_pixel_size)
+    window = _window(tile, stack.device)
+    power = torch.zeros(size, size // 2 + 1, dtype=torch.float64, device=stack.device)
+    for image in stack:
+        prepared = _without_outliers(image)
+        rows, columns = (_origins(length, tile) for length in image.shape)
+        for top in rows:
+            strip = torch.stack([prepared[top : top + tile, left : left + tile] for left in columns])
+            strip = (strip - strip.mean(dim=(-2, -1), keepdim=True)) * window
+            spectra = crop_spectrum(torch.fft.rfft2(strip), (tile, tile), (size, size))
+            power += (spectra.real**2 + spectra.imag**2).sum(dim=0)
+    return _centred(torch.sqrt(power).to(torch.float32)), pixel_size * tile / size
+
+
+def _tile_size(edge: int, pixel_size: float, box: int, finest_pixel_size: float) -> tuple[int, int]:
+    """Return the tile's edge in micrograph pixels and the spectrum's edge."""
+    ratio = max(1.0, finest_pixel_size / pixel_size)
+    tile = min(_fast_size(box * ratio), edge - edge % 2)
+    if tile < SMALLEST_TILE:
+        raise ProcessingError(
+            f"A micrograph whose shorter side has {edge} pixels is too small for CTF estimation; "
+            f"at least {SMALLEST_TILE} are needed."
+        )
+    return tile, min(box, _even(tile / ratio))
+
+
+def _fast_size(least: float) -> int:
+    """Return the next even number from `least` on whose only prime factors are 2, 3 and 5: quick to transform."""
+    size = 2 * math.ceil(least / 2)
+    while (30**16) % size:
+        size += 2
+    return size
+
+
+def _even(value: float) -> int:
+    return 2 * round(value / 2)
+
+
+def _origins(length: int, tile: int) -> list[int]:
+    """Return where tiles start along one side: evenly spread, from edge to edge, overlapping by at least half."""
+    steps = math.ceil((length - tile) / (tile // 2))
+    return [round(i * (length - tile) / steps) for i in range(steps + 1)] if steps else [0]
+
+
+def _window(tile: int, device: torch.device) -> Tensor:
+    """Return a Hann window (tile, tile) of unit mean square: it keeps the edges of tiles from leaking over the spectrum."""
+    edge = torch.hann_window(tile, periodic=True, device=device)
+    window: Tensor = edge[:, None] * edge[None, :] / (edge**2).mean()
+    return window
+
+
+def _without_outliers(image: Tensor) -> Tensor:
+    """Return the image with zero mean, unit variance and its outliers pulled in."""
+    deviation, mean = torch.std_mean(image)
+    if not (torch.isfinite(mean) and deviation > 0):
+        raise ProcessingError(
+            "The micrograph is constant or has values that are not finite, so it has no CTF to fit; check the image."
+        )
+    return ((image - mean) / deviation).clamp(-OUTLIER, OUTLIER)
+
+
+def _centred(half: Tensor) -> Tensor:
+    """Return the full spectrum (s, s), zero frequency in the middle, from the half (s, s // 2 + 1) of a real image."""
+    size = half.shape[0]
+    mirrored = torch.roll(half.flip(0), 1, dims=0)[:, 1 : size - size // 2].flip(1)
+    full = torch.cat([half, mirrored], dim=1)
+    return torch.fft.fftshift(full)
