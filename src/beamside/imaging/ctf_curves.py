@@ -18,6 +18,9 @@ SMALLEST_WINDOW = 4.0
 ICE_RING = (3.95, 3.5)
 """Å; hexagonal and cubic ice have reflections at 3.9, 3.67 and 3.44 Å (Dowell & Rinfret, Nature 188, 1144, 1960)."""
 ICE_FLANK = (5.0, 3.25)
+PICTURE_SECTORS = 90
+BRIDGE = 5
+"""Rings that a dip of the quality may last."""
 
 
 @dataclass(frozen=True)
@@ -125,9 +128,6 @@ def fit_resolution(result: Curves) -> float:
     return 1 / float(result.frequency[last])
 
 
-BRIDGE = 5
-
-
 def ice_ring(spectrum_rings: Tensor, frequency: Tensor) -> float:
     """Return how much the amplitude between 3.95 and 3.5 Å exceeds the line through its flanks, as a fraction.
 
@@ -154,40 +154,53 @@ def ice_ring(spectrum_rings: Tensor, frequency: Tensor) -> float:
 def half_and_half(pixels: Pixels, optics: Optics, candidate: Candidate, resolution: float) -> Tensor:
     """Draw the measured rings (left half) beside the fitted ones (right half, faded beyond `resolution` Å).
 
+    The measured half shows averages over equal phase within some 10 degrees, weak rings amplified, so that the eye sees
+    rings that are weaker than the noise of a pixel. With a wrong astigmatism they blur.
+
     Returns
     -------
     uint8 (s, s), zero frequency at (s // 2, s // 2), as wide as the highest frequency of `pixels`.
     """
     edge, half = pixels.edge, int(pixels.ring.max())
-    measured = torch.zeros(edge, edge)
-    measured[pixels.row, pixels.column] = _ring_scores(pixels)
-    measured = _smooth(measured)
-    model = torch.zeros(edge, edge)
+    measured, model = torch.zeros(2, edge, edge)
+    measured[pixels.row, pixels.column] = _sector_averages(pixels, optics, candidate)
     chi = optics.phase(pixels.frequency**2, _defocus(pixels, candidate), candidate.phase_shift)
-    faded = torch.where(pixels.frequency <= 1 / resolution, 1.0, 0.35) if math.isfinite(resolution) else 0.35
+    faded = torch.where(pixels.frequency <= 1 / resolution, 1.0, 0.35)
     model[pixels.row, pixels.column] = -torch.cos(2 * chi) * faded
-    middle = edge // 2
-    limit = measured[pixels.row, pixels.column].std() * 2.5
-    picture = model
-    left = torch.roll(measured.flip(0, 1), (1, 1), dims=(0, 1)) if edge % 2 == 0 else measured.flip(0, 1)
-    picture[:, : middle + 1] = (left / limit.clamp(min=1e-6))[:, : middle + 1]
+    middle, shift = edge // 2, 1 - edge % 2
+    left = torch.roll(measured.flip(0, 1), (shift, shift), dims=(0, 1))
+    picture = torch.cat([left[:, : middle + 1], model[:, middle + 1 :]], dim=1)
     grey = ((picture.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
-    return grey[max(0, middle - half) : middle + half, max(0, middle - half) : middle + half].contiguous()
+    shown = slice(max(0, middle - half), middle + half)
+    return grey[shown, shown].contiguous()
 
 
-def _ring_scores(pixels: Pixels) -> Tensor:
-    """Return the values minus a running mean over radius: the rings without what is left of the background."""
-    count = int(pixels.ring.max()) + 1
-    numbers = torch.bincount(pixels.ring, minlength=count).to(torch.float32)
-    means = torch.zeros(count).index_add_(0, pixels.ring, pixels.values)
-    kernel = torch.exp(-0.5 * (torch.arange(-45, 46) / 15.0) ** 2)[None, None]
-    padded = torch.stack([means, numbers])[:, None]
-    smooth = torch.nn.functional.conv1d(padded, kernel, padding=45)[:, 0]
-    return pixels.values - (smooth[0] / smooth[1].clamp(min=1))[pixels.ring]
+def _sector_averages(pixels: Pixels, optics: Optics, candidate: Candidate) -> Tensor:
+    """Return for each pixel the average of its sector at equal phase, without slow trends, at a contrast of about 1."""
+    rings = torch.round(equivalent_frequency(pixels, optics, candidate) * (pixels.edge * pixels.pixel_size))
+    count = int(rings.max()) + 1
+    sector = ((pixels.direction / math.pi + 0.5) * PICTURE_SECTORS).to(torch.long).clamp(0, PICTURE_SECTORS - 1)
+    cell = sector * count + rings.to(torch.long)
+    numbers = torch.bincount(cell, minlength=PICTURE_SECTORS * count).to(torch.float32)
+    sums = torch.zeros(PICTURE_SECTORS * count).index_add_(0, cell, pixels.values)
+    sums, numbers = (_around(cells.reshape(PICTURE_SECTORS, count)) for cells in (sums, numbers))
+    trend = _running_mean(sums, 15.0) / _running_mean(numbers, 15.0).clamp(min=1e-3)
+    level = torch.where(numbers > 0.05, sums / numbers.clamp(min=0.05) - trend, torch.zeros(()))
+    power = _running_mean((level**2).mean(dim=0, keepdim=True), 10.0)
+    contrast = 2.0 * torch.sqrt(power * power.max()) ** 0.5
+    return (level / contrast.clamp(min=1e-6)).reshape(-1)[cell]
 
 
-def _smooth(image: Tensor) -> Tensor:
-    """Return the image convolved with a narrow Gaussian, so that the eye sees rings and not pixels."""
-    line = torch.exp(-0.5 * (torch.arange(-2, 3) / 1.0) ** 2)
-    kernel = (line[:, None] * line[None, :] / line.sum() ** 2)[None, None]
-    return torch.nn.functional.conv2d(image[None, None], kernel, padding=2)[0, 0]
+def _around(cells: Tensor) -> Tensor:
+    """Return `cells` (sectors, rings) smoothed over neighbouring sectors, the last being the first one's neighbour."""
+    reach = 6
+    kernel = torch.exp(-0.5 * (torch.arange(-reach, reach + 1) / 2.5) ** 2)[None, None]
+    wrapped = torch.cat([cells[-reach:], cells, cells[:reach]]).T[:, None]
+    return torch.nn.functional.conv1d(wrapped, kernel / kernel.sum())[:, 0].T.contiguous()
+
+
+def _running_mean(rows: Tensor, width: float) -> Tensor:
+    """Return `rows` (m, n) convolved with a Gaussian of `width`, taken as zero beyond their ends."""
+    reach = math.ceil(3 * width)
+    kernel = torch.exp(-0.5 * (torch.arange(-reach, reach + 1) / width) ** 2)
+    return torch.nn.functional.conv1d(rows[:, None], (kernel / kernel.sum())[None, None], padding=reach)[:, 0]

@@ -108,5 +108,5 @@ def _centred(half: Tensor) -> Tensor:
     """Return the full spectrum (s, s), zero frequency in the middle, from the half (s, s // 2 + 1) of a real image."""
     size = half.shape[0]
     mirrored = torch.roll(half.flip(0), 1, dims=0)[:, 1 : size - size // 2].flip(1)
-    full = torch.cat([half, mirrored], dim=1)
-    return torch.fft.fftshift(full)
+    full: Tensor = torch.fft.fftshift(torch.cat([half, mirrored], dim=1))
+    return full
