@@ -1,0 +1,307 @@
+"""TIFF movies: what is in them, whether they are complete, their frames, and writing them with LZW.
+
+The directories are walked here, without decoding anything, because the question "is this file complete?" needs an answer about every
+byte that a directory refers to (TIFF 6.0, Aldus 1992; BigTIFF as libtiff defines it). Pixels are decoded by tifffile and imagecodecs.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import imagecodecs
+import numpy as np
+import tifffile
+from numpy.typing import NDArray
+
+from beamside.errors import CorruptFileError, NotReadyError
+from beamside.formats.atomic import atomic_path
+
+PathLike = str | os.PathLike[str]
+
+_WIDTH, _LENGTH, _BITS, _COMPRESSION = 256, 257, 258, 259
+_STRIPS, _SAMPLES, _STRIP_BYTES = 273, 277, 279
+_TILES, _TILE_BYTES, _SAMPLE_FORMAT = 324, 325, 339
+_NEEDED = {_WIDTH, _LENGTH, _BITS, _COMPRESSION, _STRIPS, _SAMPLES, _STRIP_BYTES, _TILES, _TILE_BYTES, _SAMPLE_FORMAT}
+_INTEGER_TYPES = {1: "u1", 3: "u2", 4: "u4", 6: "i1", 8: "i2", 9: "i4", 13: "u4", 16: "u8", 17: "i8", 18: "u8"}
+_TYPE_BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
+_COMPRESSIONS = {
+    1: "none",
+    5: "lzw",
+    7: "jpeg",
+    8: "deflate",
+    32773: "packbits",
+    32946: "deflate",
+    50000: "zstd",
+    34925: "lzma",
+}
+_MAX_PAGES = 100_000
+
+
+@dataclass(frozen=True)
+class TiffInfo:
+    """What a complete TIFF file holds.
+
+    Attributes
+    ----------
+    frames : number of images
+    shape : (height, width) of each
+    dtype : type of the decoded pixels
+    compression : "none", "lzw", "deflate", "zstd", ... or "tiff-<number>"
+    """
+
+    frames: int
+    shape: tuple[int, int]
+    dtype: np.dtype[Any]
+    compression: str
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """How numbers are stored in this file: byte order, and the sizes that differ between classic TIFF and BigTIFF."""
+
+    order: str
+    count: str
+    offset: str
+    entry_bytes: int
+
+
+class _TruncatedError(Exception):
+    """A directory refers to bytes that the file does not have."""
+
+
+def check_tiff_complete(path: PathLike) -> TiffInfo:
+    """Read every directory of a TIFF file and check that all that it refers to is inside the file.
+
+    Raises
+    ------
+    NotReadyError
+        When something is missing: the file is truncated or still being written.
+    CorruptFileError
+        When it is not a TIFF file, or holds something that is not a movie (images of several sizes, colour).
+    """
+    with open(path, "rb", buffering=1 << 16) as file:
+        size = os.fstat(file.fileno()).st_size
+        try:
+            layout, offset = _read_start(file, size, path)
+            pages = list(_walk(file, size, layout, offset, path))
+        except _TruncatedError as problem:
+            raise NotReadyError(f"{path} is truncated or still being written: {problem}.") from None
+    return _summarise(pages, path)
+
+
+def _read_start(file: BinaryIO, size: int, path: PathLike) -> tuple[_Layout, int]:
+    start = file.read(16)
+    if len(start) < 8:
+        raise _TruncatedError(f"it has {size} bytes, less than a TIFF header")
+    if not any(start):
+        raise _TruncatedError("it starts with zeros instead of a TIFF header")
+    order = {b"II": "<", b"MM": ">"}.get(start[:2])
+    magic = struct.unpack(order + "H", start[2:4])[0] if order else 0
+    if order and magic == 42:
+        layout, offset = _Layout(order, "H", "I", 12), struct.unpack(order + "I", start[4:8])[0]
+    elif order and magic == 43:
+        if len(start) < 16:
+            raise _TruncatedError(f"it has {size} bytes, less than a BigTIFF header")
+        layout, offset = _Layout(order, "Q", "Q", 20), struct.unpack(order + "Q", start[8:16])[0]
+    else:
+        raise CorruptFileError(f"{path} is not a TIFF file, although its name says so: give TIFF or MRC movies.")
+    if offset == 0:
+        raise _TruncatedError("its first directory has not been written")
+    return layout, offset
+
+
+def _read(file: BinaryIO, size: int, offset: int, count: int, what: str) -> bytes:
+    if offset + count > size:
+        raise _TruncatedError(f"{what} ends at byte {offset + count:,} and the file has {size:,}")
+    file.seek(offset)
+    data = file.read(count)
+    if len(data) < count:
+        raise _TruncatedError(f"{what} could be read only in part")
+    return data
+
+
+def _walk(file: BinaryIO, size: int, layout: _Layout, offset: int, path: PathLike) -> Iterator[dict[int, NDArray[Any]]]:
+    """Yield the needed tags of each directory, after checking that its pixels are inside the file."""
+    seen: set[int] = set()
+    while offset:
+        if offset in seen or len(seen) >= _MAX_PAGES:
+            raise CorruptFileError(f"{path} is damaged: its directories form a loop.")
+        seen.add(offset)
+        what = f"directory {len(seen)}"
+        count_bytes = struct.calcsize(layout.count)
+        count = struct.unpack(layout.order + layout.count, _read(file, size, offset, count_bytes, what))[0]
+        if count == 0 or count > 4096:
+            raise _TruncatedError(f"{what} has {count} entries")
+        pointer_bytes = struct.calcsize(layout.offset)
+        block = _read(file, size, offset + count_bytes, count * layout.entry_bytes + pointer_bytes, what)
+        tags = _read_tags(file, size, layout, block[:-pointer_bytes], what)
+        _check_pixels(tags, size, what, path)
+        yield tags
+        offset = struct.unpack(layout.order + layout.offset, block[-pointer_bytes:])[0]
+
+
+def _read_tags(file: BinaryIO, size: int, layout: _Layout, entries: bytes, what: str) -> dict[int, NDArray[Any]]:
+    inline = struct.calcsize(layout.offset)
+    tags: dict[int, NDArray[Any]] = {}
+    for start in range(0, len(entries), layout.entry_bytes):
+        entry = entries[start : start + layout.entry_bytes]
+        tag, kind, count = struct.unpack(layout.order + "HH" + layout.offset, entry[:-inline])
+        total = _TYPE_BYTES.get(kind, 1) * count
+        if total > inline:
+            position = struct.unpack(layout.order + layout.offset, entry[-inline:])[0]
+            if tag not in _NEEDED:
+                if position + total > size:
+                    raise _TruncatedError(
+                        f"a value of {what} ends at byte {position + total:,} and the file has {size:,}"
+                    )
+                continue
+            data = _read(file, size, position, total, f"a table of {what}")
+        else:
+            data = entry[-inline:][:total]
+        if tag in _NEEDED and kind in _INTEGER_TYPES:
+            tags[tag] = np.frombuffer(data, layout.order + _INTEGER_TYPES[kind]).astype(np.int64)
+    return tags
+
+
+def _check_pixels(tags: dict[int, NDArray[Any]], size: int, what: str, path: PathLike) -> None:
+    offsets = tags.get(_STRIPS, tags.get(_TILES))
+    lengths = tags.get(_STRIP_BYTES, tags.get(_TILE_BYTES))
+    if offsets is None or lengths is None or _WIDTH not in tags or _LENGTH not in tags:
+        raise CorruptFileError(f"{path} is damaged: {what} does not say where its pixels are.")
+    if len(offsets) != len(lengths) or len(offsets) == 0:
+        raise CorruptFileError(f"{path} is damaged: {what} has {len(offsets)} strips and {len(lengths)} lengths.")
+    if not offsets.all() or not lengths.all():
+        raise _TruncatedError(f"the pixels of {what} have not been written")
+    end = int((offsets + lengths).max())
+    if end > size:
+        raise _TruncatedError(f"the pixels of {what} end at byte {end:,} and the file has {size:,}")
+
+
+def _summarise(pages: Sequence[dict[int, NDArray[Any]]], path: PathLike) -> TiffInfo:
+    kinds = {(int(p[_LENGTH][0]), int(p[_WIDTH][0]), _first(p, _SAMPLES, 1), _page_dtype(p, path)) for p in pages}
+    if len(kinds) != 1:
+        sizes = ", ".join(sorted({f"{height} x {width}" for height, width, _, _ in kinds}))
+        raise CorruptFileError(
+            f"{path} holds images of several kinds ({sizes}): a movie has frames of one size and type."
+        )
+    height, width, samples, dtype = kinds.pop()
+    if samples != 1:
+        raise CorruptFileError(f"{path} has {samples} colours a pixel: a movie or micrograph has one.")
+    compression = _first(pages[0], _COMPRESSION, 1)
+    return TiffInfo(len(pages), (height, width), dtype, _COMPRESSIONS.get(compression, f"tiff-{compression}"))
+
+
+def _first(tags: dict[int, NDArray[Any]], tag: int, default: int) -> int:
+    values = tags.get(tag)
+    return int(values[0]) if values is not None and len(values) else default
+
+
+def _page_dtype(tags: dict[int, NDArray[Any]], path: PathLike) -> np.dtype[Any]:
+    bits, form = _first(tags, _BITS, 1), _first(tags, _SAMPLE_FORMAT, 1)
+    if form in (1, 4) and 0 < bits <= 8:
+        return np.dtype(np.uint8)  # 4-bit frames are unpacked to bytes
+    code = {1: "u", 2: "i", 3: "f", 4: "u"}.get(form)
+    if code is None or bits not in (8, 16, 32, 64) or (code == "f" and bits == 8):
+        raise CorruptFileError(f"{path} has pixels of {bits} bits in format {form}, which is not a type of movies.")
+    return np.dtype(f"{code}{bits // 8}")
+
+
+class TiffFrames:
+    """An open TIFF movie whose frames can be decoded by several threads at once; use it in a ``with`` block."""
+
+    def __init__(self, path: PathLike) -> None:
+        self.info = check_tiff_complete(path)
+        self.path = Path(path)
+        self._tiff = tifffile.TiffFile(path)
+        self._tiff.filehandle.set_lock(True)
+        self._pages = [self._tiff.pages[index] for index in range(self.info.frames)]
+
+    def frame(self, index: int) -> NDArray[Any]:
+        """Decode one frame (height, width)."""
+        try:
+            array = self._pages[index].asarray(maxworkers=1)
+        except (ValueError, RuntimeError, tifffile.TiffFileError, imagecodecs.DelayedImportError) as error:
+            raise CorruptFileError(f"{self.path} is damaged: frame {index + 1} cannot be decoded ({error}).") from error
+        if array.shape != self.info.shape:
+            raise CorruptFileError(f"{self.path} is damaged: frame {index + 1} decodes to shape {array.shape}.")
+        return np.asarray(array, self.info.dtype)
+
+    def close(self) -> None:
+        """Close the file."""
+        self._tiff.close()
+
+    def __enter__(self) -> TiffFrames:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def write_tiff(
+    path: PathLike,
+    frames: NDArray[Any] | Iterator[NDArray[Any]],
+    *,
+    compression: str = "lzw",
+    threads: int = 1,
+    durable: bool = True,
+) -> int:
+    """Write frames, one page each and one strip a page, atomically; return how many.
+
+    Parameters
+    ----------
+    path : file to write
+    frames : (n, height, width), one (height, width) image, or an iterator over equal (height, width) frames
+    compression : "lzw" or "none"
+    threads : frames compressed at the same time
+    durable : force the file to the disk
+    """
+    source = iter(frames[None] if isinstance(frames, np.ndarray) and frames.ndim == 2 else frames)
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    count = 0
+    with (
+        atomic_path(path, durable=durable) as temporary,
+        tifffile.TiffWriter(temporary) as writer,
+        ThreadPoolExecutor(threads) as pool,
+    ):
+        for batch in _batches(source, max(threads, 1) * 2):
+            strips = pool.map(_encode if compression == "lzw" else _plain, batch)
+            for frame, strip in zip(batch, strips, strict=True):
+                writer.write(
+                    iter([strip]),
+                    shape=frame.shape,
+                    dtype=frame.dtype.newbyteorder("="),
+                    compression=None if compression == "none" else compression,
+                    photometric="minisblack",
+                    rowsperstrip=frame.shape[0],
+                    metadata=None,
+                    contiguous=False,
+                )
+                count += 1
+        if count == 0:
+            raise ValueError("a movie has at least one frame")
+    return count
+
+
+def _batches(frames: Iterator[NDArray[Any]], size: int) -> Iterator[list[NDArray[Any]]]:
+    batch: list[NDArray[Any]] = []
+    for frame in frames:
+        batch.append(np.ascontiguousarray(frame, frame.dtype.newbyteorder("<")))
+        if len(batch) == size:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+def _encode(frame: NDArray[Any]) -> bytes:
+    return bytes(imagecodecs.lzw_encode(frame.tobytes()))
+
+
+def _plain(frame: NDArray[Any]) -> bytes:
+    return frame.tobytes()

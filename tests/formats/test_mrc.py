@@ -1,0 +1,143 @@
+"""MRC files: written as the standard wants, read tolerantly, truncation found."""
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+
+import mrcfile
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from beamside.errors import CorruptFileError, NotReadyError
+from beamside.formats.movies import open_movie
+from beamside.formats.mrc import (
+    check_mrc_complete,
+    map_mrc,
+    mrc_expected_size,
+    read_header,
+    read_mrc,
+    read_sections,
+    write_mrc,
+)
+
+
+@pytest.mark.parametrize("dtype", ["i1", "i2", "u2", "f2", "f4", "c8"])
+@pytest.mark.parametrize("shape", [(5, 7), (3, 5, 7)])
+def test_every_mode_survives_and_mrcfile_agrees(tmp_path: Path, dtype: str, shape: tuple[int, ...]) -> None:
+    data = (np.random.default_rng(2).normal(size=shape) * 20).astype(dtype)
+    path = tmp_path / "x.mrc"
+    write_mrc(path, data, 1.25)
+    assert np.array_equal(read_mrc(path), data)
+    assert read_mrc(path).dtype == data.dtype
+    assert mrc_expected_size(path) == path.stat().st_size
+    with mrcfile.open(path) as peer:
+        assert np.array_equal(peer.data, data)
+        assert peer.voxel_size.x == pytest.approx(1.25)
+        assert peer.is_single_image() if data.ndim == 2 else peer.is_image_stack()
+    assert mrcfile.validate(path)
+
+
+def test_other_types_become_the_nearest_that_holds_them(tmp_path: Path) -> None:
+    for dtype, stored in (("u1", "u2"), ("f8", "f4"), ("i4", "f4"), ("?", "i1")):
+        write_mrc(tmp_path / "x.mrc", np.ones((2, 2), dtype))
+        assert read_mrc(tmp_path / "x.mrc").dtype == np.dtype(stored)
+
+
+def test_nan_does_not_break_the_header(tmp_path: Path) -> None:
+    write_mrc(tmp_path / "x.mrc", np.array([[np.nan, 1.0], [np.inf, 2.0]], np.float32))
+    with mrcfile.open(tmp_path / "x.mrc") as peer:
+        assert peer.header.dmax < peer.header.dmin
+
+
+def test_volumes_are_marked_as_volumes(tmp_path: Path) -> None:
+    write_mrc(tmp_path / "v.mrc", np.zeros((4, 4, 4), np.float32), 2.0, volume=True)
+    with mrcfile.open(tmp_path / "v.mrc") as peer:
+        assert peer.is_volume()
+        assert peer.voxel_size.z == 2.0
+
+
+def test_big_endian_files_of_others_are_read(tmp_path: Path) -> None:
+    data = np.arange(12, dtype=">i2").reshape(3, 4)
+    header = bytearray(1024)
+    struct.pack_into(">4i", header, 0, 4, 3, 1, 1)
+    (tmp_path / "old.mrc").write_bytes(bytes(header) + data.tobytes())
+    assert np.array_equal(read_mrc(tmp_path / "old.mrc"), data)
+    assert read_mrc(tmp_path / "old.mrc").dtype.isnative
+    assert read_header(tmp_path / "old.mrc").pixel_size == 0
+
+
+def test_extended_headers_are_skipped(tmp_path: Path) -> None:
+    data = np.random.default_rng(0).normal(size=(2, 3, 4)).astype("f4")
+    with mrcfile.new(tmp_path / "e.mrc") as peer:
+        peer.set_data(data)
+        peer.set_extended_header(np.zeros(640, "V1"))
+    assert np.array_equal(read_mrc(tmp_path / "e.mrc"), data)
+    assert np.array_equal(map_mrc(tmp_path / "e.mrc"), data)
+
+
+def test_bytes_are_unsigned_only_where_imod_says_so(tmp_path: Path) -> None:
+    path = tmp_path / "b.mrc"
+    write_mrc(path, np.full((2, 2), -1, np.int8))
+    assert read_mrc(path).max() == -1
+    raw = bytearray(path.read_bytes())
+    struct.pack_into("<2i", raw, 152, 1146047817, 0)
+    path.write_bytes(raw)
+    assert read_mrc(path).min() == 255
+
+
+def test_packed_four_bit_movies_are_unpacked(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(3).integers(0, 16, (2, 3, 5), dtype=np.uint8)
+    even = np.concatenate([pixels, np.zeros((2, 3, 1), np.uint8)], axis=-1)
+    header = bytearray(1024)
+    struct.pack_into("<4i", header, 0, 5, 3, 2, 101)
+    path = tmp_path / "p.mrc"
+    path.write_bytes(bytes(header) + (even[..., 0::2] | even[..., 1::2] << 4).tobytes())
+    with open_movie(path) as movie:
+        assert np.array_equal(movie.read(threads=2), pixels)
+
+
+def test_every_truncated_prefix_is_seen_as_incomplete(tmp_path: Path) -> None:
+    whole, part = tmp_path / "w.mrc", tmp_path / "p.mrc"
+    write_mrc(whole, np.ones((2, 6, 9), np.int16))
+    data = whole.read_bytes()
+    for length in range(len(data)):
+        part.write_bytes(data[:length])
+        with pytest.raises(NotReadyError):
+            check_mrc_complete(part)
+
+
+@settings(max_examples=200)
+@given(st.binary(min_size=1024, max_size=1400))
+def test_any_bytes_give_a_header_or_one_of_our_errors(tmp_path_factory: pytest.TempPathFactory, data: bytes) -> None:
+    path = tmp_path_factory.getbasetemp() / "any.mrc"
+    path.write_bytes(data)
+    try:
+        header = check_mrc_complete(path)
+    except (NotReadyError, CorruptFileError):
+        return
+    assert header.expected_size <= len(data)
+    assert read_sections(path).shape == header.shape
+
+
+def test_a_text_file_is_corrupt(tmp_path: Path) -> None:
+    (tmp_path / "t.mrc").write_text("hello " * 300)
+    with pytest.raises(CorruptFileError, match="not an MRC file"):
+        read_header(tmp_path / "t.mrc")
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "x.mrc"
+    write_mrc(path, np.ones((2, 2), np.float32))
+    before = path.read_bytes()
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        write_mrc(path, np.zeros((9, 9), np.float32))
+    assert path.read_bytes() == before
+    assert [p.name for p in tmp_path.iterdir()] == ["x.mrc"]

@@ -1,0 +1,136 @@
+"""TIFF movies: completeness is judged on every byte that is referred to; pixels survive exactly."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+
+from beamside.errors import CorruptFileError, NotReadyError
+from beamside.formats.movies import open_movie
+from beamside.formats.tiff import check_tiff_complete, write_tiff
+
+
+def counts(frames: int = 4, shape: tuple[int, int] = (20, 30), dtype: str = "u1", seed: int = 1) -> np.ndarray:
+    return np.random.default_rng(seed).poisson(1.0, (frames, *shape)).astype(dtype)
+
+
+@pytest.mark.parametrize("dtype", ["u1", "u2", "i2", "f4"])
+@pytest.mark.parametrize("compression", ["lzw", "none"])
+def test_what_is_written_is_read_back_exactly(tmp_path: Path, dtype: str, compression: str) -> None:
+    frames = counts(dtype=dtype)
+    if dtype == "i2":
+        frames -= 3
+    path = tmp_path / "a movie.tiff"
+    assert write_tiff(path, frames, compression=compression, threads=2) == 4
+    info = check_tiff_complete(path)
+    assert (info.frames, info.shape, info.dtype, info.compression) == (4, (20, 30), frames.dtype, compression)
+    with open_movie(path) as movie:
+        assert np.array_equal(movie.read(threads=3), frames)
+        assert np.array_equal(movie.read(1, 3), frames[1:3])
+    assert np.array_equal(tifffile.imread(path), frames)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"compression": "zlib"}, {"bigtiff": True}, {"byteorder": ">"}, {"rowsperstrip": 3}, {"tile": (16, 16)}],
+)
+def test_files_of_other_writers_are_read(tmp_path: Path, options: dict) -> None:
+    frames = counts(dtype="u2")
+    path = tmp_path / "m.tif"
+    tifffile.imwrite(path, frames, photometric="minisblack", **options)
+    with open_movie(path) as movie:
+        assert np.array_equal(movie.read(threads=2), frames)
+        assert movie.dtype == np.uint16
+
+
+def last_referenced_byte(path: Path) -> int:
+    """Find where the file's content ends by tifffile's account, without the padding that some writers add."""
+    with tifffile.TiffFile(path) as tif:
+        ends = [
+            offset + length
+            for page in tif.pages
+            for offset, length in zip(page.dataoffsets, page.databytecounts, strict=True)
+        ]
+        ends += [tag.valueoffset + tag.valuebytecount for page in tif.pages for tag in page.tags.values()]
+        ends += [page.offset + 2 + 12 * len(page.tags) + 4 for page in tif.pages]
+        return max(ends)
+
+
+@pytest.mark.parametrize("writer", ["beamside", "strips", "uncompressed"])
+def test_every_truncated_prefix_is_seen_as_incomplete(tmp_path: Path, writer: str) -> None:
+    whole = tmp_path / "whole.tif"
+    if writer == "beamside":
+        write_tiff(whole, counts(3, (12, 10)))
+    else:
+        options = {"compression": "lzw", "rowsperstrip": 4} if writer == "strips" else {}
+        tifffile.imwrite(whole, counts(3, (12, 10)), photometric="minisblack", **options)
+    data = whole.read_bytes()
+    check_tiff_complete(whole)
+    part = tmp_path / "part.tif"
+    for length in range(last_referenced_byte(whole)):
+        part.write_bytes(data[:length])
+        with pytest.raises(NotReadyError):
+            check_tiff_complete(part)
+
+
+def test_a_file_whose_end_is_allocated_but_not_written_is_incomplete(tmp_path: Path) -> None:
+    path = tmp_path / "m.tif"
+    path.write_bytes(bytes(5000))
+    with pytest.raises(NotReadyError, match="zeros"):
+        check_tiff_complete(path)
+
+
+def test_what_is_not_a_tiff_is_corrupt(tmp_path: Path) -> None:
+    path = tmp_path / "m.tif"
+    path.write_bytes(b"<html>no movie here</html>")
+    with pytest.raises(CorruptFileError, match="not a TIFF"):
+        check_tiff_complete(path)
+
+
+def test_colour_and_mixed_sizes_are_refused(tmp_path: Path) -> None:
+    colour, mixed = tmp_path / "rgb.tif", tmp_path / "mixed.tif"
+    tifffile.imwrite(colour, np.zeros((8, 8, 3), np.uint8), photometric="rgb")
+    with pytest.raises(CorruptFileError, match="3 colours"):
+        check_tiff_complete(colour)
+    with tifffile.TiffWriter(mixed) as writer:
+        writer.write(np.zeros((8, 8), np.uint8))
+        writer.write(np.zeros((8, 9), np.uint8))
+    with pytest.raises(CorruptFileError, match="8 x 8, 8 x 9"):
+        check_tiff_complete(mixed)
+
+
+def test_directories_in_a_loop_do_not_hang(tmp_path: Path) -> None:
+    path = tmp_path / "m.tif"
+    tifffile.imwrite(path, counts(1)[0], photometric="minisblack")
+    with tifffile.TiffFile(path) as tif:
+        offset, tags = tif.pages[0].offset, len(tif.pages[0].tags)
+    data = bytearray(path.read_bytes())
+    data[offset + 2 + 12 * tags : offset + 6 + 12 * tags] = offset.to_bytes(4, "little")
+    path.write_bytes(data)
+    with pytest.raises(CorruptFileError, match="loop"):
+        check_tiff_complete(path)
+
+
+def test_a_frame_that_cannot_be_decoded_names_the_frame(tmp_path: Path) -> None:
+    path = tmp_path / "m.tif"
+    write_tiff(path, counts(3, (64, 64)))
+    with tifffile.TiffFile(path) as tif:
+        offset, length = tif.pages[1].dataoffsets[0], tif.pages[1].databytecounts[0]
+    data = bytearray(path.read_bytes())
+    data[offset : offset + length] = b"\xff" * length
+    path.write_bytes(data)
+    with open_movie(path) as movie, pytest.raises(CorruptFileError, match="frame 2"):
+        movie.frame(1)
+
+
+def test_a_writer_that_fails_leaves_nothing(tmp_path: Path) -> None:
+    def frames():
+        yield counts(1)[0]
+        raise OSError("camera unplugged")
+
+    with pytest.raises(OSError, match="unplugged"):
+        write_tiff(tmp_path / "m.tiff", frames())
+    assert list(tmp_path.iterdir()) == []
