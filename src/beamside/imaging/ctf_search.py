@@ -28,6 +28,8 @@ ANGLES = 18
 RADIAL_WAVES = 6
 ENVELOPES = (0.0, 25.0, 60.0, 120.0, 240.0)
 OUTLIER = 5.0
+LEAST_RINGS = 0.6
+"""Fraction of a model's power that should remain without its projection on the background."""
 
 
 @dataclass(frozen=True)
@@ -195,10 +197,15 @@ def match_table(
 
 
 def normalised(sums: Tensor, models: Tensor, counts: Tensor, basis: Tensor) -> Tensor:
-    """Return the products of sectors (s, rings) and models (rings, f), each model without background and of norm 1."""
+    """Return the products of sectors (s, rings) and models (rings, f), each model without background and of norm 1.
+
+    A model most of which is background (few, wide rings) is not blown up to norm 1: what is left of it would match what is
+    left of the measured background better than true rings match theirs.
+    """
     weighted = models * counts[:, None]
-    squares = (weighted * models).sum(dim=0) - ((basis.T @ weighted) ** 2).sum(dim=0)
-    return (sums @ models) / torch.sqrt(squares.clamp(min=1e-6))
+    whole = (weighted * models).sum(dim=0)
+    squares = whole - ((basis.T @ weighted) ** 2).sum(dim=0)
+    return (sums @ models) / torch.sqrt(torch.maximum(squares, LEAST_RINGS * whole).clamp(min=1e-6))
 
 
 def sampled(frequency: Tensor, defocus: Tensor | float, optics: Optics, pixels: Pixels) -> Tensor:
