@@ -30,12 +30,12 @@ class LocalWorkers(Executor):
     """Worker processes on this machine."""
 
     def __init__(self, workers: int) -> None:
-        import parsl  # noqa: PLC0415 - takes a third of a second; the session's first look at the camera folder need not wait
-        from parsl.concurrent import ParslPoolExecutor  # noqa: PLC0415
-        from parsl.config import Config  # noqa: PLC0415
-        from parsl.executors import HighThroughputExecutor  # noqa: PLC0415
-        from parsl.launchers import SimpleLauncher  # noqa: PLC0415
-        from parsl.providers import LocalProvider  # noqa: PLC0415
+        import parsl
+        from parsl.concurrent import ParslPoolExecutor
+        from parsl.config import Config
+        from parsl.executors import HighThroughputExecutor
+        from parsl.launchers import SimpleLauncher
+        from parsl.providers import LocalProvider
 
         put_scripts_on_path()
         logging.getLogger("parsl").setLevel(logging.ERROR)

@@ -10,6 +10,7 @@ from typing import Any
 from beamside.jobs.base import JobType, Optics
 from beamside.parameters import ParameterModel, result_parameters
 
+
 def item_key(job_type: JobType, parameters: ParameterModel, optics: Optics, inputs: Sequence[str]) -> str:
     """Return the key of a result of `job_type` made from results with the keys `inputs`."""
     content: dict[str, Any] = {

@@ -20,10 +20,14 @@ from beamside.parameters import ParameterInfo, ParameterModel, describe, paramet
 class SessionParameters(ParameterModel):
     """Where a session's data go and what it is called."""
 
-    target: Path = parameter(..., "Directory under which sessions are kept, as <target>/<group>/<name>.", affects_result=False)
+    target: Path = parameter(
+        ..., "Directory under which sessions are kept, as <target>/<group>/<name>.", affects_result=False
+    )
     group: str = parameter("sessions", "Group that the session belongs to.", affects_result=False)
     name: str = parameter(..., "Name of the session.", affects_result=False)
-    mode: Literal["movies", "micrographs"] = parameter("movies", "What the camera writes: movies, or already summed micrographs.")
+    mode: Literal["movies", "micrographs"] = parameter(
+        "movies", "What the camera writes: movies, or already summed micrographs."
+    )
     idle_minutes: float = parameter(
         0.0,
         "Finish the session by itself after so long without a new file; 0 never does.",
@@ -33,7 +37,13 @@ class SessionParameters(ParameterModel):
         affects_result=False,
     )
     report_minutes: float = parameter(
-        2.0, "Time between two reports while the session runs.", unit="min", gt=0, le=1440, advanced=True, affects_result=False
+        2.0,
+        "Time between two reports while the session runs.",
+        unit="min",
+        gt=0,
+        le=1440,
+        advanced=True,
+        affects_result=False,
     )
 
     @field_validator("group", "name")

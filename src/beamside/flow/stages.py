@@ -79,7 +79,7 @@ class Stage:
 
     def settled(self) -> bool:
         """Return True when nothing waits and nothing is being processed here."""
-        return not self.waiting and not self.in_flight
+        return not self.in_flight and (self.job_type.aggregate or not self.waiting)
 
     def entry(self, item: str) -> ItemEntry | None:
         """Return the table's entry of an item."""

@@ -181,6 +181,8 @@ class JobType(ABC):
     optics_used: ClassVar[tuple[str, ...]] = tuple(Optics.__dataclass_fields__)
     """Names of the `Optics` values that change this job's results."""
 
+    inputs: ClassVar[tuple[str, ...]] = ()
+    """Job types whose (first) output file RELION would take as input, in order; one that a workflow lacks stands for the job before."""
     input_options: ClassVar[tuple[str, ...]] = ()
     """RELION's options that name the input files, in the order of the inputs."""
     fixed_options: ClassVar[Mapping[str, str]] = {}

@@ -70,6 +70,7 @@ class Extraction(JobType):
     )
     nodes = (Node("particles.star", 3, "ParticlesData.star.relion"),)
     pictures = (Picture("particles_image", "Extracted particles"),)
+    inputs = ("ctf", "pick")
     input_options = ("star_mics", "coords_suffix")
     fixed_options = {
         "do_rescale": "Yes",

@@ -60,8 +60,10 @@ def run_task(task: Mapping[str, Any]) -> dict[str, Any]:
     except MemoryError:
         outcome = Outcome(None, "Not enough memory; use fewer workers (--workers) or a machine with more memory.")
     except OSError as error:
-        outcome = Outcome(None, f"{error.strerror or error} ({error.filename or 'no file named'})", log=traceback.format_exc())
-    except Exception as error:  # noqa: BLE001 - whatever a job type raises is this item's failure, not the stream's
+        outcome = Outcome(
+            None, f"{error.strerror or error} ({error.filename or 'no file named'})", log=traceback.format_exc()
+        )
+    except Exception as error:
         outcome = Outcome(None, f"{type(error).__name__}: {error}", log=traceback.format_exc())
     else:
         outcome = Outcome(result.to_json())
@@ -94,7 +96,7 @@ def find_type(mode: str, name: str) -> JobType:
 
 
 def _limit_threads(threads: int) -> None:
-    import torch  # noqa: PLC0415 - only workers load it
+    import torch
 
     if torch.get_num_threads() != threads:
         torch.set_num_threads(threads)

@@ -90,6 +90,47 @@ class Index:
         query = "SELECT job, name, state, reason FROM item WHERE state IN ('failed', 'rejected') ORDER BY changed"
         return self._connection.execute(query).fetchall()
 
+    def jobs(self) -> dict[str, str]:
+        """Return the name of the newest job of each type, by type."""
+        return dict(self._connection.execute("SELECT type, name FROM job ORDER BY created"))
+
+    def job_details(self, job: str) -> tuple[str, dict[str, Any]]:
+        """Return a job's status and parameters."""
+        status, parameters = self._connection.execute(
+            "SELECT status, parameters FROM job WHERE name = ?", (job,)
+        ).fetchone()
+        return status, json.loads(parameters)
+
+    def events(self, kind: str) -> list[Record]:
+        """Return the records of one kind from the project's journal, in order."""
+        rows = self._connection.execute("SELECT record FROM event WHERE kind = ? ORDER BY rowid", (kind,))
+        return [json.loads(record) for (record,) in rows]
+
+    def settings(self) -> dict[str, Any]:
+        """Return the session's newest settings."""
+        records = self.events("settings")
+        return dict(records[-1]["settings"]) if records else {}
+
+    def finished_times(self, job: str, *, states: tuple[str, ...] = ("done", "rejected", "failed")) -> list[float]:
+        """Return when the finished items of a job were finished, in order."""
+        marks = ",".join("?" * len(states))
+        query = f"SELECT changed FROM item WHERE job = ? AND state IN ({marks}) ORDER BY changed"
+        return [moment for (moment,) in self._connection.execute(query, (job, *states))]
+
+    def newest_metrics(self, job: str) -> dict[str, float]:
+        """Return the metrics of the item that was finished last."""
+        query = (
+            "SELECT name, value FROM metric WHERE job = ?1 AND item = (SELECT name FROM item WHERE job = ?1 "
+            "AND state IN ('done', 'rejected') ORDER BY changed DESC LIMIT 1)"
+        )
+        return dict(self._connection.execute(query, (job,)))
+
+    def items(self, job: str) -> list[dict[str, Any]]:
+        """Return every item of a job with its state, times and reason, in order of arrival."""
+        query = "SELECT name, state, attempt, reason, arrived, changed, seconds FROM item WHERE job = ? ORDER BY arrived, name"
+        names = ("name", "state", "attempt", "reason", "arrived", "changed", "seconds")
+        return [dict(zip(names, row, strict=True)) for row in self._connection.execute(query, (job,))]
+
     def close(self) -> None:
         """Close the database."""
         self._connection.close()
@@ -97,9 +138,9 @@ class Index:
     def _take(self, path: Path, job: str, apply: Any) -> int:
         row = self._connection.execute("SELECT offset FROM position WHERE journal = ?", (path.name,)).fetchone()
         offset, taken = (row[0] if row else 0), 0
-        for record, offset in read_journal(path, offset):  # noqa: B020 - the offset behind the last record is what is kept
+        for record, behind in read_journal(path, offset):
             apply(job, record)
-            taken += 1
+            taken, offset = taken + 1, behind
         if taken:
             self._connection.execute("INSERT OR REPLACE INTO position VALUES (?, ?)", (path.name, offset))
         return taken

@@ -1,0 +1,73 @@
+"""The session process: ``python -m beamside.cli.run_session PROJECT`` with settings that were left in the project."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from types import FrameType
+
+from beamside.errors import BeamsideError
+from beamside.flow.session import Session
+from beamside.flow.settings import SessionSettings
+from beamside.flow.start import load_settings
+from beamside.project.project import Project
+
+log = logging.getLogger("beamside.session")
+
+
+class ReportProcess:
+    """Writes reports in processes of their own, so that the session is never held up and a report's fault never touches it."""
+
+    def __init__(self) -> None:
+        self._running: subprocess.Popen[bytes] | None = None
+
+    def __call__(self, project: Project, final: bool) -> None:
+        """Start writing a report; with `final`, wait until it is there."""
+        if self._running is not None and self._running.poll() is None:
+            if not final:
+                return
+            self._running.wait()
+        self._running = subprocess.Popen(
+            [sys.executable, "-m", "beamside.cli.main", "report", str(project.root), "--quiet"]
+        )
+        if final and self._running.wait() != 0:
+            raise BeamsideError(f"`beamside report {project.root}` ended with exit code {self._running.returncode}.")
+
+
+def run_session(settings: SessionSettings, *, until_empty: bool = False) -> str:
+    """Run a session in this process until it ends; SIGTERM and SIGINT stop it, a second one at once."""
+    session = Session(settings, write_report=ReportProcess(), until_empty=until_empty)
+
+    def stop(number: int, _frame: FrameType | None) -> None:
+        signal.signal(number, signal.SIG_DFL)
+        session.state = "stopping"
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, stop)
+    return session.run()
+
+
+def main() -> int:
+    """Run the session of the project named on the command line."""
+    project = Project(Path(sys.argv[1]))
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
+    failure = project.private / "start-failure"
+    try:
+        state = run_session(load_settings(project))
+    except BeamsideError as error:
+        failure.write_text(str(error))
+        log.error("%s", error)
+        return 2
+    except Exception as error:
+        failure.write_text(f"The session failed ({type(error).__name__}: {error}); see {project.log}.")
+        log.exception("the session failed")
+        return 1
+    log.info("the session %s", state)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,80 @@
+"""When 2D classification runs: at a number of particles, at each further increment, and once more over all at the end."""
+
+from __future__ import annotations
+
+import hashlib
+
+from beamside.flow.dispatch import Dispatcher
+from beamside.flow.keys import item_key
+from beamside.flow.settings import SessionSettings
+from beamside.flow.stages import Stage
+from beamside.flow.table import Tables
+from beamside.project.records import FINAL_STATES, ItemState
+
+FEWEST_PARTICLES_PER_CLASS = 5
+"""With fewer particles a classification says nothing, and none is run at the end."""
+
+
+class Rounds:
+    """Starts rounds of the aggregate stages."""
+
+    def __init__(self, settings: SessionSettings, tables: Tables, dispatcher: Dispatcher) -> None:
+        self.settings, self.tables, self.dispatcher = settings, tables, dispatcher
+        self._too_few_told = False
+        self._tried = 0
+
+    def consider(self, *, final: bool) -> bool:
+        """Start a round where one is due; returns True while one is due or running."""
+        return any([self._consider(stage, final) for stage in self.tables.stages if stage.job_type.aggregate])  # noqa: C419 - all must be looked at
+
+    def _consider(self, stage: Stage, final: bool) -> bool:
+        if stage.in_flight:
+            return True
+        assert stage.upstream is not None
+        done = [entry for entry in stage.upstream.job.items.values() if entry.state is ItemState.DONE and entry.result]
+        items = [entry.name for entry in done if stage.upstream.usable(entry.name)]
+        particles = sum(int(entry.result["metrics"]["extracted"]) for entry in done if entry.result)
+        key = self._key(stage, items)
+        last = next((entry for entry in reversed(stage.job.items.values()) if entry.state in FINAL_STATES), None)
+        if last is not None and last.state is ItemState.FAILED and last.key == key:
+            return False
+        if not (self._final_due(stage, particles, key) if final else self._due(stage, particles)):
+            return False
+        self._tried = particles
+        self._start(stage, items, key, final)
+        return True
+
+    def _due(self, stage: Stage, particles: int) -> bool:
+        parameters = stage.parameters.model_dump()
+        rounds = [entry for entry in stage.job.items.values() if entry.state is ItemState.DONE and entry.result]
+        increment = parameters["class_increment"] or parameters["class_min"]
+        classified = int(rounds[-1].result["metrics"]["classified"]) if rounds and rounds[-1].result else 0
+        last = next(reversed(stage.job.items.values()), None)
+        if last is not None and last.state is ItemState.FAILED:
+            classified = max(classified, self._tried)
+        return particles >= parameters["class_min"] and particles - classified >= (increment if classified else 1)
+
+    def _final_due(self, stage: Stage, particles: int, key: str) -> bool:
+        last = next((entry for entry in reversed(stage.job.items.values()) if entry.state is ItemState.DONE), None)
+        if last is not None and last.key == key and last.result and last.result["values"].get("final"):
+            return False
+        fewest = FEWEST_PARTICLES_PER_CLASS * 2
+        if particles >= fewest:
+            return True
+        if not self._too_few_told:
+            self._too_few_told = True
+            self.tables.writer.note("info", f"{particles} particles are too few for 2D classification; it was not run.")
+        return False
+
+    def _start(self, stage: Stage, items: list[str], key: str, final: bool) -> None:
+        unfinished = next((entry.name for entry in stage.job.items.values() if entry.state is ItemState.WAITING), None)
+        name = unfinished or f"round{len(stage.job.items) + 1:03d}"
+        self.tables.add_round(stage, name)
+        self.dispatcher.submit_round(stage, name, items, key, final=final)
+
+    def _key(self, stage: Stage, items: list[str]) -> str:
+        assert stage.upstream is not None
+        digest = hashlib.sha256()
+        for name in items:
+            digest.update(f"{name}:{stage.upstream.job.items[name].key}\n".encode())
+        return item_key(stage.job_type, stage.parameters, stage.optics, [digest.hexdigest()])

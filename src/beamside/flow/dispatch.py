@@ -1,0 +1,124 @@
+"""Giving work to the executor: what is ready, the last stages first, never more than the workers can soon begin with."""
+
+from __future__ import annotations
+
+import logging
+import os
+import queue
+import time
+from collections import deque
+from collections.abc import Mapping
+from concurrent.futures import Executor, Future
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from beamside.execution.orphans import process_created
+from beamside.execution.settings import available_cores
+from beamside.flow.keys import item_key
+from beamside.flow.settings import SessionSettings
+from beamside.flow.stages import Stage
+from beamside.flow.table import Tables
+from beamside.jobs.worker import Task, run_task
+from beamside.project.records import ItemState
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A worker is done with a task, in whatever way."""
+
+    stage: Stage
+    name: str
+    key: str
+    future: Future[dict[str, Any]]
+
+
+class Dispatcher:
+    """Keeps the executor busy."""
+
+    def __init__(self, settings: SessionSettings, tables: Tables, executor: Executor, events: queue.Queue[Any]) -> None:
+        self.settings, self.tables, self.executor, self.events = settings, tables, executor, events
+        self.workers = settings.execution.worker_count()
+        self.cores = available_cores()
+        self._order: deque[tuple[Stage, str]] = deque()
+        self._session = (os.getpid(), process_created(os.getpid()))
+
+    @property
+    def free_places(self) -> int:
+        """How many more tasks may be given out: one more than there are workers, so that none waits for the loop."""
+        return self.workers + 1 - len(self._order)
+
+    def fill(self) -> None:
+        """Give out what is ready, the last stages first, in each the oldest first."""
+        for stage in reversed(self.tables.stages):
+            if stage.upstream is None or stage.job_type.aggregate:
+                continue
+            for name in self._ready(stage, self.free_places):
+                self._submit_item(stage, name)
+
+    def submit_round(self, stage: Stage, name: str, items: list[str], key: str, *, final: bool) -> None:
+        """Give out one round of an aggregate."""
+        assert stage.upstream is not None
+        inputs = [(item, self._results(stage, item)) for item in items]
+        threads = self.cores if final else max(1, self.cores // 2)
+        self._submit(stage, name, key, self._task(stage, inputs, threads, round_name=name, final=final))
+
+    def finished(self, event: Finished) -> None:
+        """Take what a worker has brought."""
+        self._order = deque(pair for pair in self._order if pair != (event.stage, event.name))
+        try:
+            outcome: Mapping[str, Any] = event.future.result()
+        except Exception as error:
+            reason = f"the worker was lost ({type(error).__name__}: {error})"
+            outcome = {"result": None, "reason": reason, "permanent": False, "log": "", "seconds": 0.0}
+        self.tables.outcome(event.stage, event.name, event.key, outcome)
+        self._mark_running()
+
+    def _ready(self, stage: Stage, limit: int) -> list[str]:
+        found: list[str] = []
+        now = time.monotonic()
+        assert stage.upstream is not None
+        for name in stage.waiting:
+            if len(found) >= limit:
+                break
+            before = stage.upstream.entry(name)
+            if before is not None and before.state is ItemState.DONE and stage.not_before.get(name, 0.0) <= now:
+                found.append(name)
+        return found
+
+    def _submit_item(self, stage: Stage, name: str) -> None:
+        assert stage.upstream is not None
+        key = item_key(stage.job_type, stage.parameters, stage.optics, [stage.upstream.job.items[name].key])
+        task = self._task(stage, [(name, self._results(stage, name))], max(1, self.cores // self.workers))
+        self._submit(stage, name, key, task)
+
+    def _results(self, stage: Stage, name: str) -> dict[str, Any]:
+        return {kind: result.to_json() for kind, result in stage.results(name).items()}
+
+    def _task(self, stage: Stage, items: list[tuple[str, dict[str, Any]]], threads: int, **more: Any) -> Task:
+        return Task(
+            mode=self.settings.session.mode,
+            type_name=stage.name,
+            root=str(self.tables.writer.project.root),
+            job=stage.job.name,
+            parameters=stage.parameters.model_dump(mode="json"),
+            optics=asdict(stage.optics),
+            items=items,
+            session=self._session,
+            threads=threads,
+            **more,
+        )
+
+    def _submit(self, stage: Stage, name: str, key: str, task: Task) -> None:
+        self.tables.queued(stage, name)
+        self._order.append((stage, name))
+        future = self.executor.submit(run_task, asdict(task))
+        future.add_done_callback(lambda done: self.events.put(Finished(stage, name, key, done)))
+        self._mark_running()
+
+    def _mark_running(self) -> None:
+        """The executor begins tasks in order, so the first ones, as many as there are workers, are running."""
+        for stage, name in list(self._order)[: self.workers]:
+            if stage.job.items[name].state is ItemState.QUEUED:
+                self.tables.running(stage, name)

@@ -1,0 +1,181 @@
+"""What others see of a session while it runs: STAR files, RELION's pipeline, the SQLite index, and a small file that says what goes on right now.
+
+All of it is made from the journals' state and may be deleted. Writing is spaced so that it takes a small part of the time, however long the tables grow.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shlex
+import socket
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from beamside.errors import BeamsideError
+from beamside.flow.settings import SessionSettings
+from beamside.flow.stages import Stage
+from beamside.formats.atomic import atomic_path
+from beamside.formats.star import write_star
+from beamside.jobs.base import Row, StarContent
+from beamside.project.index import Index
+from beamside.project.live import write_live
+from beamside.project.project import Project, ProjectWriter
+from beamside.project.relion_files import clear_markers, create_relion_root, mark_exit, write_job_files
+from beamside.project.relion_pipeline import RelionJob, RelionNode, publish_pipeline
+
+log = logging.getLogger(__name__)
+
+SHARE = 0.05
+"""Largest part of the time that a projection may take."""
+
+
+@dataclass
+class Pace:
+    """Decides when something that takes a while is due again."""
+
+    interval: float
+    next_time: float = 0.0
+    started: float = field(default=0.0, repr=False)
+
+    def due(self) -> bool:
+        """Return True, and start the clock, when it is time."""
+        self.started = time.monotonic()
+        return self.started >= self.next_time
+
+    def done(self) -> None:
+        """Plan the next time from how long this one took."""
+        now = time.monotonic()
+        self.next_time = now + max(self.interval, (now - self.started) / SHARE)
+
+
+class Projection:
+    """Keeps everything that is derived from the journals up to date."""
+
+    def __init__(self, settings: SessionSettings, writer: ProjectWriter, stages: Sequence[Stage]) -> None:
+        self.settings, self.writer, self.stages = settings, writer, stages
+        self.root = writer.project.root
+        self.index = Index(writer.project)
+        self._star_pace = {stage.name: Pace(3.0) for stage in stages}
+        self._seen = {stage.name: -1.0 for stage in stages}
+        self._index_pace, self._live_pace, self._pipeline_pace = Pace(1.0), Pace(1.0), Pace(5.0)
+        self._published: tuple[RelionJob, ...] = ()
+
+    def open_jobs(self) -> None:
+        """Make the job directories, and tell RELION that the jobs run."""
+        create_relion_root(self.root)
+        command = f"beamside session start # as {shlex.quote(str(self.root))}"
+        for stage in self.stages:
+            clear_markers(self.root, stage.job.name)
+            self.writer.set_status(stage.job.name, "Running")
+        for stage in self.stages:
+            options = stage.job_type.relion_options(stage.parameters, stage.optics, self._inputs(stage))
+            write_job_files(self.root, self._relion_job(stage), options, command, datetime.now())
+        self._publish(force=True)
+
+    def close_jobs(self, *, finished: bool) -> None:
+        """Say how the jobs ended."""
+        for stage in self.stages:
+            succeeded = finished and bool(stage.rows())
+            status, marker = (
+                ("Succeeded", "SUCCESS") if succeeded else ("Failed", "FAILURE") if finished else ("Aborted", "ABORTED")
+            )
+            if finished and stage.job_type.aggregate and not stage.job.items:
+                status, marker = "Aborted", "ABORTED"
+            self.writer.set_status(stage.job.name, status)
+            mark_exit(self.root, stage.job.name, marker)
+
+    def refresh(self, live: dict[str, Any], *, force: bool = False) -> None:
+        """Write what is due; with `force`, everything."""
+        if force or self._live_pace.due():
+            write_live(
+                self.writer.project, {**live, "pid": os.getpid(), "host": socket.gethostname(), "time": time.time()}
+            )
+            self._live_pace.done()
+        if force or self._index_pace.due():
+            self.index.catch_up()
+            self._index_pace.done()
+        for stage in self.stages:
+            self._write_star_files(stage, force)
+        if force or self._pipeline_pace.due():
+            self._publish(force)
+            self._pipeline_pace.done()
+
+    def _write_star_files(self, stage: Stage, force: bool) -> None:
+        newest = max((entry.changed for entry in stage.job.items.values() if entry.result is not None), default=-1.0)
+        pace = self._star_pace[stage.name]
+        if newest == self._seen[stage.name] or not (force or pace.due()):
+            return
+        write_star_files(self.root, stage, stage.rows())
+        self._seen[stage.name] = newest
+        pace.done()
+
+    def _inputs(self, stage: Stage) -> list[str]:
+        """Return the node names of the jobs that `stage` takes, in the order of its job type's inputs."""
+        found = []
+        for name in stage.job_type.inputs:
+            before = next((other for other in stage.chain() if other.name == name), None)
+            if before is None:
+                before = stage.upstream
+            if before is not None:
+                found.append(f"{before.job.name}/{before.job_type.nodes[0].file}")
+        return found
+
+    def _relion_job(self, stage: Stage) -> RelionJob:
+        nodes = stage.job_type.current_nodes(stage.rows())
+        return RelionJob(
+            name=stage.job.name,
+            type=stage.job_type.relion_type,
+            label=stage.job_type.relion_label,
+            alias=f"{stage.job_type.directory}/{stage.job.alias}" if stage.job.alias else None,
+            status=stage.job.status,  # type: ignore[arg-type]
+            inputs=tuple(self._inputs(stage)),
+            outputs=tuple(
+                RelionNode(f"{stage.job.name}/{node.file}", node.relion_type, node.relion_label) for node in nodes
+            ),
+        )
+
+    def _publish(self, force: bool) -> None:
+        jobs = tuple(self._relion_job(stage) for stage in self.stages)
+        if jobs == self._published and not force:
+            return
+        try:
+            publish_pipeline(self.root, jobs)
+        except BeamsideError as error:
+            log.warning("RELION's pipeline file could not be written now: %s", error)
+        else:
+            self._published = jobs
+
+
+def write_star_files(root: Path, stage: Stage, rows: Sequence[Row]) -> None:
+    """Write the STAR files of a stage's job."""
+    contents: dict[str, StarContent] = stage.job_type.star_files(rows, stage.parameters, stage.optics, stage.job.name)
+    for name, content in contents.items():
+        path = root / stage.job.name / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if isinstance(content, str):
+            with atomic_path(path) as temporary:
+                temporary.write_text(content)
+        else:
+            write_star(path, content)
+
+
+def rebuild(project: Project) -> int:
+    """Make the STAR files, the pipeline and the index again from the journals alone; returns the number of records in the index."""
+    from beamside.flow.table import Tables
+    from beamside.project.index import remove_index
+
+    project.require()
+    with ProjectWriter(project) as writer:
+        settings = SessionSettings.from_flat(writer.state.settings)
+        tables = Tables(settings, writer)
+        remove_index(project)
+        projection = Projection(settings, writer, tables.stages)
+        for stage in tables.stages:
+            write_star_files(project.root, stage, stage.rows())
+        projection._publish(force=True)
+        return projection.index.catch_up()

@@ -1,0 +1,237 @@
+"""The session: one loop that takes in what arrives, gives work to the executor, and records what became of it.
+
+It is the only writer of the project. Everything it knows is in the journals, so it may be killed at any moment: the next one folds them and goes on.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import shutil
+import time
+from collections.abc import Callable
+from typing import Any
+
+from beamside.acquisition.intake import Intake
+from beamside.acquisition.manifest import Manifest
+from beamside.errors import BeamsideError
+from beamside.execution.executors import start_executor
+from beamside.flow import control
+from beamside.flow.arrivals import ArrivalThread, Looked, NotTaken, Started, Taken
+from beamside.flow.classification import Rounds
+from beamside.flow.dispatch import Dispatcher, Finished
+from beamside.flow.incoming import MicrographPreparation, MoviePreparation
+from beamside.flow.projection import Projection
+from beamside.flow.settings import SessionSettings
+from beamside.flow.stages import Stage
+from beamside.flow.table import Tables
+from beamside.project.project import Project, ProjectWriter
+
+log = logging.getLogger(__name__)
+
+EMPTY_LOOKS = 2
+"""So many looks without anything new, after being asked to finish, say that the source has no more: one may have begun before."""
+
+TICK = 0.5
+"""Longest time, in seconds, after which the loop looks at commands and clocks."""
+
+
+class Session:
+    """Run one session until it is finished or told to stop."""
+
+    def __init__(
+        self,
+        settings: SessionSettings,
+        *,
+        write_report: Callable[[Project, bool], None] | None = None,
+        until_empty: bool = False,
+    ) -> None:
+        self.settings = settings
+        self.project = Project(settings.root)
+        self.events: queue.Queue[Any] = queue.Queue()
+        self.state = "running"
+        self.finishing = until_empty
+        self._write_report = write_report or (lambda _project, _final: None)
+        self._last_report = self._last_space_check = time.monotonic()
+        self._last_arrival = time.monotonic()
+        self._empty_looks = 0
+        self._full = False
+        self._problems: frozenset[str] = frozenset()
+
+    def run(self) -> str:
+        """Run until the end; returns "finished" or "stopped"."""
+        with ProjectWriter(self.project) as writer:
+            self.writer = writer
+            writer.settings(self.settings.to_json())
+            self.tables = Tables(self.settings, writer)
+            stages = self.tables.stages
+            self.projection = Projection(self.settings, writer, stages)
+            self.projection.open_jobs()
+            self.tables.recover()
+            executor = start_executor(self.settings.execution)
+            self.dispatcher = Dispatcher(self.settings, self.tables, executor, self.events)
+            self.rounds = Rounds(self.settings, self.tables, self.dispatcher)
+            self.arrivals = self._start_arrivals(stages[0])
+            writer.session("started")
+            try:
+                self._loop()
+                return self._end()
+            except BaseException as error:
+                writer.session("failed", message=str(error) or type(error).__name__)
+                raise
+            finally:
+                self.arrivals.end.set()
+                executor.shutdown(wait=False)
+                self.arrivals.join(timeout=60)
+
+    def ask(self, command: control.Command) -> None:
+        """Do what a command says. Also called by the signal handlers of a foreground session."""
+        log.info("asked to %s", command)
+        if command == "pause":
+            self._set_state("paused")
+        elif command == "resume":
+            self._set_state("running")
+        elif command == "finish":
+            self.finishing = True
+            self._empty_looks = 0
+            self._set_state("running")
+            self.writer.session("finishing")
+        elif command == "stop":
+            self.state = "stopping"
+        elif command == "retry":
+            self.tables.retry_failed()
+            self.arrivals.intake.retry()
+        elif command == "report":
+            self._report(final=False)
+
+    def _set_state(self, state: str) -> None:
+        if state != self.state:
+            self.state = state
+            self.writer.session({"running": "resumed"}.get(state, state))
+        if state == "paused":
+            self.arrivals.paused.set()
+        else:
+            self.arrivals.paused.clear()
+
+    def _start_arrivals(self, stage: Stage) -> ArrivalThread:
+        acquisition = self.settings.acquisition
+        intake = Intake(acquisition, self.project.raw, Manifest(self.project.manifest))
+        prepare = (
+            MoviePreparation(self.project.root, stage.job.name, acquisition)
+            if self.settings.session.mode == "movies"
+            else MicrographPreparation(self.project.root, stage.job.name, self.settings.optics.pixel_size)
+        )
+        thread = ArrivalThread(intake, prepare, self.events, acquisition.poll_seconds)
+        thread.start()
+        return thread
+
+    def _loop(self) -> None:
+        while self.state != "stopping":
+            self._take_events()
+            for message in control.receive(self.project):
+                self.ask(message.command)
+                message.path.unlink(missing_ok=True)
+            self._watch_space()
+            if self.state == "running" and not self._full:
+                self.rounds.consider(final=False)
+                self.dispatcher.fill()
+            self.projection.refresh(self._live())
+            self._periodic_report()
+            if self._all_done():
+                return
+
+    def _take_events(self) -> None:
+        """Wait for an event, at most a tick, and take all that are there."""
+        try:
+            event = self.events.get(timeout=TICK)
+            while True:
+                self._take(event)
+                event = self.events.get_nowait()
+        except queue.Empty:
+            return
+
+    def _take(self, event: Any) -> None:
+        if isinstance(event, Finished):
+            self.dispatcher.finished(event)
+        elif isinstance(event, Started):
+            self.tables.intake_started(event.arrival.name)
+        elif isinstance(event, Taken):
+            self._last_arrival = time.monotonic()
+            self.tables.intake_done(event)
+        elif isinstance(event, NotTaken):
+            self.tables.intake_failed(event)
+        elif isinstance(event, Looked):
+            self._looked(event)
+        elif isinstance(event, BaseException):
+            self._tell(frozenset({str(event)}))
+
+    def _looked(self, event: Looked) -> None:
+        report = event.report
+        self._empty_looks = 0 if report.new or report.waiting else self._empty_looks + 1
+        self.waiting_at_source = len(report.waiting)
+        self.tables.intake_set_aside(report)
+        self._tell(frozenset(report.problems))
+
+    def _tell(self, problems: frozenset[str]) -> None:
+        for sentence in sorted(problems - self._problems):
+            log.warning(sentence)
+            self.writer.note("warning", sentence)
+        self._problems = problems
+
+    def _all_done(self) -> bool:
+        idle = self.settings.session.idle_minutes
+        if idle and not self.finishing and time.monotonic() - self._last_arrival > idle * 60:
+            self.ask("finish")
+        if not self.finishing or self.state != "running" or self._empty_looks < EMPTY_LOOKS or not self.events.empty():
+            return False
+        if not all(stage.settled() for stage in self.tables.stages):
+            return False
+        return not self.rounds.consider(final=True)
+
+    def _end(self) -> str:
+        state = "finished" if self.state != "stopping" else "stopped"
+        self.arrivals.end.set()
+        self.tables.release_in_flight()
+        self.projection.close_jobs(finished=state == "finished")
+        self.writer.session(state)
+        self.projection.refresh(self._live(state), force=True)
+        self._report(final=True)
+        return state
+
+    def _live(self, state: str = "") -> dict[str, Any]:
+        """Return what is known only here, for status displays."""
+        return {
+            "state": state
+            or ("waiting for disk space" if self._full else "finishing" if self.finishing else self.state),
+            "waiting_at_source": getattr(self, "waiting_at_source", 0),
+            "in_flight": {stage.name: sorted(stage.in_flight) for stage in self.tables.stages if stage.in_flight},
+            "problems": sorted(self._problems),
+        }
+
+    def _watch_space(self) -> None:
+        if time.monotonic() - self._last_space_check < 5:
+            return
+        self._last_space_check = time.monotonic()
+        free = shutil.disk_usage(self.project.root).free / 1e9
+        full = free < self.settings.execution.min_free_space
+        if full != self._full:
+            self._full = full
+            wanted = self.settings.execution.min_free_space
+            text = f"{free:.1f} GB are free on the disk of {self.project.root}; the session " + (
+                f"waits until there are {wanted:g} GB." if full else "goes on."
+            )
+            log.warning(text)
+            self.writer.note("warning" if full else "info", text)
+            (self.arrivals.paused.set if full or self.state == "paused" else self.arrivals.paused.clear)()
+
+    def _periodic_report(self) -> None:
+        if time.monotonic() - self._last_report > self.settings.session.report_minutes * 60:
+            self._report(final=False)
+
+    def _report(self, *, final: bool) -> None:
+        self._last_report = time.monotonic()
+        try:
+            self._write_report(self.project, final)
+        except (BeamsideError, OSError) as error:
+            log.warning("the report could not be written: %s", error)
+            self.writer.note("warning", f"The report could not be written: {error}")

@@ -1,0 +1,131 @@
+"""Starting a session in the background, and what has to be right before it starts."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from beamside.acquisition.scan import Scanner
+from beamside.errors import BeamsideError, ConfigError, InputError, ProjectBusyError
+from beamside.flow.registry import register
+from beamside.flow.settings import SessionSettings
+from beamside.flow.table import stale_items
+from beamside.formats.atomic import atomic_path
+from beamside.project.project import Project
+
+START_SECONDS = 60.0
+"""How long a session may take to say that it runs."""
+
+
+def settings_path(project: Project) -> Path:
+    """Return the file through which settings are handed to the session process."""
+    return project.private / "settings.json"
+
+
+def prepare(settings: SessionSettings) -> list[str]:
+    """Check what can be checked beforehand, make the project's directory, and leave the settings there; returns warnings.
+
+    Raises InputError, ConfigError or ProjectBusyError, each with one sentence.
+    """
+    project = Project(settings.root)
+    _check_writable(project.root)
+    holder = project.writer_process()
+    if holder is not None:
+        raise ProjectBusyError(
+            f"The session {project.root} is running already (process {holder.pid} on {holder.host}); "
+            "use `beamside session status`, or stop it first."
+        )
+    if settings.acquisition.gain and not Path(settings.acquisition.gain).is_file():
+        raise InputError(f"The gain reference {settings.acquisition.gain} does not exist; check --gain.")
+    if settings.acquisition.defects and not Path(settings.acquisition.defects).is_file():
+        raise InputError(f"The defects file {settings.acquisition.defects} does not exist; check --defects.")
+    with atomic_path(settings_path(project)) as temporary:
+        temporary.write_text(json.dumps(settings.to_json(), indent=1))
+    register(project)
+    return _source_warnings(settings)
+
+
+def recompute_cost(settings: SessionSettings) -> dict[str, int]:
+    """Return how many finished items of each job type would be computed again with `settings`, by title."""
+    project = Project(settings.root)
+    return stale_items(settings, project.load()) if project.exists else {}
+
+
+def load_settings(project: Project) -> SessionSettings:
+    """Return the settings that a project's session has: those handed over last, else those in the journal."""
+    path = settings_path(project)
+    flat: Mapping[str, Any] = json.loads(path.read_text()) if path.exists() else project.require().load().settings
+    if not flat:
+        raise ConfigError(f"{project.root} has no settings yet; start it with `beamside session start`.")
+    return SessionSettings.from_flat(flat)
+
+
+def start_background(project: Project, command: list[str]) -> int:
+    """Start `command` (the session process of `project`) detached, wait until the session runs, and return its process number.
+
+    Raises BeamsideError with the session's own sentence when it ends before it runs.
+    """
+    project.private.mkdir(parents=True, exist_ok=True)
+    failure = project.private / "start-failure"
+    failure.unlink(missing_ok=True)
+    with project.log.open("ab") as log:
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+            cwd=project.root,
+            env={**os.environ, "PYTHONUNBUFFERED": "1"},
+        )
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline:
+        holder = project.writer_process()
+        if holder is not None and holder.pid == process.pid and project.exists and _running(project):
+            return process.pid
+        if process.poll() is not None:
+            if process.returncode == 0:
+                return process.pid
+            raise BeamsideError(
+                failure.read_text() if failure.exists() else f"The session ended at once; see {project.log}."
+            )
+        time.sleep(0.1)
+    raise BeamsideError(f"The session does not say that it runs after {START_SECONDS:g} s; see {project.log}.")
+
+
+def session_command(project: Project) -> list[str]:
+    """Return the command of a session process."""
+    return [sys.executable, "-m", "beamside.cli.run_session", str(project.root)]
+
+
+def _running(project: Project) -> bool:
+    return project.load().session_state in ("started", "finished", "finishing")
+
+
+def _check_writable(root: Path) -> None:
+    try:
+        (root / ".beamside").mkdir(parents=True, exist_ok=True)
+        probe = root / ".beamside" / f".probe-{os.getpid()}"
+        probe.write_bytes(b"x")
+        probe.unlink()
+    except OSError as error:
+        raise InputError(
+            f"The target {root} cannot be written ({error.strerror}); choose another --target or change its permissions."
+        ) from error
+
+
+def _source_warnings(settings: SessionSettings) -> list[str]:
+    scanner = Scanner(settings.acquisition.data)
+    found = scanner.scan()
+    if found:
+        return []
+    patterns = ", ".join(settings.acquisition.data)
+    return [
+        f"No file matches {patterns} yet; the session waits for the first one. If there should be some, check --data."
+    ]

@@ -1,0 +1,229 @@
+"""The tables of a session: its stages with their items, and every transition an item can make."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from beamside.acquisition.intake import LookReport
+from beamside.flow.arrivals import NotTaken, Taken
+from beamside.flow.settings import SessionSettings
+from beamside.flow.stages import Stage
+from beamside.jobs.base import JobType
+from beamside.jobs.registry import workflow
+from beamside.project.project import ProjectWriter
+from beamside.project.records import FINAL_STATES, IN_FLIGHT_STATES, ItemState, ProjectState
+from beamside.project.relion_pipeline import next_job_number
+
+log = logging.getLogger(__name__)
+
+RETRY_SECONDS = 5.0
+"""Pause before an item is tried again; it grows with every attempt."""
+
+
+class Tables:
+    """All stages of a session. Every change goes to the journal first."""
+
+    def __init__(self, settings: SessionSettings, writer: ProjectWriter) -> None:
+        self.settings, self.writer = settings, writer
+        self.changed: set[str] = set()
+        self.stages: list[Stage] = []
+        for job_type in workflow(settings.session.mode):
+            upstream = self.stages[-1] if self.stages else None
+            self.stages.append(self._open_stage(job_type, upstream))
+
+    def stage(self, name: str) -> Stage:
+        """Return the stage of a job type."""
+        return next(stage for stage in self.stages if stage.name == name)
+
+    def recover(self) -> None:
+        """Bring the tables into order after whatever happened: what was in flight waits again, what is out of date too."""
+        for stage in self.stages:
+            for entry in list(stage.job.items.values()):
+                if entry.state in IN_FLIGHT_STATES:
+                    self._record(
+                        stage, entry.name, ItemState.WAITING, reason="the session ended while this was processed"
+                    )
+                elif entry.state is ItemState.WAITING and not stage.job_type.aggregate and stage.upstream is not None:
+                    stage.waiting[entry.name] = None
+            for name in stage.stale():
+                self._redo(stage, name, "its inputs or parameters changed")
+        for stage in self.stages:
+            for entry in list(stage.job.items.values()):
+                if entry.state is ItemState.DONE:
+                    self._advance(stage, entry.name)
+
+    def retry_failed(self) -> None:
+        """Let every failed item be tried again."""
+        for stage in self.stages[1:]:
+            for entry in list(stage.job.items.values()):
+                if entry.state is ItemState.FAILED:
+                    self._redo(stage, entry.name, "asked to try again")
+
+    def release_in_flight(self) -> None:
+        """Put what is still being processed back to waiting: the session ends without it."""
+        for stage in self.stages:
+            for entry in list(stage.job.items.values()):
+                if entry.state in IN_FLIGHT_STATES:
+                    self._record(stage, entry.name, ItemState.WAITING, reason="the session was stopped")
+            stage.in_flight.clear()
+
+    # -- acquisition ------------------------------------------------------------------------------------------------
+
+    def intake_started(self, name: str) -> None:
+        """A file is being copied."""
+        stage = self.stages[0]
+        entry = stage.entry(name)
+        if entry is None or entry.state in FINAL_STATES:
+            self._record(stage, name, ItemState.WAITING, reason="" if entry is None else "the file changed")
+        entry = stage.job.items[name]
+        self._record(stage, name, ItemState.QUEUED, attempt=entry.attempt + 1)
+        self._record(stage, name, ItemState.RUNNING)
+
+    def intake_done(self, event: Taken) -> None:
+        """A file is in the project."""
+        stage, taken = self.stages[0], event.taken
+        values = {"sha256": taken.sha256, "source": str(taken.source), "metadata": taken.metadata, **event.values}
+        rate = taken.bytes_per_second / 1e6
+        result = {
+            "metrics": {"gigabytes": taken.size / 1e9, "megabytes_per_second": rate},
+            "outputs": event.outputs,
+            "values": values,
+            "rejected": "",
+        }
+        gain = str(event.values.get("gain_sha256", "")) + str(event.values.get("gain_error", ""))
+        self._finish(
+            stage, event.arrival.name, ItemState.DONE, key=(taken.sha256 + gain), result=result, seconds=taken.seconds
+        )
+
+    def intake_failed(self, event: NotTaken) -> None:
+        """A file could not be copied in this time; whether it is given up is for the intake to say."""
+        self._record(self.stages[0], event.arrival.name, ItemState.WAITING, reason=event.reason)
+
+    def intake_set_aside(self, report: LookReport) -> None:
+        """Files that were tried often enough."""
+        stage = self.stages[0]
+        for name, reason in report.set_aside.items():
+            entry = stage.entry(name)
+            if entry is None:
+                self._record(stage, name, ItemState.WAITING)
+                entry = stage.job.items[name]
+            if entry.state is ItemState.WAITING:
+                self._finish(stage, name, ItemState.FAILED, key="", reason=reason)
+
+    # -- processing -------------------------------------------------------------------------------------------------
+
+    def queued(self, stage: Stage, name: str) -> None:
+        """An item was given to the executor."""
+        entry = stage.job.items[name]
+        stage.waiting.pop(name, None)
+        stage.in_flight.add(name)
+        self._record(stage, name, ItemState.QUEUED, attempt=entry.attempt + 1)
+
+    def running(self, stage: Stage, name: str) -> None:
+        """A worker has begun with an item."""
+        self._record(stage, name, ItemState.RUNNING)
+
+    def outcome(self, stage: Stage, name: str, key: str, outcome: Mapping[str, Any]) -> None:
+        """Record what became of an item that a worker had."""
+        stage.in_flight.discard(name)
+        entry, seconds = stage.job.items[name], float(outcome["seconds"])
+        result = outcome["result"]
+        if result is not None:
+            rejected = result.get("rejected", "")
+            state = ItemState.REJECTED if rejected else ItemState.DONE
+            self._finish(stage, name, state, key=key, result=result, reason=rejected, seconds=seconds)
+            return
+        reason = outcome["reason"]
+        log.warning("%s: %s: %s%s", stage.job_type.title, name, reason, "\n" + outcome["log"] if outcome["log"] else "")
+        if outcome["permanent"] or entry.attempt >= self.settings.execution.attempts:
+            self._finish(stage, name, ItemState.FAILED, key=key, reason=reason, seconds=seconds)
+        else:
+            self._record(stage, name, ItemState.WAITING, reason=reason)
+            stage.not_before[name] = time.monotonic() + RETRY_SECONDS * entry.attempt
+            stage.waiting[name] = None
+
+    def add_round(self, stage: Stage, name: str) -> None:
+        """A round of an aggregate begins to exist."""
+        if stage.entry(name) is None:
+            self._record(stage, name, ItemState.WAITING)
+
+    # -- inside -----------------------------------------------------------------------------------------------------
+
+    def _open_stage(self, job_type: JobType, upstream: Stage | None) -> Stage:
+        parameters = self.settings.jobs[job_type.name] if job_type.name in self.settings.jobs else job_type.Parameters()
+        dumped = parameters.model_dump(mode="json")
+        job = self.writer.state.job_of_type(job_type.name)
+        if job is None:
+            number = next_job_number(self.writer.project.root)
+            name = f"{job_type.directory}/job{number:03d}"
+            job = self.writer.create_job(name, job_type.name, dumped, (upstream.job.name,) if upstream else (), "live")
+        elif job.parameters != dumped:
+            self.writer.set_parameters(job.name, dumped)
+        return Stage(job_type, parameters, self.settings.optics.optics(), job, upstream)
+
+    def _record(self, stage: Stage, name: str, state: ItemState, **details: Any) -> None:
+        self.writer.item(stage.job.name, name, state, **details)
+        self.changed.add(stage.name)
+
+    def _finish(self, stage: Stage, name: str, state: ItemState, **details: Any) -> None:
+        self._record(stage, name, state, **details)
+        stage.not_before.pop(name, None)
+        if state is ItemState.DONE:
+            self._advance(stage, name)
+        else:
+            self._give_up_after(stage, name, state)
+
+    def _followers(self, stage: Stage) -> list[Stage]:
+        return [other for other in self.stages if other.upstream is stage and not other.job_type.aggregate]
+
+    def _advance(self, stage: Stage, name: str) -> None:
+        """Let the next stages have an item that is done here."""
+        if (
+            stage.upstream is not None
+            and not stage.job_type.aggregate
+            and stage.job.items[name].key != stage.expected_key(name)
+        ):
+            return
+        for follower in self._followers(stage):
+            entry = follower.entry(name)
+            if entry is None:
+                self._record(follower, name, ItemState.WAITING)
+                follower.waiting[name] = None
+            elif entry.state in FINAL_STATES and entry.key != follower.expected_key(name):
+                self._redo(follower, name, "its inputs changed")
+
+    def _redo(self, stage: Stage, name: str, reason: str) -> None:
+        if stage.upstream is not None:
+            before = stage.upstream.entry(name)
+            if before is not None and before.state in (ItemState.FAILED, ItemState.REJECTED):
+                return
+        self._record(stage, name, ItemState.WAITING, attempt=0, reason=reason)
+        stage.waiting[name] = None
+
+    def _give_up_after(self, stage: Stage, name: str, state: ItemState) -> None:
+        """Items of later stages that wait for one that was given up cannot be done."""
+        for follower in self._followers(stage):
+            entry = follower.entry(name)
+            if entry is not None and entry.state is ItemState.WAITING:
+                follower.waiting.pop(name, None)
+                self._finish(
+                    follower, name, ItemState.FAILED, key="", reason=f"{stage.job_type.title} was {state.value}"
+                )
+
+
+def stale_items(settings: SessionSettings, state: ProjectState) -> dict[str, int]:
+    """Return how many finished items of each job type would be computed again with `settings`, by the job type's title."""
+    upstream: Stage | None = None
+    counts: dict[str, int] = {}
+    for job_type in workflow(settings.session.mode):
+        job = state.job_of_type(job_type.name)
+        if job is None:
+            break
+        parameters = settings.jobs[job_type.name] if job_type.name in settings.jobs else job_type.Parameters()
+        upstream = Stage(job_type, parameters, settings.optics.optics(), job, upstream)
+        if number := len(upstream.stale()):
+            counts[job_type.title] = number
+    return counts

@@ -1,0 +1,168 @@
+"""The status of a session, for terminals, pages and reports: read from the index, without asking the session."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from beamside.jobs.base import JobType, Metric
+from beamside.jobs.registry import workflow
+from beamside.project.index import Index
+from beamside.project.live import read_live
+from beamside.project.project import Project
+from beamside.project.records import ItemState
+
+RATE_WINDOW = 600.0
+"""Rates are those of the last so many seconds."""
+
+
+@dataclass(frozen=True)
+class LastValue:
+    """The newest value of a metric, as people read it."""
+
+    label: str
+    text: str
+    unit: str
+
+
+@dataclass(frozen=True)
+class StageStatus:
+    """One stage of a session."""
+
+    name: str
+    title: str
+    job: str
+    waiting: int = 0
+    running: int = 0
+    done: int = 0
+    failed: int = 0
+    rejected: int = 0
+    per_hour: float = 0.0
+    last: tuple[LastValue, ...] = ()
+
+    @property
+    def total(self) -> int:
+        """All items of the stage."""
+        return self.waiting + self.running + self.done + self.failed + self.rejected
+
+
+@dataclass(frozen=True)
+class SessionStatus:
+    """Everything that a status display shows.
+
+    ``state`` is "running", "paused", "finishing", "finished", "stopped", "waiting for disk space", or "dead" when the session
+    process is gone without having ended in order.
+    """
+
+    name: str
+    root: str
+    state: str
+    stages: tuple[StageStatus, ...] = ()
+    waiting_at_source: int = 0
+    backlog: int = 0
+    copied_bytes_per_second: float = 0.0
+    particles: int = 0
+    message: str = ""
+    problems: tuple[str, ...] = ()
+    failures: tuple[tuple[str, str, str], ...] = ()
+    pid: int = 0
+    since: float = 0.0
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+    def unaccounted(self) -> int:
+        """Items that are neither done nor rejected nor failed, and files at the source that were not taken."""
+        return self.backlog + self.waiting_at_source
+
+
+def read_status(project: Project) -> SessionStatus:
+    """Return the present status of a project's session."""
+    index = Index(project.require())
+    try:
+        index.catch_up()
+        return _status(project, index)
+    finally:
+        index.close()
+
+
+def _status(project: Project, index: Index) -> SessionStatus:
+    live, holder = read_live(project), project.writer_process()
+    sessions = index.events("session")
+    mode = index.settings().get("mode", "movies")
+    jobs = index.jobs()
+    stages = tuple(_stage(index, kind, jobs[kind.name]) for kind in workflow(mode) if kind.name in jobs)
+    per_item = [stage for stage, kind in zip(stages, workflow(mode), strict=False) if not kind.aggregate]
+    ended = sessions[-1]["state"] if sessions else "new"
+    state = (
+        live.get("state", "starting")
+        if holder
+        else ended
+        if ended in ("finished", "stopped", "failed", "new")
+        else "dead"
+    )
+    extract = next((stage for stage in stages if stage.name == "extract"), None)
+    return SessionStatus(
+        name=f"{project.root.parent.name}/{project.root.name}",
+        root=str(project.root),
+        state=state,
+        stages=stages,
+        waiting_at_source=int(live.get("waiting_at_source", 0)),
+        backlog=sum(stage.waiting + stage.running for stage in per_item),
+        copied_bytes_per_second=_copy_rate(index, jobs.get("import", "")),
+        particles=int(sum(value for _, _, value in index.metric(extract.job, "extracted"))) if extract else 0,
+        message=str(sessions[-1].get("message", "")) if sessions else "",
+        problems=tuple(live.get("problems", ())) if holder else (),
+        failures=tuple((kind, item, reason) for kind, item, _, reason in index.problems()),
+        pid=holder.pid if holder else 0,
+        since=float(sessions[-1]["time"]) if sessions else 0.0,
+    )
+
+
+def _stage(index: Index, kind: JobType, job: str) -> StageStatus:
+    counts = index.counts().get(job, {})
+
+    def number(*states: ItemState) -> int:
+        return sum(counts.get(state.value, 0) for state in states)
+
+    return StageStatus(
+        name=kind.name,
+        title=kind.title,
+        job=job,
+        waiting=number(ItemState.WAITING, ItemState.QUEUED),
+        running=number(ItemState.RUNNING),
+        done=number(ItemState.DONE),
+        failed=number(ItemState.FAILED),
+        rejected=number(ItemState.REJECTED),
+        per_hour=_per_hour(index, job),
+        last=tuple(_last_values(index, kind, job)),
+    )
+
+
+def _per_hour(index: Index, job: str) -> float:
+    """Return how many items an hour were finished, over the last window that has any."""
+    times = index.finished_times(job)
+    if not times:
+        return 0.0
+    recent = [moment for moment in times if moment > times[-1] - RATE_WINDOW]
+    span = max(recent[-1] - recent[0], time.time() - recent[0] if len(recent) == 1 else 0.0)
+    return 3600.0 * (len(recent) - 1 if len(recent) > 1 else 1) / span if span > 0 else 0.0
+
+
+def _last_values(index: Index, kind: JobType, job: str) -> list[LastValue]:
+    newest = index.newest_metrics(job)
+    return [
+        LastValue(metric.label, format_metric(metric, newest[metric.name]), metric.unit)
+        for metric in kind.metrics
+        if newest.get(metric.name) is not None
+    ]
+
+
+def format_metric(metric: Metric, value: float) -> str:
+    """Return a metric's value in the unit that people read, without the unit."""
+    return f"{value * metric.scale:.{metric.digits}f}"
+
+
+def _copy_rate(index: Index, job: str) -> float:
+    rates = [value for _, _, value in index.metric(job, "megabytes_per_second")][-10:]
+    return 1e6 * sum(rates) / len(rates) if rates else 0.0
