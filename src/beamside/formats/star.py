@@ -307,7 +307,7 @@ class _Parser:
             self._begin_block(line.split(maxsplit=1)[0][len("data_") :])
         elif block is None:
             raise self._error(f"{line[:60]!r} stands before the first data_ block; it is not a STAR file")
-        elif block.loop and block.columns and (block.rows or first != "_"):
+        elif block.loop and block.columns and (block.rows or first != "_" or self._fills_columns(block, line)):
             self._row(block, line)
         elif line.split(maxsplit=1)[0] == "loop_":
             if block.columns or block.loop:
@@ -322,6 +322,11 @@ class _Parser:
         # A table whose first column holds paths may have rows that begin with "data_"; only these have more than one value.
         filling = self.block is not None and self.block.loop and bool(self.block.columns)
         return not filling or len(_tokens(line)) == 1
+
+    @staticmethod
+    def _fills_columns(block: StarBlock, line: str) -> bool:
+        # RELION writes a first value "_u" without quotes; with the values after it, it is not a label.
+        return len(block.columns) > 1 and len(_tokens(line)) == len(block.columns)
 
     def _begin_block(self, name: str) -> None:
         if name in self.blocks:

@@ -1,0 +1,156 @@
+"""The files of a job directory that RELION reads: options, notes, exit markers, aliases and the entries of its file browser."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Literal
+
+from beamside.errors import ProjectError
+from beamside.formats.star import StarBlock, write_star
+from beamside.project.relion_pipeline import Pipeline, RelionJob, RelionNode, format_pipeline, number_of_job
+from beamside.project.relion_recovery import EXIT_MARKERS, read_pipeline
+from beamside.project.relion_types import node_label, node_number_from_file
+
+JOB_PIPELINE_FILE = "job_pipeline.star"
+ABORT_MARKER = "RELION_JOB_ABORT_NOW"
+
+_FORBIDDEN_IN_ALIAS = re.compile(r"[*?()/\"'\\|#<>&%{}$\x00-\x1f]")
+
+_log = logging.getLogger(__name__)
+
+
+def write_job_files(root: Path, job: RelionJob, options: Mapping[str, str], command: str, when: datetime) -> None:
+    """Write what RELION writes when a job begins: ``job.star``, ``job_pipeline.star``, ``note.txt``, ``run.out``, ``run.err``.
+
+    Markers of an earlier run are removed, and `options` become the ones that RELION's window shows for the next job of this type. Calling it
+    again, for a job that is continued, adds to the notes.
+
+    Parameters
+    ----------
+    options : RELION's option names (``bin_factor``) and values; booleans are "Yes" and "No"
+    command : what was run, for the notes
+    when : local time of the start
+    """
+    root = Path(root)
+    directory = root / job.name
+    number_of_job(job.name)
+    directory.mkdir(parents=True, exist_ok=True)
+    clear_markers(root, job.name)
+    blocks = [
+        StarBlock.from_mapping(
+            "job", {"rlnJobType": job.type, "rlnJobIsContinue": 0, "rlnJobTypeLabel": job.label, "rlnJobIsTomo": 0}
+        ),
+        StarBlock(
+            "joboptions_values",
+            ["rlnJobOptionVariable", "rlnJobOptionValue"],
+            [[key, options[key]] for key in sorted(options)],
+        ),
+    ]
+    write_star(directory / "job.star", blocks)
+    write_star(root / f".gui_{job.label.removeprefix('relion.')}job.star", blocks)
+    write_star(directory / JOB_PIPELINE_FILE, format_pipeline(_own_pipeline(root, job)))
+    with open(directory / "note.txt", "a", encoding="utf-8", errors="surrogateescape") as file:
+        file.write(
+            f" \n ++++ Executing new job on {when.ctime()}\n ++++ with the following command(s): \n{command}\n ++++ \n"
+        )
+    for name in ("run.out", "run.err"):
+        (directory / name).touch()
+
+
+def _own_pipeline(root: Path, job: RelionJob) -> Pipeline:
+    """Return RELION's small graph of one job: no alias, running, counter 2."""
+    known = read_pipeline(root).nodes() if job.inputs else {}
+    inputs = tuple(known.get(name) or node_of_file(name) for name in job.inputs)
+    alone = RelionJob(job.name, job.type, job.label, None, "Running", job.inputs, job.outputs)
+    return Pipeline((alone,), 2, inputs)
+
+
+def node_of_file(name: str) -> RelionNode:
+    """Return the node of a file that no job is known to have made, with the type that its name suggests."""
+    number = node_number_from_file(name)
+    return RelionNode(name, number, node_label(None, number))
+
+
+def mark_exit(root: Path, job: str, ending: Literal["SUCCESS", "FAILURE", "ABORTED"]) -> None:
+    """Leave the marker by which RELION learns how the job ended, instead of any earlier one."""
+    directory = Path(root) / job
+    for other in EXIT_MARKERS:
+        if other != ending:
+            (directory / f"RELION_JOB_EXIT_{other}").unlink(missing_ok=True)
+    (directory / f"RELION_JOB_EXIT_{ending}").touch()
+
+
+def clear_markers(root: Path, job: str) -> None:
+    """Remove all markers of a job, as RELION does when it begins."""
+    directory = Path(root) / job
+    for name in (ABORT_MARKER, *(f"RELION_JOB_EXIT_{ending}" for ending in EXIT_MARKERS)):
+        (directory / name).unlink(missing_ok=True)
+
+
+def abort_requested(root: Path, job: str) -> bool:
+    """Return True, once, when a user of RELION asked this job to stop; the request is taken away, as RELION expects."""
+    try:
+        (Path(root) / job / ABORT_MARKER).unlink()
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def validate_alias(text: str) -> str:
+    """Return the name that RELION accepts as an alias, spaces as underscores. Raises ProjectError when it breaks RELION's rules."""
+    alias = text.strip().replace(" ", "_")
+    if len(alias) < 2:
+        raise ProjectError(f"The alias {text!r} is too short; RELION wants at least two characters.")
+    if alias.startswith("job"):
+        raise ProjectError(
+            f"The alias {text!r} begins with 'job', which RELION keeps for job directories; choose another."
+        )
+    if alias in {"None", ".."}:
+        raise ProjectError(f"The alias {text!r} means something else to RELION; choose another.")
+    if _FORBIDDEN_IN_ALIAS.search(alias):
+        raise ProjectError(
+            f"The alias {text!r} has characters that RELION does not allow (* ? ( ) / \" ' \\ | # < > & % {{ }} $); leave them out."
+        )
+    return alias
+
+
+def link_alias(root: Path, job: RelionJob) -> None:
+    """Make the symbolic link ``Type/alias -> ../Type/jobNNN/`` of a job that has an alias; a real file in its place is left alone."""
+    if not job.alias:
+        return
+    link = Path(root) / job.alias
+    target = f"../{job.name}/"
+    if link.is_symlink():
+        if str(link.readlink()).rstrip("/") == target.rstrip("/"):
+            return
+        link.unlink()
+    elif link.exists():
+        _log.warning("%s is in the way of the alias of %s; move it away.", link, job.name)
+        return
+    link.parent.mkdir(parents=True, exist_ok=True)
+    link.symlink_to(target)
+
+
+def unlink_alias(root: Path, job: RelionJob) -> None:
+    """Remove the link of a job's alias, when it is a link to this job."""
+    link = Path(root) / (job.alias or "")
+    if job.alias and link.is_symlink() and link.readlink().name == Path(job.name).name:
+        link.unlink()
+
+
+def register_nodes(root: Path, job: RelionJob) -> None:
+    """Make the entries in ``.Nodes`` by which RELION's file browser finds the outputs of a job that exist: by number (3.1) and by label (4 and 5)."""
+    root = Path(root)
+    for node in job.outputs:
+        rest = node.name.removeprefix(f"{job.name}/")
+        if not (root / node.name).exists():
+            continue
+        for kind in (str(node.type), node.label.split(".", maxsplit=1)[0]):
+            entry = root / ".Nodes" / kind / (job.alias or job.name) / rest
+            if not entry.exists():
+                entry.parent.mkdir(parents=True, exist_ok=True)
+                entry.touch()
