@@ -1,0 +1,298 @@
+"""Motion correction of a movie: detector correction, global and local motion, dose-weighted sum."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from beamside.errors import ConfigError, InputError
+from beamside.imaging.dose import exposures
+from beamside.imaging.fourier import crop_image
+from beamside.imaging.gain import DetectorCorrection, detector_correction, to_tensor
+from beamside.imaging.motion_global import align_frames
+from beamside.imaging.motion_local import fit_local, tile_spectra
+from beamside.imaging.motion_model import LocalMotion, fit_relion, grid_points, normalised, relion_shifts
+from beamside.imaging.motion_sum import sum_frames
+from beamside.imaging.motion_tiles import make_tiling
+
+_BINNED_PIXEL = 2.2  # Å: frames are averaged over whole pixels up to this size for the alignment
+_GLOBAL_FINEST = 6.0
+_LOCAL_FINEST = 5.0
+_TILE_EXTENT = 270.0  # Å: what a tile of the local alignment covers at least
+_MOST_TILES = 144
+_EARLY_EXPOSURE = 4.0
+_FIT_GRID = 9
+
+Frame = NDArray[np.generic] | Tensor
+
+
+@dataclass(frozen=True)
+class MotionSettings:
+    """How a movie was taken and is to be corrected.
+
+    Attributes
+    ----------
+    pixel_size : Å
+    voltage : kV
+    dose_per_frame, pre_exposure : e/Å²
+    patches : rows and columns of the grid on which local motion is measured and reported; (1, 1) for global motion only
+    b_factor : Å², weight of the global correlation (RELION's ``bfactor``)
+    binning : factor by which the sums are made smaller, in Fourier space
+    dose_weighting : make the dose-weighted sum
+    """
+
+    pixel_size: float
+    voltage: float = 300.0
+    dose_per_frame: float = 1.0
+    pre_exposure: float = 0.0
+    patches: tuple[int, int] = (5, 5)
+    b_factor: float = 150.0
+    binning: float = 1.0
+    dose_weighting: bool = True
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.pixel_size) and self.pixel_size > 0):
+            raise ConfigError(
+                f"the pixel size is {self.pixel_size} Å; give the size of the movie's pixels on the specimen"
+            )
+        if not self.dose_per_frame >= 0 or not self.pre_exposure >= 0:
+            raise ConfigError(
+                f"the dose per frame is {self.dose_per_frame} and the pre-exposure {self.pre_exposure} e/Å²; neither can be negative"
+            )
+        if min(self.patches) < 1:
+            raise ConfigError(f"patches are {self.patches}; give rows and columns, each 1 or more")
+        if not self.binning >= 1:
+            raise ConfigError(f"binning is {self.binning}; it must be 1 or more")
+
+
+@dataclass
+class MotionResult:
+    """What motion correction gives.
+
+    Shifts are in unbinned pixels (y, x) with RELION's sign: ``aligned(r) = frame(r - shift)``.
+
+    Attributes
+    ----------
+    shape : height and width of the movie
+    pixel_size : of the sums, Å (binning included)
+    global_shifts : ``(n, 2)`` float64, zero in the first frame
+    local_motion : the local motion with which the sums were made, on top of the global one, or None
+    local_model : ``(36,)`` coefficients of RELION's motion model version 1 nearest to `local_motion`, or None
+    patch_centres, patch_shifts : ``(p, 2)`` pixels and ``(p, n, 2)``, local motion at the patches
+    tile_trust : mean weight of the tiles in the local fit, 1 when all agreed with it
+    hot_pixels : ``(k, 2)`` hot and dead pixels (y, x) found in this movie
+    average : ``(h, w)`` plain sum of the gain-corrected frames
+    dose_weighted : ``(h, w)`` or None
+    power_spectrum : ``(s, s)`` amplitude spectrum, mean over groups of some 4 e/Å², frequency zero at ``(s // 2, s // 2)``
+    power_spectrum_pixel_size : pixel size of an image whose spectrum reaches as far, Å
+    motion_total, motion_early, motion_late : lengths of the global track in Å; early is up to 4 e/Å²
+    """
+
+    shape: tuple[int, int]
+    pixel_size: float
+    global_shifts: Tensor
+    local_motion: LocalMotion | None
+    local_model: Tensor | None
+    patch_centres: Tensor
+    patch_shifts: Tensor
+    tile_trust: float
+    hot_pixels: Tensor
+    average: Tensor
+    dose_weighted: Tensor | None
+    power_spectrum: Tensor
+    power_spectrum_pixel_size: float
+    motion_total: float
+    motion_early: float
+    motion_late: float
+
+
+def correct_movie(
+    frames: NDArray[np.generic] | Iterable[Frame],
+    gain: Frame | None,
+    defects: Frame | None,
+    settings: MotionSettings,
+    *,
+    threads: int | None = None,
+    device: str = "cpu",
+) -> MotionResult:
+    """Correct a movie.
+
+    Parameters
+    ----------
+    frames : ``(n, h, w)`` counts, or an iterable of frames ``(h, w)``; kept in memory in their own type
+    gain : ``(h, w)`` that multiplies the counts, or None; zero marks a defect
+    defects : ``(h, w)``, non-zero where the camera is defective, or None
+    threads : of torch, for this call; None leaves them as they are
+    device : "cpu" or "cuda"
+
+    Raises
+    ------
+    InputError, GainError
+        when frames, gain or defects do not fit together or are not usable
+    """
+    before = torch.get_num_threads()
+    if threads is not None:
+        torch.set_num_threads(threads)
+    try:
+        with torch.inference_mode():
+            return _correct(_collect(frames), gain, defects, settings, torch.device(device))
+    finally:
+        torch.set_num_threads(before)
+
+
+def model_shifts(result: MotionResult, points: Tensor) -> Tensor:
+    """Return the shifts ``(n, m, 2)`` in pixels (y, x) with which the sums were made, at `points` ``(m, 2)`` in pixels (y, x)."""
+    shifts = result.global_shifts[:, None].expand(-1, len(points), 2)
+    return shifts if result.local_motion is None else shifts + result.local_motion.shifts(points)
+
+
+def polynomial_shifts(result: MotionResult, points: Tensor) -> Tensor:
+    """Return the shifts ``(n, m, 2)`` as a reader of the per-movie STAR file sees them: global shifts and RELION's polynomial."""
+    frames = len(result.global_shifts)
+    shifts = result.global_shifts[:, None].expand(-1, len(points), 2)
+    if result.local_model is None:
+        return shifts
+    return shifts + relion_shifts(result.local_model, points, result.shape, frames)
+
+
+def _correct(
+    frames: Sequence[Frame], gain: Frame | None, defects: Frame | None, settings: MotionSettings, device: torch.device
+) -> MotionResult:
+    shape = (int(frames[0].shape[0]), int(frames[0].shape[1]))
+    correction, hot = detector_correction(_raw_sum(frames, device), gain, defects)
+    factor = max(1, min(int(_BINNED_PIXEL / settings.pixel_size), min(shape) // 64))
+    binned = _binned(frames, correction, factor)
+    binned_pixel = settings.pixel_size * factor
+    start = align_frames(binned, binned_pixel, settings.b_factor, max(_GLOBAL_FINEST, 2.1 * binned_pixel))
+    global_shifts, local, trust = start * factor, None, 1.0
+    if min(settings.patches) > 1 and len(frames) > 1:
+        global_shifts, local, trust = _local(binned, start, factor, shape, settings)
+    del binned
+    patches = grid_points(shape, *settings.patches).to(device)
+    grid = grid_points(shape, _FIT_GRID, _FIT_GRID).to(device)
+
+    def shifts_at(points: Tensor) -> Tensor:
+        shifts = global_shifts[:, None].expand(-1, len(points), 2)
+        return shifts if local is None else shifts + local.shifts(points)
+
+    exposure = exposures(len(frames), settings.dose_per_frame, settings.pre_exposure)
+    corrected = (correction.apply(frame, index) for index, frame in enumerate(frames))
+    sums = sum_frames(
+        corrected,
+        shape,
+        shifts_at,
+        exposure,
+        settings.pixel_size,
+        settings.voltage,
+        weighted=settings.dose_weighting,
+        device=device,
+    )
+    track = (global_shifts[1:] - global_shifts[:-1]).norm(dim=1) * settings.pixel_size
+    early = float(track[exposure[1:].to(device) <= _EARLY_EXPOSURE].sum())
+    return MotionResult(
+        shape=shape,
+        pixel_size=settings.pixel_size * settings.binning,
+        global_shifts=global_shifts,
+        local_motion=local,
+        local_model=None if local is None else fit_relion(local.shifts(grid), grid, shape),
+        patch_centres=patches,
+        patch_shifts=torch.zeros(len(patches), len(frames), 2).double()
+        if local is None
+        else local.shifts(patches).transpose(0, 1),
+        tile_trust=trust,
+        hot_pixels=hot,
+        average=_smaller(sums.average, settings.binning),
+        dose_weighted=None if sums.dose_weighted is None else _smaller(sums.dose_weighted, settings.binning),
+        power_spectrum=sums.power_spectrum,
+        power_spectrum_pixel_size=sums.power_spectrum_pixel_size,
+        motion_total=float(track.sum()),
+        motion_early=early,
+        motion_late=float(track.sum()) - early,
+    )
+
+
+def _collect(frames: NDArray[np.generic] | Iterable[Frame]) -> Sequence[Frame]:
+    """Return the frames as a sequence; all of one shape."""
+    collected: list[Frame] = list(frames)
+    if not collected:
+        raise InputError("the movie has no frames; check that the file was written completely")
+    shape = tuple(collected[0].shape)
+    for index, frame in enumerate(collected):
+        if len(frame.shape) != 2 or tuple(frame.shape) != shape:
+            raise InputError(
+                f"frame {index + 1} of the movie has shape {tuple(frame.shape)} but the first has {shape}; the file is damaged"
+            )
+    if min(shape) < 64:
+        raise InputError(
+            f"the movie's frames are {shape[1]} × {shape[0]} pixels, too small to be aligned; 64 × 64 is the least"
+        )
+    return collected
+
+
+def _raw_sum(frames: Sequence[Frame], device: torch.device) -> Tensor:
+    """Return the plain sum of the raw frames, ``(h, w)``; whole counts are added without rounding."""
+    first = to_tensor(frames[0], device)
+    total = torch.zeros(first.shape, dtype=torch.float32 if first.is_floating_point() else torch.int32, device=device)
+    for frame in frames:
+        total += to_tensor(frame, device)
+    if total.is_floating_point() and not bool(torch.isfinite(total).all()):
+        raise InputError(
+            "the movie has pixels that are not numbers (NaN or infinite); write it again from the camera's data"
+        )
+    return total
+
+
+def _binned(frames: Sequence[Frame], correction: DetectorCorrection, factor: int) -> Tensor:
+    """Return the corrected frames averaged over `factor` × `factor` pixels, contrast relative to the mean, float16 ``(n, h, w)``."""
+    height, width = frames[0].shape
+    device = correction.defects.device
+    result = torch.empty(len(frames), height // factor, width // factor, dtype=torch.float16, device=device)
+    for index, frame in enumerate(frames):
+        values = correction.apply(frame, index)
+        if factor > 1:
+            values = F.avg_pool2d(values[None], factor)[0]
+        mean, deviation = values.mean(), values.std()
+        result[index] = ((values - mean) / deviation.clamp(min=1e-12)).clamp(-100, 100)
+    return result
+
+
+def _local(
+    binned: Tensor, start: Tensor, factor: int, shape: tuple[int, int], settings: MotionSettings
+) -> tuple[Tensor, LocalMotion, float]:
+    """Fit the local motion; returns global shifts ``(n, 2)``, local motion (both unbinned pixels, first frame zero), trust in the tiles."""
+    small = (binned.shape[1], binned.shape[2])
+    pixel = settings.pixel_size * factor
+    area = small[0] * small[1]
+    # At least the asked number of patches, at best tiles so small that the motion within each is nearly the same.
+    patch = min(small[0] / settings.patches[0], small[1] / settings.patches[1])
+    side = max(_TILE_EXTENT / pixel, math.sqrt(area / _MOST_TILES) * 1.25)
+    size = _even(min(side, patch * 1.25)) if patch * 1.25 >= 32 else 32
+    tiling = make_tiling(small, size, size // 5)
+    spectra = tile_spectra(binned, start, tiling, pixel, max(_LOCAL_FINEST, 2.1 * pixel))
+    tracks, trust = fit_local(
+        spectra, normalised(tiling.centres, small).to(start.device), start, pixel, settings.dose_per_frame
+    )
+    tracks = (tracks - tracks[0]) * factor
+    global_shifts = tracks[:, 0].clone()
+    tracks[:, 0] = 0
+    return global_shifts, LocalMotion(shape, tracks), float(trust.mean())
+
+
+def _even(length: float) -> int:
+    return max(2, 2 * round(length / 2))
+
+
+def _smaller(image: Tensor, binning: float) -> Tensor:
+    """Return the image Fourier-cropped by `binning`, with even sides."""
+    if binning == 1:
+        return image
+    height, width = (max(2, 2 * round(side / binning / 2)) for side in image.shape)
+    # Counts are kept: a pixel of the smaller image holds those of all the pixels that it covers.
+    return crop_image(image, (height, width)) * (image.numel() / (height * width))
