@@ -55,7 +55,7 @@ def write_job_files(root: Path, job: RelionJob, options: Mapping[str, str], comm
     write_star(directory / JOB_PIPELINE_FILE, format_pipeline(_own_pipeline(root, job)))
     with open(directory / "note.txt", "a", encoding="utf-8", errors="surrogateescape") as file:
         file.write(
-            f" \n ++++ Executing new job on {when.ctime()}\n ++++ with the following command(s): \n{command}\n ++++ \n"
+            f"\n ++++ Executing new job on {when.ctime()}\n ++++ with the following command(s): \n{command}\n ++++ \n"
         )
     for name in ("run.out", "run.err"):
         (directory / name).touch()
