@@ -22,8 +22,8 @@ def critical_exposure(frequency: Tensor, voltage: float = 300.0) -> Tensor:
     """
     if not 20 <= voltage <= 2000:
         raise ConfigError(f"voltage is {voltage} kV, which no electron microscope has; give it in kV, for example 300")
-    scale = 0.8 ** ((300.0 - voltage) / 100.0)
-    return scale * (_A * frequency.clamp(min=_LOWEST_FREQUENCY) ** _B + _C)
+    scale = float(0.8 ** ((300.0 - voltage) / 100.0))
+    return scale * (_A * torch.pow(frequency.clamp(min=_LOWEST_FREQUENCY), _B) + _C)
 
 
 def exposures(frames: int, dose_per_frame: float, pre_exposure: float = 0.0) -> Tensor:

@@ -102,7 +102,7 @@ def _moved_spectra(frame: Tensor, tiling: Tiling, shifts: Tensor, buffer: Tensor
     whole = torch.round(shifts)
     for number, ((y, x), (dy, dx)) in enumerate(zip(tiling.corners, whole.to(torch.int64).tolist(), strict=True)):
         buffer[number] = cut(frame, y - dy, x - dx, tiling.size)
-    spectra = torch.fft.rfft2(buffer)
+    spectra: Tensor = torch.fft.rfft2(buffer)
     rest = shifts - whole
     along_y = torch.exp(-2j * math.pi * rest[:, 0, None] * fy).to(torch.complex64)
     along_x = torch.exp(-2j * math.pi * rest[:, 1, None] * fx).to(torch.complex64)
