@@ -48,7 +48,7 @@ class LocalWorkers(Executor):
             heartbeat_period=5,
             heartbeat_threshold=30,
             interchange_launch_cmd=[sys.executable, "-m", "beamside.execution.interchange"],
-            provider=LocalProvider(
+            provider=LocalProvider(  # type: ignore[no-untyped-call]
                 init_blocks=1,
                 min_blocks=1,
                 max_blocks=1,

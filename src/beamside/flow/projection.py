@@ -1,4 +1,5 @@
-"""What others see of a session while it runs: STAR files, RELION's pipeline, the SQLite index, and a small file that says what goes on right now.
+"""What others see of a session while it runs: STAR files, RELION's pipeline, the SQLite index, and a small file that
+says what goes on right now.
 
 All of it is made from the journals' state and may be deleted. Writing is spaced so that it takes a small part of the time, however long the tables grow.
 """
@@ -14,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from beamside.errors import BeamsideError
 from beamside.flow.settings import SessionSettings
@@ -25,8 +26,9 @@ from beamside.jobs.base import Row, StarContent
 from beamside.project.index import Index
 from beamside.project.live import write_live
 from beamside.project.project import Project, ProjectWriter
-from beamside.project.relion_files import clear_markers, create_relion_root, mark_exit, write_job_files
-from beamside.project.relion_pipeline import RelionJob, RelionNode, publish_pipeline
+from beamside.project.relion_files import clear_markers, mark_exit, write_job_files
+from beamside.project.relion_pipeline import RelionJob, RelionNode
+from beamside.project.relion_publish import create_relion_root, publish_pipeline
 
 log = logging.getLogger(__name__)
 
@@ -80,14 +82,15 @@ class Projection:
     def close_jobs(self, *, finished: bool) -> None:
         """Say how the jobs ended."""
         for stage in self.stages:
-            succeeded = finished and bool(stage.rows())
-            status, marker = (
-                ("Succeeded", "SUCCESS") if succeeded else ("Failed", "FAILURE") if finished else ("Aborted", "ABORTED")
-            )
-            if finished and stage.job_type.aggregate and not stage.job.items:
-                status, marker = "Aborted", "ABORTED"
+            status, marker = self._ending(stage, finished)
             self.writer.set_status(stage.job.name, status)
             mark_exit(self.root, stage.job.name, marker)
+
+    def _ending(self, stage: Stage, finished: bool) -> tuple[str, Literal["SUCCESS", "FAILURE", "ABORTED"]]:
+        """A job has succeeded when it gave something, failed when it had items and gave nothing, and is aborted otherwise."""
+        if finished and stage.rows():
+            return "Succeeded", "SUCCESS"
+        return ("Failed", "FAILURE") if finished and stage.job.items else ("Aborted", "ABORTED")
 
     def refresh(self, live: dict[str, Any], *, force: bool = False) -> None:
         """Write what is due; with `force`, everything."""
@@ -153,7 +156,9 @@ class Projection:
 
 def write_star_files(root: Path, stage: Stage, rows: Sequence[Row]) -> None:
     """Write the STAR files of a stage's job."""
-    contents: dict[str, StarContent] = stage.job_type.star_files(rows, stage.parameters, stage.optics, stage.job.name)
+    contents: dict[str, StarContent] = stage.job_type.star_files(
+        rows, stage.parameters, stage.optics, stage.job.name, root
+    )
     for name, content in contents.items():
         path = root / stage.job.name / name
         path.parent.mkdir(parents=True, exist_ok=True)

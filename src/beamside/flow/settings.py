@@ -104,9 +104,9 @@ class SessionSettings(BaseModel):
         unknown = sorted(set(values) - known)
         if unknown:
             raise KeyError(unknown[0])
-        jobs = {job_type.name: parts[job_type.name] for job_type in parameter_types()}
-        fixed = {key: parts[key] for key in ("session", "optics", "acquisition", "execution")}
-        return cls.model_construct(**fixed, jobs=jobs)
+        settings: dict[str, Any] = {key: parts[key] for key in ("session", "optics", "acquisition", "execution")}
+        settings["jobs"] = {job_type.name: parts[job_type.name] for job_type in parameter_types()}
+        return cls.model_construct(None, **settings)
 
 
 class Section(BaseModel):

@@ -15,7 +15,7 @@ from beamside.jobs.base import JobType
 from beamside.jobs.registry import workflow
 from beamside.project.project import ProjectWriter
 from beamside.project.records import FINAL_STATES, IN_FLIGHT_STATES, ItemState, ProjectState
-from beamside.project.relion_pipeline import next_job_number
+from beamside.project.relion_publish import next_job_number
 
 log = logging.getLogger(__name__)
 

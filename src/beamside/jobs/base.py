@@ -198,7 +198,9 @@ class JobType(ABC):
         return options
 
     @abstractmethod
-    def star_files(self, rows: Sequence[Row], parameters: Any, optics: Optics, job: str) -> dict[str, StarContent]:
+    def star_files(
+        self, rows: Sequence[Row], parameters: Any, optics: Optics, job: str, root: Path
+    ) -> dict[str, StarContent]:
         """Return the STAR files of the whole job, by name in the job directory, for the finished items."""
 
     def current_nodes(self, rows: Sequence[Row]) -> tuple[Node, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from beamside.jobs.base import Item, JobType, Metric, Node, Optics, Picture, Result, Row, StarContent, Workspace
@@ -79,7 +80,9 @@ class Classification2d(JobType):
         )
         return tuple(Node(outputs[role].rsplit("/", 1)[-1], number, label) for role, number, label in kinds)
 
-    def star_files(self, rows: Sequence[Row], parameters: Any, optics: Optics, job: str) -> dict[str, StarContent]:
+    def star_files(
+        self, rows: Sequence[Row], parameters: Any, optics: Optics, job: str, root: Path
+    ) -> dict[str, StarContent]:
         """Return nothing: each round writes its own files."""
         return {}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from beamside.formats.star import StarBlock, Value
@@ -67,7 +68,9 @@ class CtfEstimation(JobType):
 
         return fit(item, parameters, workspace)
 
-    def star_files(self, rows: Sequence[Row], parameters: Any, optics: Optics, job: str) -> dict[str, StarContent]:
+    def star_files(
+        self, rows: Sequence[Row], parameters: Any, optics: Optics, job: str, root: Path
+    ) -> dict[str, StarContent]:
         """Return ``micrographs_ctf.star``; rejected micrographs are left out, and counted by the session."""
         columns = ["rlnMicrographName", "rlnOpticsGroup", "rlnCtfImage", *CTF_COLUMNS]
         lines: list[list[Value]] = [

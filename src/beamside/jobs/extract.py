@@ -86,15 +86,15 @@ class Extraction(JobType):
 
         return extract(item, parameters, workspace)
 
-    def star_files(self, rows: Sequence[Row], parameters: Any, optics: Optics, job: str) -> dict[str, StarContent]:
+    def star_files(
+        self, rows: Sequence[Row], parameters: Any, optics: Optics, job: str, root: Path
+    ) -> dict[str, StarContent]:
         """Return ``particles.star``: the rows of all micrographs' own STAR files."""
-        columns: list[str] = []
         lines: list[list[Value]] = []
         for row in rows:
-            if row.result.metrics["extracted"] and "particles_file" in row.result.values:
-                table = _particles_of(row.result.values["particles_file"], row.result.values["particles_time"])
-                columns, lines = table.columns, [*lines, *table.rows]
-        return {"particles.star": particles_star(columns or list(PARTICLE_COLUMNS), lines, rows, optics)}
+            if "particles_star" in row.result.outputs:
+                lines += particles_of(root / row.result.outputs["particles_star"]).rows
+        return {"particles.star": particles_star(list(PARTICLE_COLUMNS), lines, rows, optics)}
 
 
 PARTICLE_COLUMNS = (
@@ -131,6 +131,11 @@ def particles_star(
     return [block, StarBlock("particles", columns, lines)]
 
 
-@lru_cache(maxsize=4096)
-def _particles_of(path: str, _changed: float) -> StarBlock:
+def particles_of(path: Path) -> StarBlock:
+    """Return the particles of one micrograph; unchanged files are read once."""
+    return _read_particles(str(path), path.stat().st_mtime_ns)
+
+
+@lru_cache(maxsize=50_000)
+def _read_particles(path: str, _changed: int) -> StarBlock:
     return read_star(Path(path))["images"]

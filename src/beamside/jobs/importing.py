@@ -6,6 +6,7 @@ The files themselves are moved by ``beamside.acquisition`` inside the session pr
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, ClassVar
 
 from beamside.formats.star import StarBlock
@@ -56,7 +57,9 @@ class ImportMovies(_Import):
         """Return RELION's options for importing the same movies."""
         return self._options(optics, "raw/*", movies=True)
 
-    def star_files(self, rows: Sequence[Row], parameters: Any, optics: Optics, job: str) -> dict[str, StarContent]:
+    def star_files(
+        self, rows: Sequence[Row], parameters: Any, optics: Optics, job: str, root: Path
+    ) -> dict[str, StarContent]:
         """Return ``movies.star``."""
         table = StarBlock(
             "movies",
@@ -75,7 +78,9 @@ class ImportMicrographs(_Import):
         """Return RELION's options for importing the same micrographs."""
         return self._options(optics, "Import/*/raw/*.mrc", movies=False)
 
-    def star_files(self, rows: Sequence[Row], parameters: Any, optics: Optics, job: str) -> dict[str, StarContent]:
+    def star_files(
+        self, rows: Sequence[Row], parameters: Any, optics: Optics, job: str, root: Path
+    ) -> dict[str, StarContent]:
         """Return ``micrographs.star``."""
         table = StarBlock(
             "micrographs",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from beamside.formats.star import StarBlock, Value
@@ -88,7 +89,9 @@ class MotionCorrection(JobType):
 
         return correct(item, parameters, workspace)
 
-    def star_files(self, rows: Sequence[Row], parameters: Any, optics: Optics, job: str) -> dict[str, StarContent]:
+    def star_files(
+        self, rows: Sequence[Row], parameters: Any, optics: Optics, job: str, root: Path
+    ) -> dict[str, StarContent]:
         """Return ``corrected_micrographs.star``. Accumulated motion is in unbinned pixels, as in RELION."""
         columns = [
             "rlnCtfPowerSpectrum",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from pydantic import field_validator
@@ -99,7 +100,9 @@ class Picking(JobType):
 
         return pick(item, parameters, workspace)
 
-    def star_files(self, rows: Sequence[Row], parameters: Any, optics: Optics, job: str) -> dict[str, StarContent]:
+    def star_files(
+        self, rows: Sequence[Row], parameters: Any, optics: Optics, job: str, root: Path
+    ) -> dict[str, StarContent]:
         """Return coordinates in both of RELION's conventions: a suffix file (3.1) and a list of files (4 and later)."""
         lines: list[list[Value]] = [[row.item.output("micrograph"), row.result.outputs["coordinates"]] for row in rows]
         summary: list[list[Value]] = [

@@ -1,7 +1,7 @@
 """The SQLite index: a disposable projection of the journals, for queries of reports, web pages and monitors.
 
-It remembers how far it has read each journal, in the same transaction as what it took from there, so catching up is exact after any kind of death. It is
-never kept on a network file system: there it goes to the user's cache directory.
+It remembers how far it has read each journal, in the same transaction as what it took from there, so catching up is exact after any kind of
+death. It is never kept on a network file system: there it goes to the user's cache directory.
 """
 
 from __future__ import annotations

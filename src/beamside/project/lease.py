@@ -1,6 +1,7 @@
 """One writer: the process that holds a project's lease.
 
-The lease is an advisory lock on a file, which the system takes back when its holder dies in whatever way. The file's content says who holds it, for people.
+The lease is an advisory lock on a file, which the system takes back when its holder dies in whatever way. The file's content says who holds it,
+for people.
 """
 
 from __future__ import annotations

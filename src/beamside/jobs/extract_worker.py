@@ -1,0 +1,109 @@
+"""The worker's part of extraction."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from beamside.formats.mrc import read_mrc, write_mrc
+from beamside.formats.star import StarBlock, Value, read_star, write_star
+from beamside.imaging import pictures
+from beamside.imaging.particles import choose_box, extract_particles, good_size
+from beamside.jobs.base import Item, Result, Workspace
+from beamside.jobs.ctf import ctf_values
+from beamside.jobs.extract import PARTICLE_COLUMNS, ExtractParameters
+from beamside.jobs.output import save_picture
+
+SHOWN = 24
+"""Particles in the picture for people."""
+
+
+def extract(item: Item, parameters: ExtractParameters, workspace: Workspace) -> Result:
+    """Extract the particles of one micrograph. Picks whose box would leave the micrograph are counted and left out."""
+    micrograph = item.output("micrograph")
+    image = np.array(read_mrc(workspace.absolute(micrograph)), dtype=np.float32)
+    pixel_size = float(item.results["ctf"].values["micrograph_pixel_size"])
+    picks = _picks(item, workspace)
+    box = parameters.box_size or _default_box(item, pixel_size, parameters.class_box)
+    small = min(parameters.class_box, box)
+    inside = _inside(picks[:, :2], image.shape, box)
+    picks = picks[inside]
+    image_pixel_size = pixel_size * box / small
+    values = {"image_pixel_size": image_pixel_size, "image_size": small, "box": box}
+    metrics = {"extracted": float(len(picks)), "at_edge": float((~inside).sum())}
+    if not len(picks):
+        return Result(metrics=metrics, values=values)
+    particles = extract_particles(
+        torch.from_numpy(image),
+        torch.from_numpy(picks[:, [1, 0]].astype(np.float32)),
+        box,
+        small,
+        pixel_size=pixel_size,
+        background_diameter=parameters.background_diameter or None,
+        invert=parameters.invert_contrast,
+    ).numpy()
+    stack, star = workspace.path(item, ".mrcs"), workspace.path(item, "_extract.star")
+    picture = workspace.path(item, "_particles.jpg")
+    write_mrc(stack, particles, image_pixel_size, durable=False)
+    save_picture(picture, pictures.class_montage(particles[:SHOWN], columns=min(SHOWN // 2, len(particles)), tile=64))
+    rows = _rows(picks, workspace.relative(stack), micrograph, item.results["ctf"])
+    write_star(star, [StarBlock("images", list(PARTICLE_COLUMNS), rows)])
+    return Result(
+        metrics=metrics,
+        outputs={
+            "particles": workspace.relative(stack),
+            "particles_star": workspace.relative(star),
+            "particles_image": workspace.relative(picture),
+        },
+        values=values,
+    )
+
+
+def _picks(item: Item, workspace: Workspace) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
+    """Return the picks as (n, 3): x, y, score."""
+    table = read_star(workspace.absolute(item.results["pick"].outputs["coordinates"]))[""]
+    columns = [table.column(label) for label in ("rlnCoordinateX", "rlnCoordinateY", "rlnAutopickFigureOfMerit")]
+    return np.array([[float(value) for value in column] for column in columns], dtype=np.float64).reshape(3, -1).T
+
+
+def _default_box(item: Item, pixel_size: float, class_box: int) -> int:
+    """Return a box of one and a half times the largest diameter; never smaller than the size it is scaled to."""
+    largest = float(item.results["pick"].values["max_diameter"])
+    return max(choose_box(largest, pixel_size), good_size(class_box))
+
+
+def _inside(
+    points: np.ndarray[tuple[int, int], np.dtype[np.float64]], shape: tuple[int, ...], box: int
+) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
+    """Tell which boxes are wholly inside; `points` are x, y."""
+    first = np.trunc(points) - box // 2
+    limit = np.array([shape[1], shape[0]])
+    return np.asarray(((first >= 0) & (first + box <= limit)).all(axis=1))
+
+
+def _rows(
+    picks: np.ndarray[tuple[int, int], np.dtype[np.float64]], stack: str, micrograph: str, ctf: Result
+) -> list[list[Value]]:
+    defocus_u, defocus_v, _, angle, score, resolution = ctf_values(ctf)
+    phase = float(ctf.values["phase_shift"])
+    return [
+        [
+            float(x),
+            float(y),
+            float(fom),
+            0,
+            0.0,
+            f"{index + 1:06d}@{stack}",
+            micrograph,
+            1,
+            resolution,
+            score,
+            defocus_u,
+            defocus_v,
+            angle,
+            0.0,
+            1.0,
+            phase,
+        ]
+        for index, (x, y, fom) in enumerate(picks)
+    ]

@@ -1,0 +1,174 @@
+"""The worker's part of motion correction: read the movie, correct it, write what came out."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from beamside.errors import GainError
+from beamside.formats.movies import open_movie
+from beamside.formats.mrc import read_mrc, write_mrc
+from beamside.formats.star import StarBlock, Value, write_star
+from beamside.imaging import pictures
+from beamside.imaging.motion import MotionResult, MotionSettings, correct_movie
+from beamside.jobs.base import Item, Optics, Result, Workspace
+from beamside.jobs.motion import MotionParameters
+from beamside.jobs.output import save_picture
+
+NOT_SUMMED = -9999.0
+
+
+def correct(item: Item, parameters: MotionParameters, workspace: Workspace) -> Result:
+    """Correct the movie of `item`; the per-movie STAR file is written last but one, the record of it after all files."""
+    source = item.results["import"]
+    if source.values.get("gain_error"):
+        raise GainError(str(source.values["gain_error"]))
+    optics = workspace.optics
+    with open_movie(workspace.absolute(source.outputs["movie"])) as movie:
+        frames = movie.read(threads=workspace.threads)
+    gain_file, defects_file = source.values.get("gain"), source.values.get("defects")
+    corrected = correct_movie(
+        frames,
+        _image(workspace.absolute(gain_file)) if gain_file else None,
+        _image(workspace.absolute(defects_file)) if defects_file else None,
+        MotionSettings(
+            pixel_size=optics.pixel_size,
+            voltage=optics.voltage,
+            dose_per_frame=optics.dose_per_frame,
+            pre_exposure=parameters.pre_exposure,
+            patches=(parameters.patches_y, parameters.patches_x),
+            b_factor=parameters.motion_b_factor,
+            binning=parameters.binning,
+            dose_weighting=parameters.dose_weighting,
+        ),
+        threads=workspace.threads,
+        device=workspace.device,
+    )
+    outputs = _write(item, corrected, parameters, workspace)
+    star = workspace.path(item, ".star")
+    write_star(star, motion_star(corrected, item, parameters, optics))
+    return Result(
+        metrics={
+            "motion_total": corrected.motion_total,
+            "motion_early": corrected.motion_early,
+            "motion_late": corrected.motion_late,
+            "local_motion": _local_motion(corrected) * optics.pixel_size,
+        },
+        outputs={**outputs, "motion_star": workspace.relative(star)},
+        values={
+            "pixel_size": corrected.pixel_size,
+            "shape": list(corrected.average.shape),
+            "spectrum_pixel_size": corrected.power_spectrum_pixel_size,
+            "frames": len(corrected.global_shifts),
+            "hot_pixels": len(corrected.hot_pixels),
+        },
+    )
+
+
+def motion_star(corrected: MotionResult, item: Item, parameters: MotionParameters, optics: Optics) -> list[StarBlock]:
+    """Return RELION's per-movie STAR file, motion model version 1 (version 0 without local motion); all shifts in unbinned pixels."""
+    source = item.results["import"]
+    height, width = corrected.shape
+    frames = len(corrected.global_shifts)
+    general: dict[str, Value] = {
+        "rlnImageSizeX": width,
+        "rlnImageSizeY": height,
+        "rlnImageSizeZ": frames,
+        "rlnMicrographMovieName": source.outputs["movie"],
+        **({"rlnMicrographGainName": str(source.values["gain"])} if source.values.get("gain") else {}),
+        "rlnMicrographBinning": float(parameters.binning),
+        "rlnMicrographOriginalPixelSize": float(optics.pixel_size),
+        "rlnMicrographDoseRate": float(optics.dose_per_frame),
+        "rlnMicrographPreExposure": float(parameters.pre_exposure),
+        "rlnVoltage": float(optics.voltage),
+        "rlnMicrographStartFrame": 1,
+        "rlnMotionModelVersion": 0 if corrected.local_model is None else 1,
+    }
+    shifts = corrected.global_shifts.tolist()
+    blocks = [
+        StarBlock("general", list(general), [list(general.values())], loop=False),
+        StarBlock(
+            "global_shift",
+            ["rlnMicrographFrameNumber", "rlnMicrographShiftX", "rlnMicrographShiftY"],
+            [[index + 1, float(x), float(y)] for index, (y, x) in enumerate(shifts)],
+        ),
+    ]
+    if corrected.local_model is not None:
+        coefficients: list[list[Value]] = [
+            [index, float(value)] for index, value in enumerate(corrected.local_model.tolist())
+        ]
+        blocks.append(StarBlock("local_motion_model", ["rlnMotionModelCoeffsIdx", "rlnMotionModelCoeff"], coefficients))
+    if len(corrected.hot_pixels):
+        spots: list[list[Value]] = [[float(x), float(y)] for y, x in corrected.hot_pixels.tolist()]
+        blocks.append(StarBlock("hot_pixels", ["rlnCoordinateX", "rlnCoordinateY"], spots))
+    if corrected.local_motion is not None:
+        blocks.append(_local_shifts(corrected))
+    return blocks
+
+
+def _local_shifts(corrected: MotionResult) -> StarBlock:
+    columns = [
+        "rlnMicrographFrameNumber",
+        "rlnCoordinateX",
+        "rlnCoordinateY",
+        "rlnMicrographShiftX",
+        "rlnMicrographShiftY",
+    ]
+    rows: list[list[Value]] = []
+    for (y, x), track in zip(corrected.patch_centres.tolist(), corrected.patch_shifts.tolist(), strict=True):
+        rows += [[frame + 1, float(x), float(y), float(dx), float(dy)] for frame, (dy, dx) in enumerate(track)]
+    return StarBlock("local_shift", columns, rows)
+
+
+def _write(item: Item, corrected: MotionResult, parameters: MotionParameters, workspace: Workspace) -> dict[str, str]:
+    micrograph = corrected.average if corrected.dose_weighted is None else corrected.dose_weighted
+    image = np.asarray(micrograph.cpu(), dtype=np.float32)
+    paths = {
+        "micrograph": workspace.path(item, ".mrc"),
+        "power_spectrum": workspace.path(item, "_PS.mrc"),
+        "thumbnail": workspace.path(item, "_thumbnail.jpg"),
+        "motion_plot": workspace.path(item, "_motion.png"),
+    }
+    write_mrc(paths["micrograph"], image, corrected.pixel_size)
+    write_mrc(
+        paths["power_spectrum"],
+        np.asarray(corrected.power_spectrum.cpu(), dtype=np.float32),
+        corrected.power_spectrum_pixel_size,
+        durable=False,
+    )
+    save_picture(paths["thumbnail"], pictures.thumbnail(image))
+    save_picture(paths["motion_plot"], _plot(corrected, parameters, workspace.optics.pixel_size))
+    return {role: workspace.relative(path) for role, path in paths.items()}
+
+
+def _plot(corrected: MotionResult, parameters: MotionParameters, pixel_size: float) -> Image.Image:
+    track = np.asarray(corrected.global_shifts.cpu())
+    if corrected.local_motion is None:
+        return pictures.motion_plot(track, None, pixel_size)
+    patches = (corrected.patch_shifts + corrected.global_shifts[None]).cpu().numpy()
+    grid = patches.reshape(parameters.patches_y, parameters.patches_x, *patches.shape[1:])
+    return pictures.motion_plot(track, grid, pixel_size)
+
+
+def _local_motion(corrected: MotionResult) -> float:
+    """Return the largest distance, in pixels, between two moments of the local motion of any patch."""
+    if corrected.local_motion is None:
+        return 0.0
+    spread = corrected.patch_shifts.amax(dim=1) - corrected.patch_shifts.amin(dim=1)
+    return float(torch.linalg.vector_norm(spread, dim=-1).max())
+
+
+def _image(path: Path) -> NDArray[np.float32]:
+    return _cached_image(str(path), path.stat().st_mtime_ns)
+
+
+@lru_cache(maxsize=2)
+def _cached_image(path: str, _changed: int) -> NDArray[np.float32]:
+    """Gain references are the same for all movies of a session, and large."""
+    image = np.asarray(read_mrc(path), dtype=np.float32)
+    return image[0] if image.ndim == 3 else image
