@@ -1,0 +1,1 @@
+"""Speed and accuracy beside the programs of the field: one command per table."""
