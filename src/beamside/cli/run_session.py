@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import logging
 import signal
 import subprocess
@@ -38,25 +39,37 @@ class ReportProcess:
 
 
 def run_session(settings: SessionSettings, *, until_empty: bool = False) -> str:
-    """Run a session in this process until it ends; SIGTERM and SIGINT stop it, a second one at once."""
+    """Run a session in this process until it ends; SIGTERM, SIGINT and SIGHUP stop it, a second one at once."""
     session = Session(settings, write_report=ReportProcess(), until_empty=until_empty)
 
     def stop(number: int, _frame: FrameType | None) -> None:
         signal.signal(number, signal.SIG_DFL)
         session.state = "stopping"
 
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, stop)
     return session.run()
 
 
+def configure_log(path: Path | None = None) -> None:
+    """Write log lines with the time to the file `path`, or to standard error."""
+    handler = logging.FileHandler(path) if path else logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
+    logging.getLogger("parsl").setLevel(logging.WARNING)
+
+
 def main() -> int:
     """Run the session of the project named on the command line."""
-    project = Project(Path(sys.argv[1]))
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
+    parser = argparse.ArgumentParser(prog="python -m beamside.cli.run_session")
+    parser.add_argument("project", type=Path)
+    parser.add_argument("--until-empty", action="store_true", help="end when everything at the source is processed")
+    given = parser.parse_args()
+    configure_log()
+    project = Project(given.project)
     failure = project.private / "start-failure"
     try:
-        state = run_session(load_settings(project))
+        state = run_session(load_settings(project), until_empty=given.until_empty)
     except BeamsideError as error:
         failure.write_text(str(error))
         log.error("%s", error)

@@ -1,0 +1,205 @@
+"""Options of ``session start``, made from the declared parameters: flags, types, ranges, units and help texts are written only there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from types import UnionType
+from typing import Any, Literal, Union, get_args, get_origin
+
+import click
+from annotated_types import Ge, Gt, Le, Lt, MultipleOf
+from pydantic_core import PydanticUndefined
+
+from beamside.config import Vocabulary
+from beamside.flow.settings import Section, sections
+from beamside.parameters import ParameterInfo, describe
+
+METAVARS = {int: "INTEGER", float: "NUMBER", str: "TEXT", Path: "PATH"}
+PATH_NAMES = frozenset({"target", "data", "gain", "defects"})
+"""Parameters whose values are paths; in a facility file, relative ones are taken from its directory."""
+
+
+@dataclass(frozen=True)
+class Declared:
+    """One parameter with the section that it belongs to."""
+
+    section: Section
+    info: ParameterInfo
+
+    @property
+    def is_switch(self) -> bool:
+        """True for yes/no parameters."""
+        return self.info.field.annotation is bool
+
+    @property
+    def is_list(self) -> bool:
+        """True for parameters that may be given several times."""
+        annotation = self.info.field.annotation
+        return get_origin(annotation) in (tuple, list) and Ellipsis in get_args(annotation)
+
+    @property
+    def required(self) -> bool:
+        """True when there is no default."""
+        return self.info.field.is_required()
+
+    @property
+    def off_flag(self) -> str:
+        """The flag that switches a yes/no parameter off: "--no-compress"."""
+        return "--no-" + self.info.flag.removeprefix("--")
+
+
+@cache
+def declared_parameters() -> dict[str, Declared]:
+    """Return every parameter of a session by name, in the order of the sections."""
+    found: dict[str, Declared] = {}
+    for section in sections():
+        for info in describe(section.model):
+            found.setdefault(info.name, Declared(section, info))
+    return found
+
+
+@cache
+def vocabulary() -> Vocabulary:
+    """Return the keys of ``beamside.toml``: each parameter's name, and its flag's when that differs."""
+    names: dict[str, str] = {}
+    for name, declared in declared_parameters().items():
+        names[name] = name
+        names.setdefault(declared.info.flag.removeprefix("--").replace("-", "_"), name)
+    return Vocabulary(names, PATH_NAMES)
+
+
+def click_options() -> list[click.Option]:
+    """Return one click option for each parameter; none has a default, so that what was given can be told from what was not.
+
+    Values stay text: the models validate them, so that the same sentence is said wherever a value came from.
+    """
+    return [_click_option(declared) for declared in declared_parameters().values()]
+
+
+def _click_option(declared: Declared) -> click.Option:
+    info = declared.info
+    if declared.is_switch:
+        return click.Option([f"{info.flag}/{declared.off_flag}", info.name], default=None, help=help_text(declared))
+    return click.Option(
+        [info.flag, info.name],
+        default=None,
+        multiple=declared.is_list,
+        metavar=metavar(info.field.annotation),
+        help=help_text(declared),
+    )
+
+
+def metavar(annotation: Any) -> str:
+    """Return what stands for a value of this type in help texts: "NUMBER", "MIN:MAX", "none|up-down"."""
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin is Literal:
+        return "|".join(str(choice) for choice in arguments)
+    if origin in (Union, UnionType):
+        return metavar(next(argument for argument in arguments if argument is not type(None)))
+    if origin in (tuple, list):
+        return metavar(arguments[0]) if Ellipsis in arguments or len(arguments) == 1 else "MIN:MAX"
+    return METAVARS.get(annotation, "VALUE")
+
+
+def help_text(declared: Declared) -> str:
+    """Return the description of a parameter with unit, range and default."""
+    info = declared.info
+    description = (info.field.description or "").rstrip(".")
+    facts = [fact for fact in (info.unit, allowed(info), _default_text(declared)) if fact]
+    return f"{description}. [{'; '.join(facts)}]" if facts else f"{description}."
+
+
+def allowed(info: ParameterInfo) -> str:
+    """Return the range of a parameter, for people: "1 to 20", "> 0", "even"; "" when anything goes."""
+    low = high = ""
+    texts: list[str] = []
+    for rule in info.field.metadata:
+        if isinstance(rule, Ge):
+            low = f"{number_text(rule.ge)}"
+        elif isinstance(rule, Gt):
+            low = f"> {number_text(rule.gt)}"
+        elif isinstance(rule, Le):
+            high = f"{number_text(rule.le)}"
+        elif isinstance(rule, Lt):
+            high = f"< {number_text(rule.lt)}"
+        elif isinstance(rule, MultipleOf):
+            texts.append("even" if rule.multiple_of == 2 else f"multiple of {rule.multiple_of}")
+    return ", ".join(filter(None, [_range_text(low, high), *texts]))
+
+
+def _range_text(low: str, high: str) -> str:
+    if low and high:
+        return f"{low} to {high}"
+    if low:
+        return low if low.startswith(">") else f"at least {low}"
+    return (high if high.startswith("<") else f"at most {high}") if high else ""
+
+
+def _default_text(declared: Declared) -> str:
+    default = declared.info.field.default
+    if default is PydanticUndefined:
+        return "required"
+    text = value_text(default)
+    return f"default: {text}" if text else ""
+
+
+def value_text(value: Any) -> str:
+    """Return a parameter's value as people would type it."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return number_text(value)
+    if isinstance(value, tuple | list):
+        separator = ":" if len(value) == 2 and all(isinstance(part, int | float) for part in value) else ", "
+        return separator.join(value_text(part) for part in value)
+    return str(value)
+
+
+def number_text(value: Any) -> str:
+    """Return a number as people would type it: 10000000, not 1e+07."""
+    return str(int(value)) if float(value).is_integer() and abs(value) < 1e15 else f"{value:g}"
+
+
+class SectionedCommand(click.Command):
+    """A command whose help shows its options by section, advanced ones only with ``--help-all``."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write own options first, then those of each section."""
+        everything = bool(ctx.meta.get("beamside.help_all"))
+        known = declared_parameters()
+        own = [parameter for parameter in self.get_params(ctx) if parameter.name not in known]
+        _write_section(ctx, formatter, "Options", own)
+        generated = {parameter.name: parameter for parameter in self.get_params(ctx) if parameter.name in known}
+        hidden = 0
+        for section in sections():
+            members = [
+                (name, item) for name, item in known.items() if item.section.key == section.key and name in generated
+            ]
+            shown = [generated[name] for name, item in members if everything or not item.info.advanced]
+            advanced = [generated[name] for name, item in members if item.info.advanced] if everything else []
+            basic = [parameter for parameter in shown if parameter not in advanced]
+            hidden += len(members) - len(shown)
+            _write_section(ctx, formatter, section.title, [*basic, *advanced])
+        if hidden:
+            formatter.write_paragraph()
+            formatter.write_text(f"{hidden} more options for special cases: --help-all.")
+
+
+def _write_section(
+    ctx: click.Context, formatter: click.HelpFormatter, title: str, parameters: list[click.Parameter]
+) -> None:
+    records = [record for record in (parameter.get_help_record(ctx) for parameter in parameters) if record]
+    if records:
+        with formatter.section(title):
+            formatter.write_dl(records)
+
+
+def all_flags(command: click.Command) -> Iterator[str]:
+    """Yield every long option of a command."""
+    for parameter in command.params:
+        for flag in (*parameter.opts, *parameter.secondary_opts):
+            if flag.startswith("--"):
+                yield flag

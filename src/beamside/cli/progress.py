@@ -1,0 +1,218 @@
+"""What a person sees of a session while it runs: a live table in a terminal, plain lines anywhere else."""
+
+from __future__ import annotations
+
+import json
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from types import TracebackType
+from typing import Self
+
+import click
+from rich.console import Group
+from rich.live import Live
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from beamside.cli.output import console
+from beamside.monitor.status import SessionStatus, StageStatus, read_status
+from beamside.project.project import Project
+
+TERMINAL_SECONDS = 1.0
+PLAIN_SECONDS = 5.0
+VALUES_SHOWN = 4
+PROBLEMS_SHOWN = 3
+ENDED = ("finished", "stopped", "failed", "dead")
+STATE_COLOURS = {
+    "running": "green",
+    "finishing": "green",
+    "finished": "green",
+    "paused": "yellow",
+    "waiting for disk space": "red",
+    "failed": "red",
+    "dead": "red",
+}
+
+
+def headline(status: SessionStatus) -> str:
+    """Return one line about the whole session: its state, backlog and rates."""
+    parts = [f"{status.name}: {status.state}"]
+    if status.waiting_at_source:
+        parts.append(f"{status.waiting_at_source} files at the source")
+    parts.append(f"backlog {status.backlog}")
+    if status.copied_bytes_per_second:
+        parts.append(f"copying at {status.copied_bytes_per_second / 1e6:.0f} MB/s")
+    parts.append(f"{status.particles} particles")
+    return ", ".join(parts)
+
+
+def stage_words(stage: StageStatus) -> str:
+    """Return one stage in words, for plain lines: "Motion correction 12 done, 1 failed (540/h; Total motion 4.2 Å)"."""
+    counts = [f"{stage.done} done"]
+    for word in ("running", "waiting", "failed", "rejected"):
+        number = getattr(stage, word)
+        if number:
+            counts.append(f"{number} {word}")
+    facts = [f"{stage.per_hour:.0f}/h"] if stage.per_hour else []
+    facts += [f"{value.label} {value.text} {value.unit}".strip() for value in stage.last[:1]]
+    words = f"{stage.title} {', '.join(counts)}"
+    return f"{words} ({'; '.join(facts)})" if facts else words
+
+
+def plain_lines(status: SessionStatus) -> list[str]:
+    """Return the status as lines without colours or cursor movements, for logs and pipes."""
+    moment = time.strftime("%H:%M:%S")
+    stages = " | ".join(stage_words(stage) for stage in status.stages if stage.total)
+    return [f"{moment} {headline(status)}", *([f"{moment}   {stages}"] if stages else [])]
+
+
+def status_table(status: SessionStatus) -> Group:
+    """Return the status for a terminal."""
+    colour = STATE_COLOURS.get(status.state, "cyan")
+    head = Text.from_markup(f"[bold]{escape(status.name)}[/bold]  [{colour}]{escape(status.state)}[/{colour}]")
+    facts = headline(status).split(": ", 1)[1].split(", ", 1)
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for heading in ("Step", "waiting", "running", "done", "rejected", "failed", "per hour"):
+        table.add_column(heading, justify="left" if heading == "Step" else "right", no_wrap=True)
+    table.add_column("last values", overflow="fold")
+    for stage in status.stages:
+        table.add_row(*_stage_row(stage))
+    return Group(
+        head,
+        Text(facts[1] if len(facts) > 1 else "", style="dim"),
+        table,
+        *(Text(line, style="yellow", overflow="fold") for line in problem_lines(status)),
+    )
+
+
+def _stage_row(stage: StageStatus) -> list[str]:
+    numbers = [str(getattr(stage, word) or "·") for word in ("waiting", "running", "done", "rejected")]
+    failed = f"[red]{stage.failed}[/red]" if stage.failed else "·"
+    rate = f"{stage.per_hour:.0f}" if stage.per_hour else "·"
+    values = [f"{value.label} {value.text} {value.unit}".strip() for value in stage.last[:VALUES_SHOWN]]
+    return [stage.title, *numbers, failed, rate, f"[cyan]{escape(', '.join(values))}[/cyan]"]
+
+
+def problem_lines(status: SessionStatus) -> list[str]:
+    """Return what a person should know: the session's problems, and the newest failures with their reasons."""
+    lines = list(status.problems)
+    if status.message:
+        lines.append(status.message)
+    newest = status.failures[-PROBLEMS_SHOWN:]
+    lines += [f"{item} ({job}): {reason}" for job, item, reason in newest]
+    hidden = len(status.failures) - len(newest)
+    if hidden > 0:
+        lines.append(f"and {hidden} more: see the report")
+    return lines
+
+
+def status_json(project: Project) -> str:
+    """Return the status as JSON."""
+    return json.dumps(asdict(read_status(project)), indent=1, default=str)
+
+
+def print_status(project: Project) -> None:
+    """Print the status once."""
+    console().print(status_table(read_status(project)))
+
+
+def list_row(project: Project) -> list[str]:
+    """Return a session's row in the list of sessions."""
+    status = read_status(project)
+    files = next((stage.total for stage in status.stages), 0)
+    failed = sum(stage.failed for stage in status.stages)
+    colour = STATE_COLOURS.get(status.state, "cyan")
+    return [escape(status.name), f"[{colour}]{status.state}[/{colour}]", str(files), str(failed), escape(status.root)]
+
+
+class Watching:
+    """Shows a session's progress from a thread, between ``with`` and the end of the block.
+
+    Parameters
+    ----------
+    project : the session's project
+    note : called for each display; a line of its own, such as what a simulated microscope does
+    """
+
+    def __init__(self, project: Project, note: Callable[[], str] | None = None) -> None:
+        self.project = project
+        self._note = note or (lambda: "")
+        self._end = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="progress", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._end.set()
+        self._thread.join(timeout=30)
+
+    def _run(self) -> None:
+        show(self.project, self._end.is_set, pause=self._end.wait, note=self._note)
+
+
+def show(
+    project: Project,
+    ended: Callable[[], bool],
+    *,
+    pause: Callable[[float], object] = time.sleep,
+    note: Callable[[], str] = lambda: "",
+) -> None:
+    """Show progress until `ended` is true, and then once more."""
+    (_show_live if sys.stdout.isatty() else _show_plain)(project, ended, pause, note)
+
+
+def _show_plain(
+    project: Project, ended: Callable[[], bool], pause: Callable[[float], object], note: Callable[[], str]
+) -> None:
+    last: list[str] = []
+    told: set[str] = set()
+    while True:
+        over = ended()
+        if project.exists:
+            status = read_status(project)
+            lines = plain_lines(status)
+            # the same numbers again say nothing; the time at the beginning of each line does not count
+            if over or [line[9:] for line in lines] != last:
+                last = [line[9:] for line in lines]
+                for line in (*lines, *filter(None, [note()])):
+                    click.echo(line)
+            for problem in problem_lines(status):
+                if problem not in told:
+                    told.add(problem)
+                    click.echo(f"  {problem}")
+        if over:
+            return
+        _pause_until(ended, pause, PLAIN_SECONDS)
+
+
+def _show_live(
+    project: Project, ended: Callable[[], bool], pause: Callable[[float], object], note: Callable[[], str]
+) -> None:
+    with Live(console=console(), auto_refresh=False, transient=False) as live:
+        while True:
+            over = ended()
+            if project.exists:
+                live.update(Group(status_table(read_status(project)), Text(note(), style="dim")), refresh=True)
+            if over:
+                return
+            _pause_until(ended, pause, TERMINAL_SECONDS)
+
+
+def _pause_until(ended: Callable[[], bool], pause: Callable[[float], object], seconds: float) -> None:
+    end = time.monotonic() + seconds
+    while not ended() and time.monotonic() < end:
+        pause(min(0.25, seconds))
+
+
+def follow(project: Project) -> SessionStatus:
+    """Show progress until the session has ended; returns the last status."""
+    show(project, lambda: project.writer_process() is None)
+    return read_status(project)

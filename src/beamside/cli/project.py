@@ -1,0 +1,39 @@
+"""``beamside project``: look after a project on disk."""
+
+from __future__ import annotations
+
+import click
+
+from beamside.errors import ProjectError
+from beamside.flow.registry import find_project
+
+
+@click.group()
+def project() -> None:
+    """Look after a project on disk."""
+
+
+@project.command("rebuild")
+@click.argument("project", metavar="PROJECT")
+def rebuild(project: str) -> None:
+    """Make the STAR files, RELION's pipeline and the index again from the journals."""
+    from beamside.flow.projection import rebuild as rebuild_projection
+
+    found = find_project(project)
+    records = rebuild_projection(found)
+    click.echo(f"{found.root}: STAR files, default_pipeline.star and an index of {records} records were made again.")
+
+
+@project.command("verify")
+@click.argument("project", metavar="PROJECT")
+def verify(project: str) -> None:
+    """Compare every raw file with its checksum in the manifest."""
+    from beamside.acquisition.manifest import verify_manifest
+
+    found = find_project(project).require()
+    problems = verify_manifest(found.root)
+    for problem in problems:
+        click.echo(problem)
+    if problems:
+        raise ProjectError(f"{len(problems)} raw files of {found.root} are not as they were recorded")
+    click.echo(f"{found.root}: all raw files are as they were recorded.")

@@ -1,0 +1,188 @@
+"""From command line, facility file and defaults to the settings of a session, and from validation errors to sentences."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from beamside.cli.options import Declared, allowed, declared_parameters, value_text, vocabulary
+from beamside.config import COMMAND_LINE, Setting, load_facility, nearest, resolve
+from beamside.errors import ConfigError
+from beamside.flow.settings import SessionSettings, sections
+
+DEFAULT_PATTERNS = {
+    "movies": ("*.tif", "*.tiff", "*.mrcs"),
+    "micrographs": ("*.mrc", "*.tif", "*.tiff", "*.png"),
+}
+"""What is taken below a camera's roots when its profile has no ``pattern``. Cameras write sums of movies as .mrc beside the movies."""
+
+_LOOKUP_DEPTH = 3
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """The settings of a session, and for each parameter its value and origin."""
+
+    settings: SessionSettings
+    origins: Mapping[str, Setting]
+
+
+def resolve_session(
+    given: Mapping[str, Any], *, profile: str = "", config: str | os.PathLike[str] | None = None
+) -> Resolved:
+    """Return the settings of a session from what was `given` on the command line, a profile and the defaults.
+
+    Raises
+    ------
+    ConfigError
+        for settings that are missing, unknown or impossible; one sentence, naming each of them
+    """
+    facility = load_facility(vocabulary(), config)
+    from_profile = facility.profile(profile)
+    typed = {name: value for name, value in given.items() if value is not None and value != ()}
+    defaults = {
+        name: declared.info.field.get_default(call_default_factory=True)
+        for name, declared in declared_parameters().items()
+        if not declared.required
+    }
+    settings = resolve(typed, from_profile, defaults)
+    paths, pattern = settings.pop("paths", None), settings.pop("pattern", None)
+    if "data" not in settings and paths is not None:
+        settings["data"] = _data_of_camera(settings, paths, pattern)
+    settings = {name: _absolute(name, setting) for name, setting in settings.items()}
+    return Resolved(_validated(settings), settings)
+
+
+def _absolute(name: str, setting: Setting) -> Setting:
+    """Make paths of the command line absolute: the session goes on when this directory is left."""
+    if setting.origin != COMMAND_LINE or name not in vocabulary().paths or not setting.value:
+        return setting
+    if isinstance(setting.value, tuple):
+        return Setting(tuple(str(Path(entry).expanduser().absolute()) for entry in setting.value), setting.origin)
+    return Setting(str(Path(setting.value).expanduser().absolute()), setting.origin)
+
+
+def _data_of_camera(settings: Mapping[str, Setting], paths: Setting, pattern: Setting | None) -> Setting:
+    """Look the session's name up under the camera's roots, and return the patterns of its files."""
+    if "name" not in settings:
+        raise ConfigError(
+            f"--name is missing: the profile finds the data by the session's name under {', '.join(paths.value)}"
+        )
+    name = str(settings["name"].value)
+    mode = str(settings["mode"].value)
+    patterns = pattern.value if pattern else DEFAULT_PATTERNS.get(mode, DEFAULT_PATTERNS["movies"])
+    folders = [_find_folder(Path(root), name) for root in paths.value]
+    if not any(folders):
+        raise ConfigError(_no_folder(name, [Path(root) for root in paths.value], paths.origin))
+    # a root where the session is not there yet is watched too: frames and averages may start at different times
+    found = [folder or Path(root) / name for folder, root in zip(folders, paths.value, strict=True)]
+    data = tuple(f"{folder}/**/{entry}" for folder in found for entry in patterns)
+    return Setting(data, f"{paths.origin} paths, looked up by name")
+
+
+def _find_folder(root: Path, name: str) -> Path | None:
+    """Return the folder `name` below `root`, at most three levels down, the highest one first."""
+    level = [root]
+    for _ in range(_LOOKUP_DEPTH):
+        for folder in level:
+            if (folder / name).is_dir():
+                return folder / name
+        level = [child for folder in level for child in _folders(folder)]
+    return None
+
+
+def _folders(folder: Path) -> list[Path]:
+    try:
+        return sorted(child for child in folder.iterdir() if child.is_dir() and not child.name.startswith("."))
+    except OSError:  # a root that is not mounted now has no folders; the caller says that nothing was found
+        return []
+
+
+def _no_folder(name: str, roots: list[Path], origin: str) -> str:
+    missing = [str(root) for root in roots if not root.is_dir()]
+    if len(missing) == len(roots):
+        return f"none of the camera's roots exists ({', '.join(missing)}, {origin}): mount them, or correct 'paths'"
+    near = nearest(name, [folder.name for root in roots for folder in _folders(root)])
+    hint = f"; did you mean {near!r}?" if near else ""
+    return (
+        f"there is no folder {name!r} under {', '.join(map(str, roots))} ({origin}){hint} "
+        "Start the collection first, correct --name, or give --data"
+    )
+
+
+def _validated(settings: Mapping[str, Setting]) -> SessionSettings:
+    values = {name: setting.value for name, setting in settings.items()}
+    sentences: list[str] = []
+    missing: list[str] = []
+    for section in sections():
+        own = {name: values[name] for name in section.model.model_fields if name in values}
+        try:
+            section.model.model_validate(own)
+        except ValidationError as error:
+            for details in error.errors():
+                name = str(details["loc"][0]) if details["loc"] else ""
+                if details["type"] == "missing":
+                    missing.append(name)
+                else:
+                    sentences.append(_sentence(details, name, settings.get(name), section.title))
+    if missing:
+        sentences.append(_missing_sentence(missing))
+    if sentences:
+        raise ConfigError("; ".join(dict.fromkeys(sentences)))
+    return SessionSettings.from_flat(values)
+
+
+def _missing_sentence(names: list[str]) -> str:
+    parts = []
+    for name in names:
+        info = declared_parameters()[name].info
+        description = (info.field.description or name).split(":")[0].split(",")[0].split(" (")[0].rstrip(".")
+        parts.append(f"{info.flag} ({description[0].lower()}{description[1:]}{', ' + info.unit if info.unit else ''})")
+    if len(parts) == 1:
+        return f"{parts[0]} is missing: give it on the command line or in beamside.toml"
+    listed = f"{', '.join(parts[:-1])} and {parts[-1]}"
+    return f"{listed} are missing: give them on the command line or in beamside.toml"
+
+
+def _sentence(details: ErrorDetails, name: str, setting: Setting | None, section: str) -> str:
+    """Return one sentence that names the flag, the value, where it came from and what is allowed."""
+    declared = declared_parameters().get(name)
+    if declared is None:  # a rule about several parameters at once
+        return f"{section}: {_plain(details['msg'])}"
+    subject = declared.info.flag
+    if setting is not None:
+        value = f"{value_text(setting.value)}" or "''"
+        subject = (
+            f"{declared.info.flag} {value}"
+            if setting.origin == COMMAND_LINE
+            else f"{name} = {value} (from {setting.origin}, the same as {declared.info.flag})"
+        )
+    return f"{subject}: {_requirement(details, declared)}"
+
+
+def _requirement(details: ErrorDetails, declared: Declared) -> str:
+    kind = details["type"]
+    unit = f" {declared.info.unit}" if declared.info.unit else ""
+    allowed_range = allowed(declared.info)
+    if kind.startswith(("greater_than", "less_than", "multiple_of")) and allowed_range:
+        return f"must be {allowed_range}{unit}"
+    if kind.startswith(("int", "float", "finite")):
+        sort = "a whole number" if kind.startswith("int") else "a number"
+        return f"must be {sort}{f' ({allowed_range}{unit})' if allowed_range or unit else ''}"
+    if kind == "literal_error":
+        choices = details.get("ctx", {}).get("expected", "").replace("'", "")
+        return f"must be one of {choices}"
+    if kind.startswith("bool"):
+        return "must be true or false"
+    return _plain(details["msg"])
+
+
+def _plain(message: str) -> str:
+    text = message.removeprefix("Value error, ").removeprefix("Assertion failed, ").rstrip(".")
+    return text[:1].lower() + text[1:]

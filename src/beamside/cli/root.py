@@ -1,0 +1,94 @@
+"""How every command ends: errors become one sentence on stderr and an exit code, never a traceback (unless ``--debug`` asks for it)."""
+
+from __future__ import annotations
+
+import functools
+import os
+import sys
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import click
+from pydantic import ValidationError
+
+from beamside.config import nearest
+from beamside.errors import BeamsideError
+
+EXIT_ERROR = 2
+EXIT_INTERRUPTED = 130
+
+
+def in_sentences(action: Callable[[], Any], *, debug: bool = False) -> int:
+    """Run `action` and return the exit code of the process.
+
+    Errors that a user can do something about are printed as one sentence with exit code 2; Ctrl-C gives 130. What is left is a mistake of the
+    program, whose traceback belongs into a bug report.
+    """
+    try:
+        result = action()
+        return result if isinstance(result, int) else 0
+    except click.exceptions.Exit as stop:
+        return stop.exit_code
+    except BrokenPipeError:
+        # the reader ("| head") has gone; nothing more can be written, not even at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except (KeyboardInterrupt, click.Abort, EOFError):
+        sentence, code, trace = "interrupted", EXIT_INTERRUPTED, traceback.format_exc()
+    except (BeamsideError, OSError, ValidationError, click.ClickException) as error:
+        sentence, code, trace = error_sentence(error), EXIT_ERROR, traceback.format_exc()
+    if debug:
+        click.echo(trace, err=True)
+    click.echo(f"beamside: {' '.join(sentence.split())}", err=True)
+    return code
+
+
+def error_sentence(error: Exception) -> str:
+    """Return one sentence for an error that a user can do something about."""
+    if isinstance(error, click.ClickException):
+        return usage_sentence(error)
+    if isinstance(error, ValidationError):
+        return "; ".join(f"{'.'.join(map(str, entry['loc']))}: {entry['msg']}" for entry in error.errors())
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    return str(error)
+
+
+def usage_sentence(error: click.ClickException) -> str:
+    """Return one sentence for a mistake on the command line, with the nearest right name."""
+    ctx = getattr(error, "ctx", None)
+    help_hint = f"see {ctx.command_path} --help" if ctx is not None else "see --help"
+    if isinstance(error, click.NoSuchOption):
+        flags = list(_long_flags(ctx.command)) if ctx is not None else list(error.possibilities or [])
+        near = nearest(error.option_name, flags)
+        return f"unknown option {error.option_name}; {f'did you mean {near}?' if near else help_hint}"
+    message = error.format_message().rstrip(".")
+    if message.startswith("No such command") and ctx is not None and isinstance(ctx.command, click.Group):
+        wanted = message.split("'")[1]
+        near = nearest(wanted, ctx.command.list_commands(ctx))
+        return f"unknown command {wanted!r}; {f'did you mean {near!r}?' if near else help_hint}"
+    takes_patterns = ctx is not None and any(parameter.name == "data" for parameter in ctx.command.params)
+    if message.startswith("Got unexpected extra argument") and takes_patterns:
+        return f"{message[0].lower()}{message[1:]}: put patterns of file names into quotes, so that the shell leaves them as they are"
+    return f"{message[0].lower()}{message[1:]}; {help_hint}" if isinstance(error, click.UsageError) else message
+
+
+def _long_flags(command: click.Command) -> Iterator[str]:
+    for parameter in command.params:
+        yield from (flag for flag in (*parameter.opts, *parameter.secondary_opts) if flag.startswith("--"))
+
+
+class SentenceGroup(click.Group):
+    """The top of a command line whose errors are sentences; ``--debug`` is understood anywhere."""
+
+    def main(self, args: Sequence[str] | None = None, prog_name: str | None = None, **options: Any) -> Any:  # type: ignore[override]
+        """Run, print errors as sentences, and exit."""
+        words = list(sys.argv[1:] if args is None else args)
+        debug = "--debug" in words or bool(os.environ.get("BEAMSIDE_DEBUG"))
+        words = [word for word in words if word != "--debug"]
+        standalone = options.pop("standalone_mode", True)
+        run = functools.partial(super().main, words, prog_name, standalone_mode=False, **options)
+        if not standalone:
+            return run()
+        sys.exit(in_sentences(run, debug=debug))

@@ -1,0 +1,346 @@
+"""``beamside session``: start, watch and control sessions."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.table import Table
+
+from beamside.cli.options import SectionedCommand, click_options, declared_parameters, value_text
+from beamside.cli.output import console
+from beamside.cli.resolution import Resolved, resolve_session
+from beamside.config import DEFAULT, Setting
+from beamside.errors import ConfigError, ProjectError
+from beamside.flow import control
+from beamside.flow.registry import find_project, known_projects
+from beamside.flow.settings import SessionSettings, sections
+from beamside.flow.start import load_settings, prepare, recompute_cost, session_command, start_background
+from beamside.formats.atomic import atomic_path
+from beamside.project.project import Project
+
+STOP_SECONDS = 120.0
+"""How long `stop` waits for a session to end."""
+
+PROJECT_HELP = (
+    "PROJECT is a session's folder, <group>/<name>, or <name>; without it, the one here or the only one known."
+)
+
+
+@click.group()
+def session() -> None:
+    """Start, watch and control sessions."""
+
+
+def _show_all_help(ctx: click.Context, _parameter: click.Parameter, value: bool) -> None:
+    if value and not ctx.resilient_parsing:
+        ctx.meta["beamside.help_all"] = True
+        click.echo(ctx.get_help())
+        ctx.exit()
+
+
+def _settings_options(command: click.Command) -> click.Command:
+    """Add the options that say what a session is: profile, facility file, and every declared parameter."""
+    command.params += [
+        click.Option(
+            ["--profile"],
+            default="",
+            metavar="SCOPE.CAMERA",
+            help="Profile of beamside.toml, such as krios.k3. The data are then found by --name.",
+        ),
+        click.Option(["--config"], default=None, metavar="PATH", help="The facility's beamside.toml."),
+        *click_options(),
+        click.Option(
+            ["--help-all"],
+            is_flag=True,
+            expose_value=False,
+            is_eager=True,
+            callback=_show_all_help,
+            help="Show all options, also those for special cases, and exit.",
+        ),
+    ]
+    return command
+
+
+@session.command("start", cls=SectionedCommand)
+@click.option("--foreground", is_flag=True, help="Stay and show progress; Ctrl-C stops the session.")
+@click.option("--recompute", is_flag=True, help="Of a session that exists: compute again what changed settings change.")
+@click.option("--show", is_flag=True, help="Only show the settings and where they come from.")
+def start(foreground: bool, recompute: bool, show: bool, profile: str, config: str | None, **given: Any) -> None:
+    """Start a session: watch a camera's folder and process what appears there.
+
+    It goes on in the background after this command has returned. Data and results land in <target>/<group>/<name>.
+
+    \b
+    Example:
+      beamside session start --data '/camera/run1/**/*_fractions.tiff' --gain gain.mrc \\
+          --pixel-size 1.08 --voltage 300 --dose 1.0 --target out --name run1 --particle-diameter 100:160
+    """
+    resolved = resolve_session(given, profile=profile, config=config)
+    if show:
+        print_settings(resolved.origins)
+        return
+    project = Project(resolved.settings.root)
+    _check_recompute(resolved.settings, project, recompute)
+    warnings = prepare(resolved.settings)
+    _keep_origins(project, resolved)
+    for warning in warnings:
+        click.echo(f"beamside: {warning}", err=True)
+    (_stay if foreground else _leave)(project)
+
+
+_settings_options(start)
+
+
+def _check_recompute(settings: SessionSettings, project: Project, recompute: bool) -> None:
+    """Say what changed settings cost, and go on only when that was asked for."""
+    cost = recompute_cost(settings)
+    if cost and not recompute and project.writer_process() is None:
+        listed = ", ".join(f"{title} of {number} items" for title, number in cost.items())
+        raise ConfigError(
+            f"the session {project.root} has results for other settings; with these, {listed} would be computed again: "
+            "add --recompute to do that, give another --name, or continue it as it was with 'beamside session resume'"
+        )
+
+
+def _keep_origins(project: Project, resolved: Resolved) -> None:
+    with atomic_path(_origins_path(project)) as temporary:
+        temporary.write_text(json.dumps({name: setting.origin for name, setting in resolved.origins.items()}, indent=1))
+
+
+def _origins_path(project: Project) -> Path:
+    return project.private / "origins.json"
+
+
+def _leave(project: Project) -> None:
+    process = start_background(project, session_command(project))
+    name = shlex.quote(str(project.root))
+    click.echo(f"The session {project.root} runs in the background (process {process}).")
+    click.echo(f"  watch   beamside session status --watch {name}")
+    click.echo(f"  stop    beamside session stop {name}")
+    click.echo(f"  report  {project.report}")
+
+
+def _stay(project: Project) -> None:
+    from beamside.cli.progress import Watching
+    from beamside.cli.run_session import configure_log, run_session
+
+    configure_log(project.log)
+    with Watching(project):
+        state = run_session(load_settings(project))
+    click.echo(f"The session {project.root} has {state}. Its report: {project.report}")
+
+
+@session.command("status")
+@click.argument("project", required=False)
+@click.option("--watch", is_flag=True, help="Keep showing it, until Ctrl-C or the session's end.")
+@click.option("--json", "as_json", is_flag=True, help="As JSON, for programs.")
+def status(project: str | None, watch: bool, as_json: bool) -> None:
+    """Show what a session has done, does, and waits for."""
+    from beamside.cli.progress import follow, print_status, status_json
+
+    found = find_project(project)
+    if as_json:
+        click.echo(status_json(found))
+    elif watch:
+        follow(found)
+    else:
+        print_status(found)
+
+
+@session.command("list")
+@click.option(
+    "--target", default=None, metavar="DIRECTORY", help="List the sessions of this target, whoever started them."
+)
+@click.option("--running", is_flag=True, help="Only those that are running.")
+def list_(target: str | None, running: bool) -> None:
+    """List the sessions that this user has started, the last one first."""
+    from beamside.cli.progress import list_row
+
+    projects = _projects_below(target) if target else known_projects()
+    if running:
+        projects = [project for project in projects if project.writer_process() is not None]
+    if not projects:
+        click.echo("No session is running." if running else "No session is known.")
+        return
+    table = Table(box=None, pad_edge=False)
+    for heading in ("Session", "State", "Files", "Failed", "Folder"):
+        table.add_column(heading, justify="right" if heading in ("Files", "Failed") else "left", overflow="fold")
+    for project in projects:
+        table.add_row(*list_row(project))
+    console().print(table)
+
+
+def _projects_below(target: str) -> list[Project]:
+    base = Path(target).expanduser()
+    return [Project(path.parent) for path in sorted(base.glob("*/*/.beamside")) if Project(path.parent).exists]
+
+
+@session.command("logs")
+@click.argument("project", required=False)
+@click.option(
+    "-f", "--follow", "following", is_flag=True, help="Keep showing new lines, until Ctrl-C or the session's end."
+)
+@click.option("-n", "--lines", default=50, show_default=True, type=click.IntRange(min=0), help="Lines to begin with.")
+def logs(project: str | None, following: bool, lines: int) -> None:
+    """Show the session's log."""
+    found = find_project(project)
+    if not found.log.exists():
+        raise ProjectError(f"{found.root} has no log: no session has run here in the background")
+    with found.log.open(errors="replace") as file:
+        text = file.readlines()
+        click.echo("".join(text[len(text) - min(lines, len(text)) :]), nl=False)
+        while following:
+            chunk = file.read()
+            if chunk:
+                click.echo(chunk, nl=False)
+            elif found.writer_process() is None:
+                return
+            else:
+                time.sleep(0.3)
+
+
+def _running(project: str | None) -> Project:
+    found = find_project(project)
+    if found.writer_process() is None:
+        raise ProjectError(f"the session {found.root} is not running: 'beamside session resume' continues it")
+    return found
+
+
+@session.command("pause")
+@click.argument("project", required=False)
+def pause(project: str | None) -> None:
+    """Start no new work; what is running is completed, and 'resume' goes on."""
+    found = _running(project)
+    control.send(found, "pause")
+    click.echo(f"The session {found.root} pauses; 'beamside session resume' goes on.")
+
+
+@session.command("resume")
+@click.argument("project", required=False)
+@click.option("--foreground", is_flag=True, help="Stay and show progress; Ctrl-C stops the session.")
+def resume(project: str | None, foreground: bool) -> None:
+    """Go on with a paused session, or continue one that was stopped or has died, exactly where it was."""
+    found = find_project(project)
+    if found.writer_process() is not None:
+        control.send(found, "resume")
+        click.echo(f"The session {found.root} goes on.")
+        return
+    for warning in prepare(load_settings(found)):
+        click.echo(f"beamside: {warning}", err=True)
+    (_stay if foreground else _leave)(found)
+
+
+@session.command("stop")
+@click.argument("project", required=False)
+@click.option(
+    "--finish", is_flag=True, help="Process everything that is there first, with the last round of classification."
+)
+@click.option("--no-wait", is_flag=True, help="Return at once.")
+def stop(project: str | None, finish: bool, no_wait: bool) -> None:
+    """End a session. Nothing is lost: 'resume' continues it."""
+    found = _running(project)
+    control.send(found, "finish" if finish else "stop")
+    if no_wait:
+        click.echo(f"The session {found.root} was told to {'finish' if finish else 'stop'}.")
+        return
+    if finish:
+        from beamside.cli.progress import follow
+
+        follow(found)
+    elif not _wait_until_ended(found, STOP_SECONDS):
+        raise ProjectError(f"the session {found.root} has not ended after {STOP_SECONDS:g} s: see {found.log}")
+    click.echo(f"The session {found.root} has ended.")
+
+
+@session.command("retry")
+@click.argument("project", required=False)
+def retry(project: str | None) -> None:
+    """Try again everything that has failed."""
+    found = _running(project)
+    control.send(found, "retry")
+    click.echo(f"The session {found.root} tries again what has failed.")
+
+
+@session.command("report")
+@click.argument("project", required=False)
+def report(project: str | None) -> None:
+    """Write the session's report now, and print its path."""
+    write_report_now(find_project(project))
+
+
+def write_report_now(project: Project, *, quiet: bool = False) -> None:
+    """Write the report of a project; its session need not run, and is not disturbed."""
+    from beamside.monitor.report import write_report
+
+    write_report(project.require())
+    if not quiet:
+        click.echo(str(project.report))
+
+
+@session.command("show-config")
+@click.argument("project", required=False)
+@click.option("--json", "as_json", is_flag=True, help="As JSON, for programs.")
+def show_config(project: str | None, as_json: bool) -> None:
+    """Show a session's settings, and where each value came from.
+
+    To see what a command line would give without starting anything, use 'beamside session start --show ...'.
+    """
+    found = find_project(project)
+    path = _origins_path(found)
+    origins: dict[str, str] = json.loads(path.read_text()) if path.exists() else {}
+    values = _flat(load_settings(found))
+    settings = {name: Setting(value, origins.get(name, DEFAULT)) for name, value in values.items()}
+    if as_json:
+        shown = {name: {"value": setting.value, "origin": setting.origin} for name, setting in settings.items()}
+        click.echo(json.dumps(shown, indent=1, default=str))
+    else:
+        click.echo(f"{found.root}\n")
+        print_settings(settings)
+
+
+def _flat(settings: SessionSettings) -> dict[str, Any]:
+    parts = (settings.session, settings.optics, settings.acquisition, settings.execution, *settings.jobs.values())
+    return {name: getattr(part, name) for part in parts for name in type(part).model_fields}
+
+
+def print_settings(settings: Mapping[str, Setting]) -> None:
+    """Print the settings by section: flag, value with unit, origin."""
+    table = Table(box=None, pad_edge=False, show_header=False)
+    table.add_column("flag", no_wrap=True)
+    table.add_column("value", overflow="fold")
+    table.add_column("origin", overflow="fold")
+    declared = declared_parameters()
+    for section in sections():
+        members = [name for name, item in declared.items() if item.section.key == section.key and name in settings]
+        if members:
+            table.add_row(f"[bold]{section.title}[/bold]")
+        for name in members:
+            info, setting = declared[name].info, settings[name]
+            value = value_text(setting.value) or "-"
+            style = "" if setting.origin == DEFAULT else "[cyan]"
+            table.add_row(f"  {info.flag}", f"{value} {info.unit}".strip(), f"{style}{_escaped(setting.origin)}")
+    console().print(table)
+
+
+def _escaped(text: str) -> str:
+    return text.replace("[", "\\[")
+
+
+def _wait_until_ended(project: Project, timeout: float) -> bool:
+    """Wait until no process writes to `project`; False when one still does after `timeout` seconds."""
+    end = time.monotonic() + timeout
+    while project.writer_process() is not None:
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.2)
+    return True
+
+
+for _command in (status, logs, pause, resume, stop, retry, report, show_config):
+    _command.help = f"{_command.help}\n\n{PROJECT_HELP}"
