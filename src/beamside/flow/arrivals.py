@@ -6,13 +6,14 @@ import logging
 import queue
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from beamside.acquisition.intake import Arrival, Intake, LookReport, TakenFile
-from beamside.errors import BeamsideError, NotReadyError
+from beamside.acquisition.arrivals import Arrival, LookReport, TakenFile
+from beamside.acquisition.intake import Intake
+from beamside.errors import BeamsideError
 
 log = logging.getLogger(__name__)
 
@@ -25,32 +26,23 @@ class Looked:
 
 
 @dataclass(frozen=True)
-class Started:
-    """A file is being taken in."""
-
-    arrival: Arrival
-
-
-@dataclass(frozen=True)
 class Taken:
-    """A file is in the project: `values` and `outputs` are what `prepare` made of it."""
+    """A file is in the project: `outputs` and `values` are what was made of it, `problem` says why nothing could be."""
 
-    arrival: Arrival
     taken: TakenFile
     outputs: dict[str, str]
     values: dict[str, Any]
+    problem: str = ""
 
 
 @dataclass(frozen=True)
 class NotTaken:
-    """A file could not be taken in this time."""
+    """A file could not be taken in this time; the intake decides how often it is tried."""
 
-    arrival: Arrival
+    source: str
     reason: str
-    not_ready: bool
 
 
-Event = Looked | Started | Taken | NotTaken
 Prepare = Callable[[TakenFile], tuple[dict[str, str], dict[str, Any]]]
 
 
@@ -62,39 +54,43 @@ class ArrivalThread(threading.Thread):
         self.intake, self.prepare, self.events, self.poll_seconds = intake, prepare, events, poll_seconds
         self.end = threading.Event()
         self.paused = threading.Event()
+        self._offered: deque[Arrival] = deque()
+        self._report = LookReport()
 
     def run(self) -> None:
-        """Look again and again."""
-        while not self.end.is_set():
-            started = time.monotonic()
-            if not self.paused.is_set():
-                self._look()
-            self.end.wait(max(0.05, self.poll_seconds - (time.monotonic() - started)))
+        """Tell what earlier sessions took (a session may have died before it noted that), then look again and again."""
+        try:
+            for taken in self.intake.taken():
+                self._prepare(taken)
+            while not self.end.is_set():
+                started = time.monotonic()
+                if not self.paused.is_set():
+                    self._look()
+                self.end.wait(max(0.05, self.poll_seconds - (time.monotonic() - started)))
+        except BaseException as error:  # the session must hear of it: without this thread it would wait for ever
+            self.events.put(error)
+            raise
 
     def _look(self) -> None:
-        try:
-            report = self.intake.look()
-        except (BeamsideError, OSError) as error:
-            log.warning("the source could not be looked at: %s", error)
-            self.events.put(error)
-            return
-        for arrival in report.new:
+        if not self._offered:
+            self._report = self.intake.look()
+            self._offered.extend(self._report.new)
+        while self._offered:
             if self.end.is_set() or self.paused.is_set():
                 return
-            self._take(arrival)
-        self.events.put(Looked(report))
+            arrival = self._offered.popleft()
+            try:
+                taken = self.intake.take(arrival)
+            except (BeamsideError, OSError) as error:
+                self.events.put(NotTaken(arrival.source, str(error)))
+            else:
+                self._prepare(taken)
+        self.events.put(Looked(self._report))
 
-    def _take(self, arrival: Arrival) -> None:
-        self.events.put(Started(arrival))
+    def _prepare(self, taken: TakenFile) -> None:
         try:
-            taken = self.intake.take(arrival)
             outputs, values = self.prepare(taken)
         except (BeamsideError, OSError) as error:
-            self.events.put(NotTaken(arrival, str(error), isinstance(error, NotReadyError)))
+            self.events.put(Taken(taken, {}, {}, str(error)))
         else:
-            self.events.put(Taken(arrival, taken, outputs, values))
-
-
-def project_relative(root: Path, path: Path) -> str:
-    """Return `path` relative to the project `root`."""
-    return path.relative_to(root).as_posix()
+            self.events.put(Taken(taken, outputs, values))

@@ -6,8 +6,8 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
+from beamside.acquisition.arrivals import TakenFile
 from beamside.acquisition.gain import prepare_gain
-from beamside.acquisition.intake import TakenFile
 from beamside.acquisition.settings import AcquisitionSettings
 from beamside.errors import GainError
 from beamside.formats.image import read_image
@@ -55,6 +55,8 @@ class MicrographPreparation:
     def __call__(self, taken: TakenFile) -> tuple[dict[str, str], dict[str, Any]]:
         """Return the outputs and values of a micrograph that was taken in."""
         relative = f"{self.job}/{taken.name}.mrc"
-        image = read_image(self.root / taken.path)
-        write_mrc(self.root / relative, image, self.pixel_size)
-        return {"micrograph": relative, "original": str(taken.path)}, {"shape": list(image.shape)}
+        output = self.root / relative
+        if not output.exists():
+            output.parent.mkdir(parents=True, exist_ok=True)
+            write_mrc(output, read_image(self.root / taken.path), self.pixel_size)
+        return {"micrograph": relative, "original": taken.path}, {"shape": list(taken.shape)}

@@ -9,7 +9,7 @@ import logging
 import queue
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from beamside.acquisition.intake import Intake
@@ -17,7 +17,7 @@ from beamside.acquisition.manifest import Manifest
 from beamside.errors import BeamsideError
 from beamside.execution.executors import start_executor
 from beamside.flow import control
-from beamside.flow.arrivals import ArrivalThread, Looked, NotTaken, Started, Taken
+from beamside.flow.arrivals import ArrivalThread, Looked, NotTaken, Taken
 from beamside.flow.classification import Rounds
 from beamside.flow.dispatch import Dispatcher, Finished
 from beamside.flow.incoming import MicrographPreparation, MoviePreparation
@@ -56,7 +56,8 @@ class Session:
         self._last_arrival = time.monotonic()
         self._empty_looks = 0
         self._full = False
-        self._problems: frozenset[str] = frozenset()
+        self._told: dict[str, None] = {}
+        self.waiting_at_source = 0
 
     def run(self) -> str:
         """Run until the end; returns "finished" or "stopped"."""
@@ -100,7 +101,6 @@ class Session:
             self.state = "stopping"
         elif command == "retry":
             self.tables.retry_failed()
-            self.arrivals.intake.retry()
         elif command == "report":
             self._report(final=False)
 
@@ -115,7 +115,7 @@ class Session:
 
     def _start_arrivals(self, stage: Stage) -> ArrivalThread:
         acquisition = self.settings.acquisition
-        intake = Intake(acquisition, self.project.raw, Manifest(self.project.manifest))
+        intake = Intake(acquisition, self.project.raw, Manifest(self.project.root))
         prepare = (
             MoviePreparation(self.project.root, stage.job.name, acquisition)
             if self.settings.session.mode == "movies"
@@ -153,30 +153,30 @@ class Session:
     def _take(self, event: Any) -> None:
         if isinstance(event, Finished):
             self.dispatcher.finished(event)
-        elif isinstance(event, Started):
-            self.tables.intake_started(event.arrival.name)
         elif isinstance(event, Taken):
             self._last_arrival = time.monotonic()
             self.tables.intake_done(event)
         elif isinstance(event, NotTaken):
-            self.tables.intake_failed(event)
+            self._tell([event.reason])
         elif isinstance(event, Looked):
             self._looked(event)
         elif isinstance(event, BaseException):
-            self._tell(frozenset({str(event)}))
+            raise event
 
     def _looked(self, event: Looked) -> None:
         report = event.report
         self._empty_looks = 0 if report.new or report.waiting else self._empty_looks + 1
         self.waiting_at_source = len(report.waiting)
         self.tables.intake_set_aside(report)
-        self._tell(frozenset(report.problems))
+        self._tell(report.problems)
 
-    def _tell(self, problems: frozenset[str]) -> None:
-        for sentence in sorted(problems - self._problems):
-            log.warning(sentence)
-            self.writer.note("warning", sentence)
-        self._problems = problems
+    def _tell(self, sentences: Iterable[str]) -> None:
+        """Note each sentence once."""
+        for sentence in sentences:
+            if sentence not in self._told:
+                self._told[sentence] = None
+                log.warning(sentence)
+                self.writer.note("warning", sentence)
 
     def _all_done(self) -> bool:
         idle = self.settings.session.idle_minutes
@@ -203,9 +203,9 @@ class Session:
         return {
             "state": state
             or ("waiting for disk space" if self._full else "finishing" if self.finishing else self.state),
-            "waiting_at_source": getattr(self, "waiting_at_source", 0),
+            "waiting_at_source": self.waiting_at_source,
             "in_flight": {stage.name: sorted(stage.in_flight) for stage in self.tables.stages if stage.in_flight},
-            "problems": sorted(self._problems),
+            "problems": list(self._told)[-5:],
         }
 
     def _watch_space(self) -> None:

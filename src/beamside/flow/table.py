@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
-from beamside.acquisition.intake import LookReport
-from beamside.flow.arrivals import NotTaken, Taken
+from beamside.acquisition.arrivals import LookReport
+from beamside.flow.arrivals import Taken
 from beamside.flow.settings import SessionSettings
 from beamside.flow.stages import Stage
 from beamside.jobs.base import JobType
@@ -72,46 +74,54 @@ class Tables:
 
     # -- acquisition ------------------------------------------------------------------------------------------------
 
-    def intake_started(self, name: str) -> None:
-        """A file is being copied."""
-        stage = self.stages[0]
-        entry = stage.entry(name)
-        if entry is None or entry.state in FINAL_STATES:
-            self._record(stage, name, ItemState.WAITING, reason="" if entry is None else "the file changed")
-        entry = stage.job.items[name]
-        self._record(stage, name, ItemState.QUEUED, attempt=entry.attempt + 1)
-        self._record(stage, name, ItemState.RUNNING)
-
     def intake_done(self, event: Taken) -> None:
-        """A file is in the project."""
+        """A file is in the project; one that was known already, with the same content and gain reference, changes nothing."""
         stage, taken = self.stages[0], event.taken
-        values = {"sha256": taken.sha256, "source": str(taken.source), "metadata": taken.metadata, **event.values}
-        rate = taken.bytes_per_second / 1e6
+        gain = str(event.values.get("gain_sha256", "")) + str(event.values.get("gain_error", ""))
+        key = hashlib.sha256(f"{taken.sha256}:{gain}:{event.problem}".encode()).hexdigest()[:20]
+        entry = stage.entry(taken.name)
+        if entry is not None and entry.key == key and entry.state in FINAL_STATES:
+            return
+        if entry is None or entry.state in FINAL_STATES:
+            self._record(
+                stage,
+                taken.name,
+                ItemState.WAITING,
+                reason="" if entry is None else "the file or its gain reference changed",
+            )
+        self._record(stage, taken.name, ItemState.QUEUED, attempt=1)
+        if event.problem:
+            self._finish(stage, taken.name, ItemState.FAILED, key=key, reason=event.problem)
+            return
+        values = {"sha256": taken.sha256, "source": taken.source, "metadata": dict(taken.metadata), **event.values}
         result = {
-            "metrics": {"gigabytes": taken.size / 1e9, "megabytes_per_second": rate},
+            "metrics": {"gigabytes": taken.size / 1e9, "megabytes_per_second": taken.bytes_per_second / 1e6},
             "outputs": event.outputs,
             "values": values,
             "rejected": "",
         }
-        gain = str(event.values.get("gain_sha256", "")) + str(event.values.get("gain_error", ""))
-        self._finish(
-            stage, event.arrival.name, ItemState.DONE, key=(taken.sha256 + gain), result=result, seconds=taken.seconds
-        )
-
-    def intake_failed(self, event: NotTaken) -> None:
-        """A file could not be copied in this time; whether it is given up is for the intake to say."""
-        self._record(self.stages[0], event.arrival.name, ItemState.WAITING, reason=event.reason)
+        self._finish(stage, taken.name, ItemState.DONE, key=key, result=result, seconds=taken.seconds)
 
     def intake_set_aside(self, report: LookReport) -> None:
-        """Files that were tried often enough."""
+        """Files that were tried often enough; they are tried again when they change."""
         stage = self.stages[0]
-        for name, reason in report.set_aside.items():
+        for aside in report.set_aside:
+            name = self._name_of_source(aside.source)
             entry = stage.entry(name)
             if entry is None:
                 self._record(stage, name, ItemState.WAITING)
-                entry = stage.job.items[name]
-            if entry.state is ItemState.WAITING:
-                self._finish(stage, name, ItemState.FAILED, key="", reason=reason)
+            elif entry.state is not ItemState.WAITING:
+                if entry.reason == aside.reason:
+                    continue
+                self._record(stage, name, ItemState.WAITING, reason="the file changed")
+            self._finish(stage, name, ItemState.FAILED, key="", reason=aside.reason)
+
+    def _name_of_source(self, source: str) -> str:
+        """Return the name that a file has, or would have had, in the project; its whole path when another file has that name."""
+        name = f"raw/{Path(source).stem}"
+        entry = self.stages[0].entry(name)
+        other = entry is not None and entry.result is not None and entry.result["values"]["source"] != source
+        return source if other else name
 
     # -- processing -------------------------------------------------------------------------------------------------
 

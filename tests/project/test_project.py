@@ -1,0 +1,162 @@
+import multiprocessing
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from beamside.errors import ProjectBusyError, ProjectError
+from beamside.project.fold import apply_item_record
+from beamside.project.index import Index, file_system_type, index_path, remove_index
+from beamside.project.project import Project, ProjectWriter
+from beamside.project.records import ALLOWED, FINAL_STATES, ItemState, JobEntry
+
+
+def add_job(writer: ProjectWriter, name: str = "MotionCorr/job002") -> str:
+    writer.create_job(name, "motion", {"patches_x": 5}, ())
+    return name
+
+
+def finish(writer: ProjectWriter, job: str, item: str, total: float) -> None:
+    for state in (ItemState.WAITING, ItemState.QUEUED, ItemState.RUNNING):
+        writer.item(job, item, state)
+    writer.item(job, item, ItemState.DONE, key="k", result={"metrics": {"motion_total": total}}, seconds=1.5)
+
+
+def test_what_was_written_is_there_after_reopening(tmp_path: Path) -> None:
+    with ProjectWriter(Project(tmp_path)) as writer:
+        finish(writer, add_job(writer), "raw/a", 4.0)
+        before = writer.state
+    assert Project(tmp_path).load() == before
+
+
+def test_there_is_one_writer(tmp_path: Path) -> None:
+    with ProjectWriter(Project(tmp_path)):
+        assert Project(tmp_path).writer_process() is not None
+        with pytest.raises(ProjectBusyError, match=f"process {os.getpid()}"):
+            ProjectWriter(Project(tmp_path))
+    assert Project(tmp_path).writer_process() is None
+
+
+def _hold(root: Path, ready: "multiprocessing.synchronize.Event") -> None:
+    with ProjectWriter(Project(root)) as writer:
+        add_job(writer)
+        ready.set()
+        time.sleep(60)
+
+
+def test_a_writer_that_was_killed_blocks_nobody(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("spawn")
+    ready = context.Event()
+    process = context.Process(target=_hold, args=(tmp_path, ready))
+    process.start()
+    assert ready.wait(30)
+    with pytest.raises(ProjectBusyError):
+        ProjectWriter(Project(tmp_path))
+    assert process.pid is not None
+    os.kill(process.pid, signal.SIGKILL)
+    process.join()
+    with ProjectWriter(Project(tmp_path)) as writer:
+        assert list(writer.state.jobs) == ["MotionCorr/job002"]
+
+
+def test_impossible_transitions_are_refused_and_not_written(tmp_path: Path) -> None:
+    with ProjectWriter(Project(tmp_path)) as writer:
+        job = add_job(writer)
+        with pytest.raises(ProjectError, match="cannot go from nothing to done"):
+            writer.item(job, "raw/a", ItemState.DONE)
+    assert Project(tmp_path).load().jobs[job].items == {}
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.sampled_from(list(ItemState)), max_size=12))
+def test_the_state_machine_allows_exactly_the_listed_transitions(states: list[ItemState]) -> None:
+    job = JobEntry("A/job001", "a", {})
+    current: ItemState | None = None
+    for state in states:
+        record = {"time": 0.0, "item": "x", "state": state.value}
+        if state in ALLOWED[current]:
+            current = apply_item_record(job, record).state
+            assert current is state
+        else:
+            with pytest.raises(ProjectError):
+                apply_item_record(job, record)
+    assert (job.items["x"].state if current else None) is current
+
+
+def test_an_old_result_stays_until_there_is_a_new_one(tmp_path: Path) -> None:
+    with ProjectWriter(Project(tmp_path)) as writer:
+        job = add_job(writer)
+        finish(writer, job, "raw/a", 4.0)
+        writer.item(job, "raw/a", ItemState.WAITING, reason="parameters changed")
+        entry = writer.state.jobs[job].items["raw/a"]
+        assert entry.result == {"metrics": {"motion_total": 4.0}}
+        assert entry.reason == "parameters changed"
+
+
+def test_the_story_of_an_item_has_every_transition(tmp_path: Path) -> None:
+    with ProjectWriter(Project(tmp_path)) as writer:
+        finish(writer, add_job(writer), "raw/a", 1.0)
+    assert [record["state"] for _, record in Project(tmp_path).story("raw/a")] == ["waiting", "queued", "running", "done"]
+
+
+def test_the_index_says_the_same_as_the_journals(tmp_path: Path) -> None:
+    with ProjectWriter(Project(tmp_path)) as writer:
+        job = add_job(writer)
+        index = Index(writer.project)
+        for number in range(3):
+            finish(writer, job, f"raw/{number}", float(number))
+            index.catch_up()
+        writer.item(job, "raw/bad", ItemState.WAITING)
+        writer.item(job, "raw/bad", ItemState.FAILED, reason="no frames")
+    index.catch_up()
+    assert index.catch_up() == 0
+    assert index.counts() == {job: {"done": 3, "failed": 1}}
+    assert [value for _, _, value in index.metric(job, "motion_total")] == [0.0, 1.0, 2.0]
+    assert index.problems() == [(job, "raw/bad", "failed", "no frames")]
+    index.close()
+
+
+def test_a_deleted_index_is_made_again(tmp_path: Path) -> None:
+    project = Project(tmp_path)
+    with ProjectWriter(project) as writer:
+        job = add_job(writer)
+        finish(writer, job, "raw/a", 1.0)
+    index = Index(project)
+    index.catch_up()
+    index.close()
+    remove_index(project)
+    index = Index(project)
+    index.catch_up()
+    assert index.counts() == {job: {"done": 1}}
+    index.close()
+
+
+def test_the_index_is_not_kept_on_a_network_file_system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    project = Project(tmp_path / "project")
+    with ProjectWriter(project):
+        pass
+    assert index_path(project).parent == project.private
+    monkeypatch.setattr("beamside.project.index.file_system_type", lambda _path: "nfs4")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    assert index_path(project).is_relative_to(tmp_path / "cache")
+
+
+def test_the_file_system_of_a_path_is_that_of_the_nearest_mount(tmp_path: Path) -> None:
+    mounts = tmp_path / "mountinfo"
+    mounts.write_text(
+        "22 1 254:1 / / rw - ext4 /dev/root rw\n"
+        f"30 22 0:40 / {tmp_path}/my\\040share rw,relatime shared:1 - nfs4 server:/x rw\n"
+    )
+    share = tmp_path / "my share"
+    share.mkdir()
+    assert file_system_type(share / "a", mounts) == "nfs4"
+    assert file_system_type(tmp_path, mounts) == "ext4"
+
+
+def test_final_states_are_left_only_for_waiting() -> None:
+    for state in FINAL_STATES:
+        assert ALLOWED[state] == {ItemState.WAITING}
