@@ -259,14 +259,14 @@ def _format_list(block: StarBlock) -> list[str]:
     ]
 
 
-def _tokens(line: str) -> list[str]:
-    """Split a line into values: quotes taken off, and a comment (# after a blank) left out."""
+def _tokens(line: str, comments: bool = True) -> list[str]:
+    """Split a line into values: quotes taken off, and a comment (# after a blank) left out unless `comments` is False."""
     if line.isascii() and '"' not in line and "'" not in line and "#" not in line:
         return line.split()
     values = []
     for match in _TOKEN.finditer(line):
         double, single, bare = match.groups()
-        if bare is not None and bare.startswith("#"):
+        if comments and bare is not None and bare.startswith("#"):
             break
         values.append(next(text for text in (double, single, bare) if text is not None))
     return values
@@ -337,6 +337,9 @@ class _Parser:
     def _row(self, block: StarBlock, line: str) -> None:
         row: list[Value] = []
         row += _tokens(line)
+        if len(row) != len(block.columns):
+            # RELION writes no comments behind a row, but values that begin with # without quotes.
+            row = [*_tokens(line, comments=False)]
         if len(row) != len(block.columns):
             raise self._error(f"a row of data_{block.name} has {len(row)} values for {len(block.columns)} columns")
         block.rows.append(row)
