@@ -25,7 +25,7 @@ class ExecutionSettings(ParameterModel):
     memory: float = parameter(
         3.0, "Memory to plan for each worker.", unit="GB", gt=0, le=1024, advanced=True, affects_result=False
     )
-    attempts: int = parameter(
+    item_attempts: int = parameter(
         3, "How often an item is tried before it is set aside.", ge=1, le=20, advanced=True, affects_result=False
     )
     min_free_space: float = parameter(

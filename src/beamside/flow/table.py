@@ -148,7 +148,7 @@ class Tables:
             return
         reason = outcome["reason"]
         log.warning("%s: %s: %s%s", stage.job_type.title, name, reason, "\n" + outcome["log"] if outcome["log"] else "")
-        if outcome["permanent"] or entry.attempt >= self.settings.execution.attempts:
+        if outcome["permanent"] or entry.attempt >= self.settings.execution.item_attempts:
             self._finish(stage, name, ItemState.FAILED, key=key, reason=reason, seconds=seconds)
         else:
             self._record(stage, name, ItemState.WAITING, reason=reason)
