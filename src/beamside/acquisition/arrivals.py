@@ -1,0 +1,133 @@
+"""What acquisition tells the session loop."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath
+from typing import Any
+
+from beamside.acquisition.manifest import ManifestEntry
+from beamside.acquisition.scan import Sighting
+from beamside.formats.image import ImageInfo
+
+
+@dataclass(frozen=True)
+class Arrival:
+    """A source file that has settled and is complete, to be given to ``Intake.take``; `sidecars` are those that had settled too."""
+
+    sighting: Sighting
+    info: ImageInfo
+    sidecars: tuple[Sighting, ...] = ()
+
+    @property
+    def source(self) -> str:
+        """Absolute path of the source file."""
+        return self.sighting.path
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """A source file that is not taken yet, and why."""
+
+    source: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class SetAside:
+    """A source file that could not be taken and is left alone until it changes."""
+
+    source: str
+    reason: str
+    attempts: int
+
+
+@dataclass(frozen=True)
+class TakenSidecar:
+    """A sidecar that came after its movie: the movie's item, the file (relative to the project), and what it says."""
+
+    item: str
+    path: str
+    metadata: Mapping[str, Any]
+
+
+@dataclass
+class LookReport:
+    """What one look at the source gave.
+
+    Attributes
+    ----------
+    new : files to take; each is given once, and again only after ``take`` raised
+    waiting : files that are still changing or incomplete, or whose turn has not come
+    set_aside : files that were set aside since the last look
+    sidecars : sidecars that were taken in now, after their movies
+    problems : sentences that the last look did not have
+    matched : files at the source that match, taken ones included
+    """
+
+    new: list[Arrival] = field(default_factory=list)
+    waiting: list[Waiting] = field(default_factory=list)
+    set_aside: list[SetAside] = field(default_factory=list)
+    sidecars: list[TakenSidecar] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+    matched: int = 0
+
+
+@dataclass(frozen=True)
+class TakenFile:
+    """A file that is safely in the project.
+
+    Attributes
+    ----------
+    name : item name, its path below the project without extension: "raw/FoilHole_1_Fractions"
+    path : its path below the project
+    source, size, sha256 : the file at the source, bytes and content
+    frames, shape, dtype : number of frames, (height, width), type of the pixels
+    sidecars : paths below the project
+    compressed : whether it was recompressed on the way
+    seconds, bytes_per_second : time and rate of copying and verifying
+    metadata : what the sidecars say, see `beamside.acquisition.epu`
+    """
+
+    name: str
+    path: str
+    source: str
+    size: int
+    sha256: str
+    frames: int
+    shape: tuple[int, int]
+    dtype: str
+    sidecars: tuple[str, ...] = ()
+    compressed: bool = False
+    seconds: float = 0.0
+    bytes_per_second: float = 0.0
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+
+def taken_file(entry: ManifestEntry, sidecars: tuple[ManifestEntry, ...] = ()) -> TakenFile:
+    """Make the record of a taken file from its lines in the manifest."""
+    metadata: dict[str, Any] = dict(entry.metadata)
+    for sidecar in sidecars:
+        metadata = {**sidecar.metadata, **metadata}
+    height, width = entry.shape
+    return TakenFile(
+        name=entry.item,
+        path=entry.destination,
+        source=entry.source,
+        size=entry.size,
+        sha256=entry.sha256,
+        frames=entry.frames,
+        shape=(height, width),
+        dtype=entry.dtype,
+        sidecars=tuple(sidecar.destination for sidecar in sidecars),
+        compressed=bool(entry.compression),
+        seconds=entry.seconds,
+        bytes_per_second=entry.size / entry.seconds if entry.seconds > 0 else 0.0,
+        metadata=metadata,
+    )
+
+
+def item_name(destination: str) -> str:
+    """Return an item's name: its file's path below the project without extension."""
+    return PurePosixPath(destination).with_suffix("").as_posix()

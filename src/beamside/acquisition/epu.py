@@ -1,0 +1,191 @@
+"""What the microscope's software says of an exposure: EPU's XML and SerialEM's mdoc.
+
+The fields are taken tolerantly (any can be absent, and an unreadable file gives nothing), into one dictionary of plain numbers:
+
+========================  ==========================================================
+``pixel_size``            Å
+``voltage``               kV
+``total_dose``            e/Å², of the whole exposure, at the specimen
+``frames``                number of fractions that were recorded
+``exposure_time``         s
+``defocus``               Å, as set on the microscope, underfocus positive
+``beam_shift_x``, ``_y``  as EPU gives them; equal for exposures of one beam-image-shift group
+``stage_x``, ``_y``       µm
+``tilt``                  degrees
+``magnification``         nominal
+``time``                  ISO 8601
+========================  ==========================================================
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import xml.etree.ElementTree as ET
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+_MAX_BYTES = 16 << 20
+_TOLERANCE = 0.005
+Metadata = dict[str, float | str]
+
+# path of local names below the root, key here, factor from EPU's SI units
+_EPU_FIELDS: tuple[tuple[str, str, float], ...] = (
+    ("SpatialScale/pixelSize/x/numericValue", "pixel_size", 1e10),
+    ("microscopeData/gun/AccelerationVoltage", "voltage", 1e-3),
+    ("microscopeData/acquisition/camera/ExposureTime", "exposure_time", 1.0),
+    ("microscopeData/optics/BeamShift/_x", "beam_shift_x", 1.0),
+    ("microscopeData/optics/BeamShift/_y", "beam_shift_y", 1.0),
+    ("microscopeData/optics/TemMagnification/NominalMagnification", "magnification", 1.0),
+    ("microscopeData/stage/Position/X", "stage_x", 1e6),
+    ("microscopeData/stage/Position/Y", "stage_y", 1e6),
+    ("microscopeData/stage/Position/A", "tilt", 180 / math.pi),
+)
+_MDOC_FIELDS: dict[str, tuple[str, float]] = {
+    "PixelSpacing": ("pixel_size", 1.0),
+    "Voltage": ("voltage", 1.0),
+    "ExposureDose": ("total_dose", 1.0),
+    "ExposureTime": ("exposure_time", 1.0),
+    "NumSubFrames": ("frames", 1.0),
+    "Defocus": ("defocus", -1e4),
+    "Magnification": ("magnification", 1.0),
+    "TiltAngle": ("tilt", 1.0),
+}
+
+
+def read_epu_xml(path: Path) -> Metadata:
+    """Read an EPU record of an exposure (``X.xml``) or of its fractions (``X_Fractions.xml``); empty when it is neither."""
+    if path.stat().st_size > _MAX_BYTES:
+        return {}
+    try:
+        root = ET.fromstring(path.read_bytes())
+    except (ET.ParseError, ValueError):
+        return {}
+    name = _local(root)
+    if name == "MicroscopeImage":
+        return _read_exposure(root)
+    return _read_fractions(root) if name == "Acquisition" else {}
+
+
+def _local(element: ET.Element) -> str:
+    return element.tag.rpartition("}")[2]
+
+
+def _find(element: ET.Element, path: str) -> str | None:
+    """Return the text at a path of names without namespaces, which differ between EPU versions."""
+    for name in path.split("/"):
+        below = next((child for child in element if _local(child) == name), None)
+        if below is None:
+            return None
+        element = below
+    return element.text
+
+
+def _number(text: str | None) -> float | None:
+    try:
+        value = float(text or "")
+    except ValueError:
+        return None
+    return value if math.isfinite(value) else None
+
+
+def _read_exposure(root: ET.Element) -> Metadata:
+    found: Metadata = {}
+    for path, key, factor in _EPU_FIELDS:
+        value = _number(_find(root, path))
+        if value is not None:
+            found[key] = value * factor
+    custom = {
+        _find(pair, "Key"): _find(pair, "Value") for data in root if _local(data) == "CustomData" for pair in data
+    }
+    dose = _number(custom.get("Dose"))
+    if dose is not None and dose > 0:
+        found["total_dose"] = dose * 1e-20  # e/m²
+    defocus = _number(custom.get("AppliedDefocus"))
+    if defocus is not None:
+        found["defocus"] = -defocus * 1e10
+    time = _find(root, "microscopeData/acquisition/acquisitionDateTime")
+    if time:
+        found["time"] = time
+    return {key: value for key, value in found.items() if key not in _POSITIVE or float(value) > 0}
+
+
+_POSITIVE = ("pixel_size", "voltage", "total_dose", "exposure_time", "frames")
+
+
+def _read_fractions(root: ET.Element) -> Metadata:
+    found: Metadata = {}
+    frames = _number(_find(root, "Info/RecordedNumberOfFractions"))
+    if frames is not None and frames > 0:
+        found["frames"] = frames
+    time = _find(root, "Info/DateTimeWithTimeZone")
+    if time:
+        found["time"] = time
+    return found
+
+
+def read_mdoc(path: Path) -> Metadata:
+    """Read the values that SerialEM gives in an mdoc, the first of each; for a file of several images they are those of the first."""
+    if path.stat().st_size > _MAX_BYTES:
+        return {}
+    found: Metadata = {}
+    sections = 0
+    for line in path.read_text(errors="replace").splitlines():
+        sections += bool(re.match(r"\s*\[(ZValue|FrameSet)\s*=", line))
+        key, separator, text = (part.strip() for part in line.partition("="))
+        if not separator or sections > 1:
+            continue
+        if key == "DateTime":
+            found.setdefault("time", text)
+        name, factor = _MDOC_FIELDS.get(key, ("", 0.0))
+        value = _number(text)
+        if name and value is not None and (value > 0 or name not in _POSITIVE):
+            found.setdefault(name, value * factor)
+    return found
+
+
+_READERS: dict[str, Callable[[Path], Metadata]] = {".xml": read_epu_xml, ".mdoc": read_mdoc}
+
+
+def read_metadata(paths: Iterable[Path]) -> Metadata:
+    """Read all sidecars of a movie into one dictionary; where two speak of the same, an exposure's record comes before the others."""
+    merged: Metadata = {}
+    found = [reader(path) for path in sorted(paths) if (reader := _READERS.get(path.suffix.lower()))]
+    for values in sorted(found, key=len, reverse=True):
+        merged = {**values, **merged}
+    return merged
+
+
+def compare_metadata(
+    metadata: Mapping[str, Any], *, pixel_size: float, voltage: float, dose_per_frame: float, frames: int
+) -> list[str]:
+    """Compare what the microscope says with what the user gave; return a sentence for each value that differs by more than 0.5 %.
+
+    Parameters
+    ----------
+    metadata : from `read_metadata`
+    pixel_size, voltage, dose_per_frame : Å, kV and e/Å² per frame, as given by the user
+    frames : frames of the movie
+    """
+    given = (
+        ("pixel_size", "pixel size", pixel_size, "Å", "--pixel-size"),
+        ("voltage", "voltage", voltage, "kV", "--voltage"),
+        ("total_dose", "total dose", dose_per_frame * frames, "e/Å²", "--dose"),
+    )
+    warnings = []
+    for key, label, value, unit, flag in given:
+        stated = metadata.get(key)
+        if not isinstance(stated, (int, float)) or value <= 0 or abs(stated - value) <= _TOLERANCE * value:
+            continue
+        warnings.append(_warning(key, label, float(stated), value, unit, flag, frames))
+    return warnings
+
+
+def _warning(key: str, label: str, stated: float, value: float, unit: str, flag: str, frames: int) -> str:
+    sentence = f"The microscope says {label} {stated:.4g} {unit}, and {value:.4g} {unit} was given ({flag})"
+    if key == "total_dose":
+        return f"{sentence}: {stated / frames:.3g} e/Å² a frame for {frames} frames; check which is right."
+    if key == "pixel_size" and abs(stated / value - 2) < 2 * _TOLERANCE:
+        return f"{sentence}: a factor of 2, as super-resolution movies have; check which is right."
+    return f"{sentence}: check which is right."

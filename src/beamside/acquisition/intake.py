@@ -1,0 +1,325 @@
+"""The one object that a session uses to take in files: look at the source, take what is ready."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from pathlib import Path
+
+from beamside.acquisition.arrivals import Arrival, LookReport, SetAside, TakenFile, TakenSidecar, Waiting, taken_file
+from beamside.acquisition.epu import read_epu_xml, read_metadata
+from beamside.acquisition.manifest import Manifest, ManifestEntry
+from beamside.acquisition.names import sidecar_name
+from beamside.acquisition.readiness import Settling, inspect_file
+from beamside.acquisition.removal import remove_source
+from beamside.acquisition.scan import Scanner, ScanResult, Sighting, look_at
+from beamside.acquisition.settings import AcquisitionSettings
+from beamside.acquisition.sidecars import SidecarIndex
+from beamside.acquisition.sources import SourceState, UsualFrames
+from beamside.acquisition.storage import Storage
+from beamside.acquisition.taken import TakenSources
+from beamside.acquisition.transfer import DestinationError
+from beamside.errors import BeamsideError, CorruptFileError, InputError, NotReadyError, TransferError
+from beamside.formats.image import ImageInfo
+
+_INSPECT_SECONDS = 2.0
+
+
+class Intake:
+    """Takes files from the source into the project. `look` and `take` may be called from different threads, `take` from several.
+
+    Parameters
+    ----------
+    settings : what to take and how
+    raw_dir : the folder that receives the files, inside the manifest's project
+    manifest : the record of what was taken; with it, a new process continues where the last one stopped
+    clock : monotonic seconds
+
+    Raises
+    ------
+    ConfigError
+        When no data pattern is given.
+    DestinationError
+        When `raw_dir` cannot be written to.
+    """
+
+    def __init__(
+        self,
+        settings: AcquisitionSettings,
+        raw_dir: str | os.PathLike[str],
+        manifest: Manifest,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._settings = settings
+        self._manifest = manifest
+        self._clock = clock
+        excluded = [os.path.abspath(os.path.expanduser(path)) for path in (settings.gain, settings.defects) if path]
+        self._scanner = Scanner(settings.data, settings.sidecars, excluded)
+        self._storage = Storage(Path(raw_dir).absolute(), manifest, compress=settings.compress)
+        self._settling = Settling(settings.settle_seconds, clock)
+        self._lock = threading.RLock()
+        self._look_lock = threading.Lock()
+        self._states: dict[str, SourceState] = {}
+        self._taken = TakenSources(manifest)
+        self._usual = UsualFrames()
+        for entry in self._taken.movies:
+            self._usual.add(entry.frames)
+        self._sidecar_failures: dict[str, SourceState] = {}
+        self._new_set_aside: list[SetAside] = []
+        self._pending_problems: list[str] = []
+        self._standing_problems: set[str] = set()
+        self._ever_matched = bool(self._taken.movies)
+
+    # what is known
+
+    def taken(self) -> list[TakenFile]:
+        """Return all files that are safely in the project, oldest first, also those of earlier processes."""
+        with self._lock:
+            return [taken_file(entry, self._taken.sidecars_of(entry.item)) for entry in self._taken.movies]
+
+    def set_aside(self) -> list[SetAside]:
+        """Return the files that are set aside at present."""
+        with self._lock:
+            return [
+                SetAside(path, state.reason, state.attempts)
+                for path, state in sorted(self._states.items())
+                if state.set_aside is not None
+            ]
+
+    # looking
+
+    def look(self) -> LookReport:
+        """Look once at the source.
+
+        Never raises for what is wrong at the source: that is told in ``problems``, ``waiting`` and ``set_aside``.
+        """
+        with self._look_lock:
+            scan = self._scanner.scan(self._taken.is_taken)
+            report = LookReport(matched=scan.matched)
+            index = SidecarIndex(scan.sidecars, self._settings.sidecars)
+            deadline = self._clock() + _INSPECT_SECONDS
+            for sighting in scan.sightings:
+                self._consider(sighting, index, report, deadline)
+            self._notice_vanished(scan, report)
+            self._take_late_sidecars(scan.sidecars, report)
+            standing = [*scan.problems, *self._nothing_matches(scan)]
+            report.problems += [problem for problem in standing if problem not in self._standing_problems]
+            self._standing_problems = set(standing)
+            report.problems += self._taken.check_sources()
+            self._finish_removals(report)
+            with self._lock:
+                report.set_aside += self._new_set_aside
+                report.problems += self._pending_problems
+                self._new_set_aside, self._pending_problems = [], []
+            return report
+
+    def _consider(self, sighting: Sighting, index: SidecarIndex, report: LookReport, deadline: float) -> None:
+        """Decide on one file: taken before, set aside, waiting, or new."""
+        with self._lock:
+            if self._taken.is_remnant(sighting):
+                return
+            state = self._states.setdefault(sighting.path, SourceState())
+            state.see(sighting)
+            settled = self._settling.observe(sighting)
+            if state.set_aside is not None or state.offered:
+                return
+        now = self._clock()
+        sidecars = self._settled_sidecars(index.of(sighting.path)) if not settled or now >= state.not_before else ()
+        if not settled:
+            report.waiting.append(
+                Waiting(
+                    sighting.path, "is not known to have settled: its size and date must stay the same for two looks"
+                )
+            )
+        elif now < state.not_before:
+            report.waiting.append(Waiting(sighting.path, state.reason))
+        elif now > deadline:
+            report.waiting.append(Waiting(sighting.path, "is waiting for its turn"))
+        else:
+            self._inspect(sighting, sidecars, state, report)
+
+    def _inspect(
+        self, sighting: Sighting, sidecars: tuple[Sighting, ...], state: SourceState, report: LookReport
+    ) -> None:
+        try:
+            info = inspect_file(sighting.path)
+            _check_frames(sighting, info, sidecars)
+        except InputError as error:
+            self._count_failure(state, str(error))
+            if state.set_aside is None:
+                report.waiting.append(Waiting(sighting.path, str(error)))
+            return
+        with self._lock:
+            if self._usual.is_short(info.frames, state):
+                state.not_before = self._clock() + self._settings.poll_seconds * 2 ** (state.short_looks - 1)
+                report.waiting.append(Waiting(sighting.path, state.reason))
+                return
+            state.offered = True
+        report.new.append(Arrival(sighting, info, sidecars))
+
+    def _count_failure(self, state: SourceState, reason: str) -> None:
+        with self._lock:
+            given_up = state.fail(
+                reason, self._clock(), wait=self._settings.poll_seconds, limit=self._settings.attempts
+            )
+            if given_up is not None:
+                self._new_set_aside.append(given_up)
+
+    def _notice_vanished(self, scan: ScanResult, report: LookReport) -> None:
+        """Forget files that have gone from the source; only when every folder could be read are they really gone."""
+        if not scan.complete:
+            return
+        present = {sighting.path for sighting in scan.sightings}
+        with self._lock:
+            gone = [path for path, state in self._states.items() if path not in present and not state.offered]
+            for path in gone:
+                del self._states[path]
+                self._settling.forget(path)
+        report.problems += [f"{path} has gone from the source before it could be taken." for path in gone]
+
+    def _nothing_matches(self, scan: ScanResult) -> list[str]:
+        self._ever_matched = self._ever_matched or scan.matched > 0
+        if self._ever_matched or scan.problems:
+            return []
+        patterns = ", ".join(f"'{pattern}'" for pattern in self._scanner.patterns)
+        return [
+            f"No TIFF, MRC or PNG file matches --data {patterns} so far: check the pattern if the microscope is already writing."
+        ]
+
+    # sidecars
+
+    def _settled_sidecars(self, paths: Iterable[str]) -> tuple[Sighting, ...]:
+        sightings = (look_at(path) for path in paths if not self._taken.has_sidecar(path))
+        return tuple(sighting for sighting in sightings if sighting is not None and self._settling.observe(sighting))
+
+    def _take_late_sidecars(self, paths: Iterable[str], report: LookReport) -> None:
+        for path in paths:
+            with self._lock:
+                movie = self._taken.movie_of_sidecar(path)
+                if movie is None or self._taken.has_sidecar(path):
+                    continue
+                state = self._sidecar_failures.setdefault(path, SourceState())
+            try:
+                for sighting in self._settled_sidecars([path]):
+                    state.see(sighting)
+                    if state.set_aside is None and self._clock() >= state.not_before:
+                        entry = self._store_sidecar(sighting, movie)
+                        self._record(entry)
+                        self._sidecar_failures.pop(path, None)
+                        self._settling.forget(path)
+                        report.sidecars.append(TakenSidecar(movie.item, entry.destination, entry.metadata))
+            except DestinationError:  # the movies tell of a full disk; a sidecar is taken when there is room again
+                state.not_before = self._clock() + self._settings.poll_seconds
+            except (BeamsideError, OSError) as error:
+                if state.fail(
+                    str(error), self._clock(), wait=self._settings.poll_seconds, limit=self._settings.attempts
+                ):
+                    report.problems.append(f"{path} could not be taken along with {movie.destination}: {error}")
+
+    def _store_sidecar(self, sighting: Sighting, movie: ManifestEntry) -> ManifestEntry:
+        stem = Path(movie.destination).stem
+        entry = self._storage.store_sidecar(sighting, sidecar_name(sighting.path, movie.source, stem), movie.item)
+        return replace(entry, metadata=read_metadata([self._manifest.project / entry.destination]))
+
+    # taking
+
+    def take(self, arrival: Arrival) -> TakenFile:
+        """Copy, verify, compress and record a file that `look` gave; remove its source when that is asked for.
+
+        Taking the same file again returns the same record without doing anything.
+
+        Raises
+        ------
+        NotReadyError
+            When it changed or went since it was seen: `look` gives it again once it has settled.
+        CorruptFileError, TransferError
+            When it cannot be taken: `look` gives it again later, until it is set aside.
+        DestinationError
+            (a TransferError) When the project's disk is full or not writable: this does not count against the file.
+        """
+        with self._lock:
+            known = self._taken.entry(arrival.sighting)
+            if known is not None:
+                return taken_file(known, self._taken.sidecars_of(known.item))
+            state = self._states.setdefault(arrival.source, SourceState(offered=True))
+        try:
+            movie, sidecars = self._take(arrival)
+        except BaseException as error:
+            self._release(arrival.sighting, state, error)
+            raise
+        with self._lock:
+            self._usual.add(movie.frames)
+            self._states.pop(arrival.source, None)
+            self._settling.forget(arrival.source)
+        if self._settings.remove_source:
+            self._remove([movie, *sidecars])
+        return taken_file(movie, tuple(sidecars))
+
+    def _take(self, arrival: Arrival) -> tuple[ManifestEntry, list[ManifestEntry]]:
+        movie = self._storage.store_movie(arrival.sighting, arrival.info)
+        sidecars: list[ManifestEntry] = []
+        for sighting in arrival.sidecars:
+            try:
+                sidecars.append(self._store_sidecar(sighting, movie))
+            except DestinationError:
+                raise
+            except (NotReadyError, TransferError):
+                continue  # a sidecar that cannot be had now is tried again as a late one; the movie does not wait for it
+        movie, *sidecars = self._record(movie, *sidecars)
+        return movie, sidecars
+
+    def _record(self, *entries: ManifestEntry) -> list[ManifestEntry]:
+        recorded = self._manifest.append(*entries)
+        with self._lock:
+            self._taken.add(*recorded)
+        return recorded
+
+    def _release(self, sighting: Sighting, state: SourceState, error: BaseException) -> None:
+        """Let `look` give the file again, at once, later or never, by what was wrong."""
+        with self._lock:
+            state.offered = False
+            state.reason = str(error)
+            if isinstance(error, NotReadyError):
+                self._settling.forget(sighting.path)
+            elif isinstance(error, DestinationError):
+                state.not_before = self._clock() + self._settings.poll_seconds
+            elif isinstance(error, (CorruptFileError, TransferError)):
+                self._count_failure(state, str(error))
+            else:
+                state.not_before = self._clock() + self._settings.poll_seconds
+
+    # removing
+
+    def _remove(self, entries: Iterable[ManifestEntry], *, verify_again: bool = False) -> None:
+        for entry in entries:
+            try:
+                remove_source(entry, self._manifest, verify_again=verify_again)
+                self._taken.removed(entry)
+            except (BeamsideError, OSError) as error:
+                self._pending_problems.append(str(error))
+
+    def _finish_removals(self, report: LookReport) -> None:
+        """Remove sources that an earlier process took but did not come to remove, a few at each look, after verifying them anew."""
+        if self._settings.remove_source:
+            late = [entry for sidecar in report.sidecars if (entry := self._taken.sidecar_entry(sidecar.path))]
+            self._remove(late)
+            self._remove(self._taken.left_at_source(), verify_again=True)
+
+
+def _check_frames(sighting: Sighting, info: ImageInfo, sidecars: Iterable[Sighting]) -> None:
+    """Compare the number of frames with what EPU recorded, as a TIFF file that still grows can look complete."""
+    for sidecar in sidecars:
+        if sidecar.path.lower().endswith("_fractions.xml"):
+            try:
+                recorded = int(read_epu_xml(Path(sidecar.path)).get("frames", 0))
+            except OSError:
+                continue
+            if info.frames < recorded:
+                raise NotReadyError(
+                    f"{sighting.path} has {info.frames} of the {recorded} frames that {os.path.basename(sidecar.path)} says: "
+                    "it is truncated or still being written."
+                )

@@ -1,0 +1,253 @@
+"""The manifest: what was taken from the source, and what became of it.
+
+One JSON object a line, only ever appended, forced to the disk before anything is removed from the source. A line that a crash cut off is
+skipped when reading; whatever it would have said is simply done again.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from beamside.acquisition.transfer import destination_error, hash_file
+from beamside.formats.atomic import atomic_path, sync_directory
+
+MANIFEST_PATH = Path(".beamside") / "manifest.jsonl"
+CHECKSUMS_NAME = "checksums.sha256"
+
+
+@dataclass(frozen=True)
+class ManifestEntry:
+    """One line of the manifest.
+
+    Attributes
+    ----------
+    kind : "movie", "sidecar", "removed" (the source was removed) or "seen" (the source has another date, and the same content)
+    source, size, mtime_ns, sha256 : the file at the source, and its content as it was read
+    destination, destination_size, destination_sha256 : the file in the project (path relative to it)
+    compression : "lzw" when it was recompressed here, "" when the copy is byte for byte the source
+    item : the item's name, for a movie; for a sidecar that of the movie it belongs to
+    frames, shape, dtype : what a movie holds
+    metadata : what the sidecars say
+    seconds : time taken to copy and verify
+    time : when the line was written, UTC
+    """
+
+    kind: Literal["movie", "sidecar", "removed", "seen"]
+    source: str
+    size: int
+    mtime_ns: int
+    sha256: str
+    destination: str = ""
+    destination_size: int = 0
+    destination_sha256: str = ""
+    compression: str = ""
+    item: str = ""
+    frames: int = 0
+    shape: tuple[int, ...] = ()
+    dtype: str = ""
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    seconds: float = 0.0
+    time: str = ""
+
+    def to_line(self) -> str:
+        """Return the JSON line, with its end."""
+        stated = {
+            key: value for key, value in asdict(self).items() if value not in ("", 0, 0.0, (), {}) or key in _ALWAYS
+        }
+        return json.dumps(stated, ensure_ascii=True, separators=(",", ":")) + "\n"
+
+    @classmethod
+    def from_line(cls, line: str) -> ManifestEntry | None:
+        """Return the entry of a line; None when the line is torn or not one."""
+        try:
+            data = json.loads(line)
+            if not isinstance(data, dict) or data.get("kind") not in ("movie", "sidecar", "removed", "seen"):
+                return None
+            data["shape"] = tuple(data.get("shape", ()))
+            entry = cls(**data)
+        except (ValueError, TypeError, RecursionError):
+            return None
+        texts = (
+            entry.source,
+            entry.sha256,
+            entry.destination,
+            entry.destination_sha256,
+            entry.compression,
+            entry.item,
+            entry.dtype,
+        )
+        numbers = (entry.size, entry.mtime_ns, entry.destination_size, entry.frames, *entry.shape)
+        sound = all(isinstance(text, str) for text in texts) and all(isinstance(number, int) for number in numbers)
+        return entry if sound and isinstance(entry.metadata, dict) else None
+
+
+_ALWAYS = ("kind", "source", "size", "mtime_ns", "sha256")
+
+
+def read_manifest(path: Path) -> tuple[list[ManifestEntry], list[int]]:
+    """Return the entries of a manifest, and the numbers of the lines that cannot be read."""
+    if not path.exists():
+        return [], []
+    entries, unreadable = [], []
+    for number, line in enumerate(path.read_bytes().split(b"\n"), start=1):
+        if not line.strip():
+            continue
+        entry = ManifestEntry.from_line(line.decode(errors="replace"))
+        if entry is None:
+            unreadable.append(number)
+        else:
+            entries.append(entry)
+    return entries, unreadable
+
+
+class Manifest:
+    """The manifest of a project, held open for appending by its one writer.
+
+    Parameters
+    ----------
+    project : the project's directory; the file is ``.beamside/manifest.jsonl`` in it
+    """
+
+    def __init__(self, project: str | os.PathLike[str]) -> None:
+        self.project = Path(project).absolute()
+        self.path = self.project / MANIFEST_PATH
+        self._lock = threading.Lock()
+        entries, unreadable = read_manifest(self.path)
+        self._entries = entries
+        self.unreadable_lines = len(unreadable)
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            _end_last_line(self.path)
+            self._write_checksums()
+        except OSError as error:
+            raise destination_error(error, self.path) from error
+
+    @property
+    def entries(self) -> list[ManifestEntry]:
+        """All entries, oldest first."""
+        with self._lock:
+            return list(self._entries)
+
+    def append(self, *entries: ManifestEntry) -> list[ManifestEntry]:
+        """Add entries, force them to the disk, and return them with their time; they are only known once they are there.
+
+        Raises
+        ------
+        DestinationError
+            When the disk is full or cannot be written.
+        """
+        now = datetime.now(UTC).isoformat(timespec="milliseconds")
+        stamped = [entry if entry.time else _with_time(entry, now) for entry in entries]
+        with self._lock:
+            try:
+                _append(self.path, "".join(entry.to_line() for entry in stamped))
+                self._entries += stamped
+                _append(
+                    self.project / CHECKSUMS_NAME,
+                    "".join(_checksum_line(entry) for entry in stamped if entry.destination),
+                )
+            except OSError as error:
+                raise destination_error(error, self.path) from error
+        return stamped
+
+    def _write_checksums(self) -> None:
+        """Write ``checksums.sha256`` anew when a crash left it without some of the manifest's files."""
+        path = self.project / CHECKSUMS_NAME
+        text = "".join(_checksum_line(entry) for entry in self._entries if entry.destination)
+        if (path.read_text() if path.exists() else "") != text:
+            with atomic_path(path) as temporary:
+                temporary.write_text(text)
+
+
+def _with_time(entry: ManifestEntry, now: str) -> ManifestEntry:
+    return ManifestEntry(**{**entry.__dict__, "time": now})
+
+
+def _append(path: Path, text: str) -> None:
+    """Append `text` and force it to the disk; on failure take back what was written of it."""
+    if not text:
+        return
+    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+    try:
+        before = os.fstat(descriptor).st_size
+        data = memoryview(text.encode())
+        try:
+            while data:
+                data = data[os.write(descriptor, data) :]
+            os.fsync(descriptor)
+        except OSError:
+            os.ftruncate(descriptor, before)
+            raise
+    finally:
+        os.close(descriptor)
+    if before == 0:
+        sync_directory(path.parent)
+
+
+def _end_last_line(path: Path) -> None:
+    """End a line that a crash cut off, so that the next one does not continue it."""
+    if not path.exists():
+        return
+    with open(path, "rb+") as file:
+        size = file.seek(0, os.SEEK_END)
+        if size == 0:
+            return
+        file.seek(size - 1)
+        if file.read(1) != b"\n":
+            file.write(b"\n")
+            file.flush()
+            os.fsync(file.fileno())
+
+
+def _checksum_line(entry: ManifestEntry) -> str:
+    """Return the line that ``sha256sum --check`` wants, which marks escaped names by a leading backslash."""
+    name = entry.destination.replace("\\", "\\\\").replace("\n", "\\n")
+    mark = "\\" if name != entry.destination else ""
+    return f"{mark}{entry.destination_sha256}  {name}\n"
+
+
+def verify_manifest(project: str | os.PathLike[str]) -> list[str]:
+    """Hash every file of a project's manifest again; return a sentence for each problem, none when all is well."""
+    root = Path(project)
+    entries, unreadable = read_manifest(root / MANIFEST_PATH)
+    problems = [
+        f"Line {number} of {root / MANIFEST_PATH} cannot be read: a crash cut it off, or it was edited."
+        for number in unreadable
+    ]
+    if not (root / MANIFEST_PATH).exists():
+        return [f"{root} has no manifest: nothing was taken in, or it is not a project's directory."]
+    problems += [problem for entry in entries if entry.destination and (problem := _check(root, entry))]
+    return problems + _unlisted(root, entries)
+
+
+def _check(root: Path, entry: ManifestEntry) -> str:
+    path = root / entry.destination
+    try:
+        size = path.stat().st_size
+        if size != entry.destination_size:
+            return f"{path} has {size:,} bytes instead of {entry.destination_size:,}: it was changed or damaged after it was taken in."
+        if hash_file(path) != entry.destination_sha256:
+            return f"{path} has another content than when it was taken in: it was changed or damaged."
+    except FileNotFoundError:
+        return f"{path} is missing; it came from {entry.source}."
+    except OSError as error:
+        return f"{path} cannot be read ({error.strerror}): check its permissions and the disk."
+    return ""
+
+
+def _unlisted(root: Path, entries: Iterable[ManifestEntry]) -> list[str]:
+    listed = {entry.destination for entry in entries}
+    folders = {(root / name).parent for name in listed if name} or {root / "raw"}
+    found = (path for folder in sorted(folders) if folder.is_dir() for path in sorted(folder.iterdir()))
+    return [
+        f"{path} is not in the manifest: nothing is known of where it came from."
+        for path in found
+        if path.is_file() and not path.name.startswith(".") and path.relative_to(root).as_posix() not in listed
+    ]

@@ -1,0 +1,74 @@
+"""Is a file written to its end?
+
+Two independent answers have to agree: its size and date have stayed the same over at least two looks (`Settling`), and all that its
+own structure refers to is there (`inspect_file`). Dates are only compared with earlier dates of the same file, never with this machine's
+clock, because the microscope's clock and the file server's are often wrong.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from beamside.acquisition.scan import Sighting
+from beamside.errors import CorruptFileError, InputError
+from beamside.formats.image import ImageInfo, check_png_complete
+from beamside.formats.movies import MRC_SUFFIXES, PNG_SUFFIXES, TIFF_SUFFIXES
+from beamside.formats.mrc import PACKED_MODE, check_mrc_complete
+from beamside.formats.tiff import check_tiff_complete
+
+
+class Settling:
+    """Remembers what files looked like, and tells which have stopped changing.
+
+    Parameters
+    ----------
+    seconds : time that a file must stay the same, by this machine's monotonic clock
+    clock : the monotonic clock
+    """
+
+    def __init__(self, seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._seconds = seconds
+        self._clock = clock
+        self._seen: dict[str, tuple[Sighting, float]] = {}
+
+    def observe(self, sighting: Sighting) -> bool:
+        """Take in a sighting; return whether the file looked the same before, for long enough."""
+        before = self._seen.get(sighting.path)
+        if before is None or before[0] != sighting:
+            self._seen[sighting.path] = (sighting, self._clock())
+            return False
+        return self._clock() - before[1] >= self._seconds
+
+    def forget(self, path: str) -> None:
+        """Drop a file that was taken or has gone."""
+        self._seen.pop(path, None)
+
+
+def inspect_file(path: str) -> ImageInfo:
+    """Check that a movie or micrograph is structurally complete, and say what it holds.
+
+    Raises
+    ------
+    NotReadyError
+        When something that the file refers to is missing.
+    CorruptFileError
+        When the file cannot become a movie by waiting.
+    """
+    suffix = Path(path).suffix.lower()
+    try:
+        if suffix in TIFF_SUFFIXES:
+            tiff = check_tiff_complete(path)
+            return ImageInfo(tiff.frames, tiff.shape, tiff.dtype, tiff.compression)
+        if suffix in MRC_SUFFIXES:
+            mrc = check_mrc_complete(path)
+            compression = "packed" if mrc.mode == PACKED_MODE else "none"
+            return ImageInfo(mrc.shape[0], mrc.shape[1:], mrc.dtype.newbyteorder("="), compression)
+        if suffix in PNG_SUFFIXES:
+            return check_png_complete(path)
+    except OSError as error:
+        raise CorruptFileError(
+            f"{path} cannot be read ({error.strerror}): check its permissions and the disk."
+        ) from error
+    raise InputError(f"{path} is not a movie or micrograph: give TIFF, MRC, MRCS or PNG files.")

@@ -1,0 +1,218 @@
+"""Finding files in the source folders by looking again and again.
+
+Nothing but ``scandir`` and ``stat`` is used: notifications (inotify) do not see what other machines write to a network file system.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import os
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from beamside.errors import ConfigError
+
+_MAGIC = re.compile(r"[*?\[]")
+_TEMPORARY = re.compile(
+    r"(downloading|\.tmp|\.temp|\.part|\.partial|\.filepart|\.crdownload|\.swp|~)$|downloading", re.IGNORECASE
+)
+_PROJECT_MARK = ".beamside"
+MOVIE_SUFFIXES = (".tif", ".tiff", ".mrc", ".mrcs", ".png")
+
+
+@dataclass(frozen=True)
+class Sighting:
+    """A file as it was seen: absolute path, bytes, and modification time in ns (the source machine's clock; only compared with itself)."""
+
+    path: str
+    size: int
+    mtime_ns: int
+
+
+@dataclass
+class ScanResult:
+    """One look at the source.
+
+    Attributes
+    ----------
+    sightings : files of movie formats that match and are not known yet
+    matched : number of files of movie formats that match, known ones included
+    sidecars : paths of files with a sidecar's ending in the folders walked
+    problems : sentences about what could not be looked at
+    complete : whether every folder could be read; only then is an absent file really gone
+    """
+
+    sightings: list[Sighting] = field(default_factory=list)
+    matched: int = 0
+    sidecars: list[str] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+    complete: bool = True
+
+
+@dataclass(frozen=True)
+class _Pattern:
+    text: str
+    root: str
+    parts: tuple[str, ...]
+
+
+class Scanner:
+    """Looks for files that match patterns.
+
+    Parameters
+    ----------
+    patterns : paths with ``*``, ``?``, ``[...]`` and ``**`` (any depth); a folder means everything in it
+    sidecar_suffixes : endings of the files that belong to movies
+    exclude : files that are never movies, such as the gain reference
+
+    Raises
+    ------
+    ConfigError
+        When there is no pattern, or one is empty.
+    """
+
+    def __init__(
+        self, patterns: Sequence[str], sidecar_suffixes: Sequence[str] = (), exclude: Sequence[str] = ()
+    ) -> None:
+        if not patterns or not all(pattern.strip() for pattern in patterns):
+            raise ConfigError(
+                "No data pattern is given: say where the movies appear with --data '/camera/run1/**/*_fractions.tiff'."
+            )
+        self._patterns = [_split(pattern) for pattern in patterns]
+        self._roots = {pattern.root for pattern in self._patterns}
+        self._sidecars = tuple(suffix.lower() for suffix in sidecar_suffixes)
+        self._exclude = {os.path.realpath(path) for path in exclude if path}
+        self._exclude_names = {os.path.basename(path) for path in self._exclude}
+
+    @property
+    def patterns(self) -> list[str]:
+        """The patterns as given."""
+        return [pattern.text for pattern in self._patterns]
+
+    def scan(self, known: Callable[[str], bool] = lambda _: False) -> ScanResult:
+        """Look once at every pattern; files for which `known` is true are counted but not asked for their size and date."""
+        result = ScanResult()
+        seen: set[str] = set()
+        walked: set[str] = set()
+        for pattern in self._patterns:
+            if not os.path.isdir(pattern.root):
+                result.problems.append(
+                    f"The folder {pattern.root} of --data '{pattern.text}' cannot be found: check the path and that the disk is mounted."
+                )
+                result.complete = False
+                continue
+            for entry in self._walk(pattern.root, pattern.parts, result, walked):
+                if entry.path in seen or not self._is_movie(entry):
+                    continue
+                seen.add(entry.path)
+                result.matched += 1
+                if not known(entry.path):
+                    _look(entry, result)
+        return result
+
+    def _is_movie(self, entry: os.DirEntry[str]) -> bool:
+        if not entry.name.lower().endswith(MOVIE_SUFFIXES) or is_temporary(entry.name):
+            return False
+        return not (entry.name in self._exclude_names and os.path.realpath(entry.path) in self._exclude)
+
+    def _walk(
+        self, folder: str, parts: tuple[str, ...], result: ScanResult, walked: set[str]
+    ) -> Iterator[os.DirEntry[str]]:
+        """Yield the files below `folder` that match `parts`, in the order of their names."""
+        entries = self._list(folder, result, walked)
+        head, rest = parts[0], parts[1:]
+        if head == "**":
+            # no folders: the rest applies here; one or more: into each sub-folder (links are not followed, they could form a loop)
+            yield from self._match(entries, rest or ("*",), result, walked)
+            for entry in entries:
+                if _is_folder(entry, follow=False) and not entry.name.startswith("."):
+                    yield from self._walk(entry.path, parts, result, walked)
+            return
+        yield from self._match(entries, parts, result, walked)
+
+    def _match(
+        self, entries: list[os.DirEntry[str]], parts: tuple[str, ...], result: ScanResult, walked: set[str]
+    ) -> Iterator[os.DirEntry[str]]:
+        head, rest = parts[0], parts[1:]
+        for entry in entries:
+            if not fnmatch.fnmatchcase(entry.name, head) or (entry.name.startswith(".") and not head.startswith(".")):
+                continue
+            if not rest:
+                yield entry
+            elif _is_folder(entry, follow=True):
+                yield from self._walk(entry.path, rest, result, walked)
+
+    def _list(self, folder: str, result: ScanResult, walked: set[str]) -> list[os.DirEntry[str]]:
+        try:
+            with os.scandir(folder) as scan:
+                entries = sorted(scan, key=lambda entry: entry.name)
+        except FileNotFoundError:  # removed between two steps of the walk
+            return []
+        except OSError as error:
+            result.problems.append(
+                f"The folder {folder} cannot be read ({error.strerror}): check its permissions and the mount."
+            )
+            result.complete = False
+            return []
+        if folder not in self._roots and any(entry.name == _PROJECT_MARK for entry in entries):
+            return []  # a project's own files, below the folder that is watched, are not the microscope's
+        if folder not in walked:
+            walked.add(folder)
+            result.sidecars += [
+                entry.path
+                for entry in entries
+                if entry.name.lower().endswith(self._sidecars or ("\0",)) and not is_temporary(entry.name)
+            ]
+        return entries
+
+
+def is_temporary(name: str) -> bool:
+    """Tell whether a name is one that programs give to files which they are still writing."""
+    return name.startswith((".", "~")) or _TEMPORARY.search(name) is not None
+
+
+def look_at(path: str) -> Sighting | None:
+    """Return the file's present size and date; None when it is not there."""
+    try:
+        status = os.stat(path)
+    except FileNotFoundError:
+        return None
+    return Sighting(path, status.st_size, status.st_mtime_ns)
+
+
+def _look(entry: os.DirEntry[str], result: ScanResult) -> None:
+    try:
+        if entry.is_file():
+            status = entry.stat()
+            result.sightings.append(Sighting(entry.path, status.st_size, status.st_mtime_ns))
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        result.problems.append(
+            f"{entry.path} cannot be looked at ({error.strerror}): check its permissions and the mount."
+        )
+        result.complete = False
+
+
+def _is_folder(entry: os.DirEntry[str], *, follow: bool) -> bool:
+    try:
+        return entry.is_dir(follow_symlinks=follow)
+    except OSError:  # a link that leads nowhere is no folder
+        return False
+
+
+def _split(text: str) -> _Pattern:
+    """Separate the fixed folder from the parts with wildcards."""
+    path = os.path.abspath(os.path.expanduser(text))
+    if not _MAGIC.search(path):
+        if os.path.isdir(path):
+            return _Pattern(text, path, ("**", "*"))
+        folder, name = os.path.split(path)
+        return _Pattern(text, folder, (name,))
+    parts = Path(path).parts
+    first = next(index for index, part in enumerate(parts) if _MAGIC.search(part))
+    if os.path.isdir(path):  # a folder whose name has brackets in it
+        return _Pattern(text, path, ("**", "*"))
+    return _Pattern(text, str(Path(*parts[:first])), parts[first:])

@@ -1,0 +1,157 @@
+"""What was taken already, and whether the source still has it as it was."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import defaultdict
+
+from beamside.acquisition.manifest import Manifest, ManifestEntry
+from beamside.acquisition.scan import Sighting, look_at
+from beamside.acquisition.sidecars import sidecar_keys
+from beamside.acquisition.transfer import hash_source
+from beamside.errors import BeamsideError
+
+_CHECKED_PER_LOOK = 100
+_REMOVED_PER_LOOK = 4
+
+
+class TakenSources:
+    """The manifest's entries, by source; safe to use from several threads.
+
+    Parameters
+    ----------
+    manifest : read at the start; later entries are given to `add` by the one who appends them
+    """
+
+    def __init__(self, manifest: Manifest) -> None:
+        self._manifest = manifest
+        self._lock = threading.RLock()
+        self.movies: list[ManifestEntry] = []
+        self._present: dict[str, ManifestEntry] = {}
+        self._gone: dict[str, ManifestEntry] = {}
+        self._dates: dict[str, int] = {}
+        self._sidecars: dict[str, list[ManifestEntry]] = defaultdict(list)
+        self._by_key: dict[str, list[ManifestEntry]] = defaultdict(list)
+        self._reported: set[Sighting] = set()
+        self._next_check = 0
+        for entry in manifest.entries:
+            if entry.kind == "removed":
+                self.removed(entry)
+            elif entry.kind == "seen":
+                self._dates[entry.source] = entry.mtime_ns
+            else:
+                self.add(entry)
+        self._unremoved = list(self._present.values())
+
+    def add(self, *entries: ManifestEntry) -> None:
+        """Take in what was appended to the manifest."""
+        with self._lock:
+            for entry in entries:
+                self._present[entry.source] = entry
+                self._gone.pop(entry.source, None)
+                self._dates[entry.source] = entry.mtime_ns
+                if entry.kind == "sidecar":
+                    self._sidecars[entry.item].append(entry)
+                    continue
+                self.movies.append(entry)
+                for key in sidecar_keys(entry.source):
+                    self._by_key[key].append(entry)
+
+    def removed(self, entry: ManifestEntry) -> None:
+        """Note that a source was removed: a file that comes under its name later is a new one."""
+        with self._lock:
+            self._present.pop(entry.source, None)
+            self._gone[entry.source] = entry
+
+    def is_taken(self, path: str) -> bool:
+        """Tell whether a source was taken and not removed."""
+        return path in self._present
+
+    def is_remnant(self, sighting: Sighting) -> bool:
+        """Tell whether this is a removed file that a file server still shows, and not a new one of the same name."""
+        entry = self._gone.get(sighting.path)
+        return entry is not None and (entry.size, entry.mtime_ns) == (sighting.size, sighting.mtime_ns)
+
+    def entry(self, sighting: Sighting) -> ManifestEntry | None:
+        """Return the entry of a source as it was sighted; None when it is not taken, or was another file."""
+        entry = self._present.get(sighting.path) or self._gone.get(sighting.path)
+        if entry is None or (entry.size, entry.mtime_ns) != (sighting.size, sighting.mtime_ns):
+            return None
+        if entry.kind == "movie":
+            return entry
+        return next(
+            (movie for movie in reversed(self.movies) if (movie.source, movie.sha256) == (entry.source, entry.sha256)),
+            None,
+        )
+
+    def sidecars_of(self, item: str) -> tuple[ManifestEntry, ...]:
+        """Return the sidecars of an item."""
+        with self._lock:
+            return tuple(self._sidecars.get(item, ()))
+
+    def has_sidecar(self, path: str) -> bool:
+        """Tell whether a sidecar was taken."""
+        return path in self._present or path in self._gone
+
+    def sidecar_entry(self, destination: str) -> ManifestEntry | None:
+        """Return the entry of a sidecar by its path in the project."""
+        with self._lock:
+            return next((e for e in reversed(self._present.values()) if e.destination == destination), None)
+
+    def movie_of_sidecar(self, path: str) -> ManifestEntry | None:
+        """Return the movie that a sidecar belongs to: in the same folder, or the only one of that name elsewhere."""
+        folder, name = os.path.split(path)
+        with self._lock:
+            movies = self._by_key.get(os.path.splitext(name)[0], [])
+        here = [movie for movie in movies if os.path.dirname(movie.source) == folder]
+        if here:
+            return here[-1]
+        return movies[0] if len(movies) == 1 else None
+
+    def check_sources(self) -> list[str]:
+        """Look at some of the taken sources again, others at each call; return a sentence for each whose content was replaced."""
+        with self._lock:
+            entries = list(self._present.values())
+        if not entries:
+            return []
+        start = self._next_check % len(entries)
+        chosen = (entries[start:] + entries[:start])[:_CHECKED_PER_LOOK]
+        self._next_check = (start + len(chosen)) % len(entries)
+        problems = []
+        hashed = False
+        for entry in chosen:
+            try:
+                now = look_at(entry.source)
+                changed = now is not None and (now.size, now.mtime_ns) != (entry.size, self._dates[entry.source])
+                if now is None or not changed or now in self._reported:
+                    continue
+                if now.size == entry.size:
+                    if hashed:  # reading whole files again is dear: one at a look
+                        continue
+                    hashed = True
+                    if hash_source(now) == entry.sha256:
+                        self._note_date(now, entry)
+                        continue
+            except (BeamsideError, OSError):  # it changes at this moment, or the source is away: another look will tell
+                continue
+            self._reported.add(now)
+            problems.append(
+                f"{entry.source} was replaced by other content after it was taken: {entry.destination} holds the earlier one; "
+                "rename the new file if it should be taken too."
+            )
+        return problems
+
+    def _note_date(self, now: Sighting, entry: ManifestEntry) -> None:
+        self._manifest.append(ManifestEntry("seen", entry.source, now.size, now.mtime_ns, entry.sha256))
+        self._dates[entry.source] = now.mtime_ns
+
+    def left_at_source(self) -> list[ManifestEntry]:
+        """Return a few entries of earlier processes whose source is still there as it was; each is returned once."""
+        found: list[ManifestEntry] = []
+        with self._lock:
+            while self._unremoved and len(found) < _REMOVED_PER_LOOK:
+                entry = self._unremoved.pop()
+                if entry.source in self._present and look_at(entry.source) is not None:
+                    found.append(entry)
+        return found
