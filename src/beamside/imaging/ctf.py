@@ -57,7 +57,7 @@ class CtfSettings:
     spherical_aberration: float
     amplitude_contrast: float
     min_resolution: float = 30.0
-    max_resolution: float = 5.0
+    max_resolution: float = 4.0
     min_defocus: float = 3000.0
     max_defocus: float = 50000.0
     max_astigmatism: float = 2000.0
