@@ -7,6 +7,7 @@ describes it.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 Array = npt.NDArray[np.float64]
+Image = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -45,15 +47,17 @@ class Displacement:
         shares = np.exp(-square / (2 * self.widths**2))
         return np.asarray(self.drift[:, None, :] + np.einsum("mb,fbc->fmc", shares, self.courses))
 
-    def field(self, frame: int, shape: tuple[int, int]) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-        """Return y and x displacement ``(h, w)`` in pixels of what is seen at each pixel in `frame`."""
+    def strips(self, frame: int, shape: tuple[int, int], height: int) -> Iterator[tuple[slice, Image, Image]]:
+        """Yield strips of at most `height` rows with the y and x displacement ``(rows, w)`` in pixels of what is seen at each pixel in `frame`."""
         rows = self._profile(np.arange(shape[0]) - self.drift[frame, 0], 0)
-        columns = self._profile(np.arange(shape[1]) - self.drift[frame, 1], 1)
+        columns = np.ascontiguousarray(self._profile(np.arange(shape[1]) - self.drift[frame, 1], 1).T)
         amplitudes, drift = self.courses[frame].astype(np.float32), self.drift[frame].astype(np.float32)
-        dy, dx = ((rows * amplitudes[:, axis]) @ columns.T + drift[axis] for axis in (0, 1))
-        return dy, dx
+        for top in range(0, shape[0], height):
+            part = slice(top, min(top + height, shape[0]))
+            dy, dx = ((rows[part] * amplitudes[:, axis]) @ columns + drift[axis] for axis in (0, 1))
+            yield part, dy, dx
 
-    def _profile(self, positions: Array, axis: int) -> npt.NDArray[np.float32]:
+    def _profile(self, positions: Array, axis: int) -> Image:
         offset = (positions[:, None] - self.centres[:, axis]) / self.widths
         return np.exp(-(offset**2) / 2).astype(np.float32)
 

@@ -65,6 +65,8 @@ def write_gain(path: Path, gain: GainReference, pixel_size: float) -> None:
     with mrcfile.new(temporary, overwrite=True) as file:
         file.set_data(gain.gain)
         file.voxel_size = pixel_size
+        # the library dates its label; the same options must give the same bytes
+        file.header.label[0] = b"Gain reference of a simulated camera"
     temporary.replace(path)
 
 
@@ -98,7 +100,7 @@ class Microscope:
         self.truth.mkdir(parents=True, exist_ok=True)
         missing = [index for index in range(movies) if not self._is_there(index)]
         gain = gain_reference(self.settings.size, self.settings.gain_seed)
-        if not (self.output / "gain.mrc").exists():
+        if len(missing) == movies or not (self.output / "gain.mrc").exists():
             write_gain(self.output / "gain.mrc", gain, self.settings.pixel_size)
         if len(missing) < movies:
             say(f"{movies - len(missing)} of {movies} movies are there already.")

@@ -243,7 +243,7 @@ def simulate_movie(
             rate,
             pair,
             weight,
-            truth.motion.field(frame, settings.size),
+            truth.motion.strips(frame, settings.size, STRIP),
             counter,
             rng,
             pair_margin(truth),
@@ -314,7 +314,7 @@ def _expose(
     rate: Image,
     pair: npt.NDArray[np.complex64],
     weight: float,
-    displacement: tuple[Image, Image],
+    strips: Iterator[tuple[slice, Image, Image]],
     counter: PoissonCounter,
     rng: np.random.Generator,
     margin: int,
@@ -324,21 +324,19 @@ def _expose(
     A pixel at r shows the specimen at r - displacement. Positions on the fine grid are rounded at random, up or down, so that on average this is
     a linear interpolation there.
     """
-    height, width = rate.shape
+    width = rate.shape[1]
     fine = np.float32(OVERSAMPLING)
     flat, stride = pair.reshape(-1), pair.shape[1]
     columns = (np.arange(width, dtype=np.float32) + np.float32(margin)) * fine
-    for top in range(0, height, STRIP):
-        part = slice(top, min(top + STRIP, height))
+    for part, *displacement in strips:
         rows = (np.arange(part.start, part.stop, dtype=np.float32)[:, None] + np.float32(margin)) * fine
+        # eight random bytes a pixel: two round the position, one the rate, two draw the count
         random = (
             rng.integers(0, 1 << 64, (part.stop - part.start, width), dtype=np.uint64)
             .view(np.uint8)
             .reshape(-1, width, 8)
         )
-        y, x = (
-            values[part] * -fine + random[..., axis] * np.float32(1 / 256) for axis, values in enumerate(displacement)
-        )
+        y, x = (values * -fine + random[..., axis] * np.float32(1 / 256) for axis, values in enumerate(displacement))
         index = (y + rows).astype(np.int64)
         index *= stride
         index += (x + columns).astype(np.int64)
