@@ -1,0 +1,232 @@
+"""The worker's part of 2D classification: gather the particles, continue from the checkpoint, write the round."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from beamside.errors import CorruptFileError, ProcessingError
+from beamside.formats.atomic import atomic_path
+from beamside.formats.mrc import read_mrc
+from beamside.formats.star import Value
+from beamside.imaging import pictures
+from beamside.imaging.classify2d import ClassifySettings, State, classify
+from beamside.imaging.fourier import radial_average
+from beamside.jobs.base import Item, Result, Row, Workspace
+from beamside.jobs.class2d import Class2dParameters
+from beamside.jobs.class2d_files import Round, write_round
+from beamside.jobs.extract import PARTICLE_COLUMNS, particles_of
+from beamside.jobs.output import save_picture
+
+USED = 0.005
+"""A class is in use when it has at least this part of the particles."""
+
+
+@dataclass(frozen=True)
+class Gathered:
+    """All particles of a round, those of the last round first and in the same order."""
+
+    members: list[tuple[str, int]]
+    rows: list[list[Value]]
+    stack: NDArray[np.float32]
+    ctf: NDArray[np.float64]
+    known: int
+
+
+def classify_round(
+    items: Sequence[Item], parameters: Class2dParameters, workspace: Workspace, *, round_name: str, final: bool
+) -> Result:
+    """Classify the particles of `items`, going on from the checkpoint in the job directory when its particles are among them."""
+    job = workspace.root / workspace.job
+    job.mkdir(parents=True, exist_ok=True)
+    checkpoint = Checkpoint(job)
+    state, members = checkpoint.load()
+    gathered = gather(items, members, workspace.root)
+    if gathered.known == 0:
+        state = None
+    pixel_size, diameter = _sizes(items, parameters)
+    settings = _settings(parameters, pixel_size, diameter, workspace, len(gathered.rows))
+    found = classify(
+        gathered.stack,
+        gathered.ctf,
+        np.zeros(len(gathered.rows), dtype=np.int64),
+        settings,
+        state,
+        on_iteration=lambda now: checkpoint.save(now, gathered.members),
+        device=workspace.device,
+    )
+    checkpoint.save(found, gathered.members)
+    rows = [Row(item, item.results["extract"]) for item in items]
+    description = _describe(found, gathered.stack, settings, diameter)
+    outputs = write_round(workspace.root, workspace.job, description, gathered.rows, rows, workspace.optics)
+    picture = job / f"run_it{found.iteration:03d}_classes.png"
+    _save_montage(picture, found)
+    used = found.class_weights >= USED
+    return Result(
+        metrics={
+            "classified": float(len(gathered.rows)),
+            "classes_used": float(used.sum()),
+            "class_resolution": float(found.resolution[used].min()) if used.any() else float(pixel_size * 4),
+            "iterations": float(found.iteration),
+        },
+        outputs={**outputs, "classes_image": workspace.relative(picture)},
+        values={"final": final, "round": round_name, "pixel_size": pixel_size, "class_table": _class_table(found)},
+    )
+
+
+class Checkpoint:
+    """The state of a classification and the particles it is about, in the job directory."""
+
+    def __init__(self, job: Path) -> None:
+        self.state_path, self.members_path = job / "checkpoint.npz", job / "checkpoint_members.json"
+
+    def load(self) -> tuple[State | None, list[tuple[str, int]]]:
+        """Return the state and its particles: (stack, number of particles), in order; (None, []) when there is none that is whole."""
+        try:
+            members = [(str(name), int(count)) for name, count in json.loads(self.members_path.read_text())]
+            state = State.load(self.state_path)
+        except (FileNotFoundError, ValueError, CorruptFileError):
+            return None, []
+        return (state, members) if len(state.label) == sum(count for _, count in members) else (None, [])
+
+    def save(self, state: State, members: list[tuple[str, int]]) -> None:
+        """Replace the checkpoint; between its two files a crash leaves a pair that does not fit, and `load` tells."""
+        if self.load_members() != members:
+            with atomic_path(self.members_path) as temporary:
+                temporary.write_text(json.dumps(members))
+        state.save(self.state_path)
+
+    def load_members(self) -> list[tuple[str, int]]:
+        """Return the particles that the stored list names."""
+        try:
+            return [(str(name), int(count)) for name, count in json.loads(self.members_path.read_text())]
+        except (FileNotFoundError, ValueError):
+            return []
+
+
+def gather(items: Sequence[Item], members: list[tuple[str, int]], root: Path) -> Gathered:
+    """Read all particles; those that the checkpoint knows come first, in its order, if all of them are still the same."""
+    stacks = {
+        item.results["extract"].outputs["particles"]: item.results["extract"] for item in items if _has_particles(item)
+    }
+    sizes = {name: int(result.metrics["extracted"]) for name, result in stacks.items()}
+    same = all(sizes.get(name) == count for name, count in members)
+    first = [name for name, _ in members] if same else []
+    order = [*first, *(name for name in stacks if name not in set(first))]
+    if not order:
+        raise ProcessingError("There are no particles to classify.")
+    rows: list[list[Value]] = []
+    parts = []
+    for name in order:
+        table = particles_of(root / stacks[name].outputs["particles_star"]).rows
+        images = np.asarray(read_mrc(root / name), dtype=np.float32)
+        images = images[None] if images.ndim == 2 else images
+        if len(table) != len(images):
+            raise CorruptFileError(
+                f"{root / name} has {len(images)} particles but its STAR file lists {len(table)}; extract it again."
+            )
+        rows += table
+        parts.append(images)
+    known = sum(count for _, count in members) if same else 0
+    return Gathered([(name, sizes[name]) for name in order], rows, np.concatenate(parts), _ctf(rows), known)
+
+
+def _has_particles(item: Item) -> bool:
+    return "particles" in item.results["extract"].outputs
+
+
+def _ctf(rows: Sequence[Sequence[Value]]) -> NDArray[np.float64]:
+    """Return (n, 4): defocus U and V in Å, angle and phase shift in degrees."""
+    columns = [
+        PARTICLE_COLUMNS.index(name) for name in ("rlnDefocusU", "rlnDefocusV", "rlnDefocusAngle", "rlnPhaseShift")
+    ]
+    return np.array([[float(row[column]) for column in columns] for row in rows], dtype=np.float64)
+
+
+def _sizes(items: Sequence[Item], parameters: Class2dParameters) -> tuple[float, float]:
+    """Return the particles' pixel size and the diameter of the mask, in Å."""
+    extracted = next(item.results["extract"] for item in items if _has_particles(item))
+    pixel_size, size = float(extracted.values["image_pixel_size"]), int(extracted.values["image_size"])
+    largest = max(float(item.results["pick"].values["max_diameter"]) for item in items)
+    wanted = parameters.class_mask or 1.1 * largest
+    return pixel_size, min(wanted, 0.95 * size * pixel_size)
+
+
+def _settings(
+    parameters: Class2dParameters, pixel_size: float, diameter: float, workspace: Workspace, particles: int
+) -> ClassifySettings:
+    optics = workspace.optics
+    return ClassifySettings(
+        classes=max(1, min(parameters.classes, particles // 5)),
+        pixel_size=pixel_size,
+        particle_diameter=diameter,
+        voltage=optics.voltage,
+        spherical_aberration=optics.spherical_aberration,
+        amplitude_contrast=optics.amplitude_contrast,
+        seed=parameters.class_seed,
+        max_iterations=parameters.class_iterations,
+        tau2_fudge=parameters.class_tau,
+    )
+
+
+def _describe(found: State, stack: NDArray[np.float32], settings: ClassifySettings, diameter: float) -> Round:
+    noise = shell_power(stack[:: max(1, len(stack) // 500)])
+    return Round(
+        iteration=found.iteration,
+        pixel_size=settings.pixel_size,
+        mask_diameter=diameter,
+        tau2_fudge=settings.tau2_fudge,
+        seed=settings.seed,
+        last_iteration=settings.max_iterations,
+        shift_sd=float(found.shift_sd),
+        resolution=float(found.current_resolution),
+        references=found.references,
+        weights=np.asarray(found.class_weights, dtype=np.float64),
+        resolutions=np.asarray(found.resolution, dtype=np.float64),
+        noise=noise,
+        signal=shell_power(found.references),
+        labels=np.maximum(found.label, 0),
+        psi=np.asarray(found.psi, dtype=np.float64),
+        shifts=np.asarray(found.shift, dtype=np.float64),
+        pmax=np.asarray(found.pmax, dtype=np.float64),
+        evidence=np.asarray(found.evidence, dtype=np.float64),
+    )
+
+
+def shell_power(images: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Return the mean power of `images` ``(n, b, b)`` in each Fourier shell, in RELION's scale: half of |F|² with F divided by the pixels."""
+    box = images.shape[-1]
+    spectra = torch.fft.rfft2(torch.from_numpy(np.ascontiguousarray(images)))
+    power = (spectra.real**2 + spectra.imag**2).mean(dim=0).double() / (2.0 * box**4)
+    fy = torch.fft.fftfreq(box)[:, None] * box
+    fx = torch.fft.rfftfreq(box)[None] * box
+    shells = torch.sqrt(fy**2 + fx**2).round().long()
+    return np.asarray(radial_average(power, shells, box // 2 + 1))
+
+
+def _class_table(found: State) -> list[dict[str, float]]:
+    """Return the classes for reports, in the order of the file."""
+    counts = found.counts
+    return [
+        {
+            "particles": int(counts[k]),
+            "weight": float(found.class_weights[k]),
+            "resolution": float(found.resolution[k]),
+            "quality": float(found.quality[k]),
+        }
+        for k in range(len(found.references))
+    ]
+
+
+def _save_montage(path: Path, found: State) -> None:
+    """Draw the classes, the largest first."""
+    order = np.argsort(-found.counts, kind="stable")
+    labels = [f"{found.counts[k]} · {found.resolution[k]:.0f} Å" for k in order if found.counts[k] > 0]
+    shown = [k for k in order if found.counts[k] > 0]
+    save_picture(path, pictures.class_montage(found.references[shown], labels))
