@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
@@ -18,6 +19,7 @@ from beamside.project.relion import (
     create_relion_root,
     mark_exit,
     next_job_number,
+    number_of_job,
     publish_pipeline,
     read_pipeline,
     write_job_files,
@@ -232,3 +234,33 @@ def test_relion_waits_for_our_lock(project: Path, run_program: RunProgram) -> No
             program.wait(2)
         lock.rmdir()
         assert program.wait(30) == 0
+
+
+@pytest.mark.slow
+def test_nothing_is_lost_when_relion_and_we_write_at_the_same_time(project: Path, run_program: RunProgram) -> None:
+    (project / "pick.sh").write_text(EXTERNAL)
+    reserved: list[int] = []
+    stop = threading.Event()
+
+    def publish() -> None:
+        while not stop.is_set():
+            status = "Succeeded" if len(reserved) % 2 else "Running"
+            publish_pipeline(project, [replace(MOVIES, status=status), MOTION], wait=60)
+            reserved.append(next_job_number(project, wait=60))
+            stop.wait(0.02)
+
+    publisher = threading.Thread(target=publish)
+    publisher.start()
+    try:
+        for _ in range(6):
+            run_program(
+                "relion_pipeliner", "--addJob", "External", "--addJobOptions", "fn_exe == ./pick.sh", cwd=project
+            )
+    finally:
+        stop.set()
+        publisher.join()
+    pipeline = publish_pipeline(project, [MOVIES, MOTION])
+    added = [number_of_job(job.name) for job in pipeline.jobs if job.type == 99]
+    assert len(added) == 6
+    assert len({*added, *reserved}) == len(added) + len(reserved), "a job number was given twice"
+    assert pipeline.counter == max(*added, *reserved) + 1
