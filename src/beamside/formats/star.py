@@ -225,6 +225,11 @@ def _quoted(value: str) -> str:
 
 
 def _padded(value: Value) -> str:
+    # The two common kinds of number first: tables of particles have millions of them.
+    if type(value) is float and 0.001 <= value < 100000:
+        return f"{value:12.6f}"
+    if type(value) is int:
+        return f"{value:12d}"
     text = format_value(value)
     return text.rjust(10 if isinstance(value, str) else 12)
 
