@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 import beamside
+from beamside.cli.demo import demo
 from beamside.cli.init import init
 from beamside.cli.project import project
 from beamside.cli.root import SentenceGroup
@@ -35,7 +36,7 @@ def report(project: str, quiet: bool) -> None:
     write_report_now(find_project(project), quiet=quiet)
 
 
-for _command in (session, init, project):
+for _command in (demo, session, init, project):
     main.add_command(_command)
 
 if __name__ == "__main__":

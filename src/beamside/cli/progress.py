@@ -173,6 +173,7 @@ def _show_plain(
     project: Project, ended: Callable[[], bool], pause: Callable[[float], object], note: Callable[[], str]
 ) -> None:
     last: list[str] = []
+    last_note = ""
     told: set[str] = set()
     while True:
         over = ended()
@@ -180,14 +181,16 @@ def _show_plain(
             status = read_status(project)
             lines = plain_lines(status)
             # the same numbers again say nothing; the time at the beginning of each line does not count
-            if over or [line[9:] for line in lines] != last:
+            if [line[9:] for line in lines] != last:
                 last = [line[9:] for line in lines]
-                for line in (*lines, *filter(None, [note()])):
-                    click.echo(line)
+                click.echo("\n".join(lines))
             for problem in problem_lines(status):
                 if problem not in told:
                     told.add(problem)
                     click.echo(f"  {problem}")
+        if note() != last_note:
+            last_note = note()
+            click.echo(f"  {last_note}")
         if over:
             return
         _pause_until(ended, pause, PLAIN_SECONDS)

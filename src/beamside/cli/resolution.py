@@ -34,17 +34,22 @@ class Resolved:
 
 
 def resolve_session(
-    given: Mapping[str, Any], *, profile: str = "", config: str | os.PathLike[str] | None = None
+    given: Mapping[str, Any],
+    *,
+    profile: str = "",
+    config: str | os.PathLike[str] | None = None,
+    facility: bool = True,
 ) -> Resolved:
     """Return the settings of a session from what was `given` on the command line, a profile and the defaults.
+
+    With ``facility=False`` no facility file is read, not even one in the usual places.
 
     Raises
     ------
     ConfigError
         for settings that are missing, unknown or impossible; one sentence, naming each of them
     """
-    facility = load_facility(vocabulary(), config)
-    from_profile = facility.profile(profile)
+    from_profile = load_facility(vocabulary(), config).profile(profile) if facility else {}
     typed = {name: value for name, value in given.items() if value is not None and value != ()}
     defaults = {
         name: declared.info.field.get_default(call_default_factory=True)

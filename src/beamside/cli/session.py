@@ -88,7 +88,7 @@ def start(foreground: bool, recompute: bool, show: bool, profile: str, config: s
     project = Project(resolved.settings.root)
     _check_recompute(resolved.settings, project, recompute)
     warnings = prepare(resolved.settings)
-    _keep_origins(project, resolved)
+    keep_origins(project, resolved)
     for warning in warnings:
         click.echo(f"beamside: {warning}", err=True)
     (_stay if foreground else _leave)(project)
@@ -108,7 +108,8 @@ def _check_recompute(settings: SessionSettings, project: Project, recompute: boo
         )
 
 
-def _keep_origins(project: Project, resolved: Resolved) -> None:
+def keep_origins(project: Project, resolved: Resolved) -> None:
+    """Write down where each setting came from, for `show-config`."""
     with atomic_path(_origins_path(project)) as temporary:
         temporary.write_text(json.dumps({name: setting.origin for name, setting in resolved.origins.items()}, indent=1))
 
@@ -253,7 +254,7 @@ def stop(project: str | None, finish: bool, no_wait: bool) -> None:
         from beamside.cli.progress import follow
 
         follow(found)
-    elif not _wait_until_ended(found, STOP_SECONDS):
+    elif not wait_until_ended(found, STOP_SECONDS):
         raise ProjectError(f"the session {found.root} has not ended after {STOP_SECONDS:g} s: see {found.log}")
     click.echo(f"The session {found.root} has ended.")
 
@@ -332,7 +333,7 @@ def _escaped(text: str) -> str:
     return text.replace("[", "\\[")
 
 
-def _wait_until_ended(project: Project, timeout: float) -> bool:
+def wait_until_ended(project: Project, timeout: float) -> bool:
     """Wait until no process writes to `project`; False when one still does after `timeout` seconds."""
     end = time.monotonic() + timeout
     while project.writer_process() is not None:
