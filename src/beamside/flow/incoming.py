@@ -13,37 +13,54 @@ from beamside.errors import GainError
 from beamside.formats.image import read_image
 from beamside.formats.mrc import write_mrc
 
+Shape = tuple[int, int]
+
 
 class MoviePreparation:
-    """For a movie: say where its gain reference is, or why it has none that fits."""
+    """For a movie: say where its gain reference and its camera's defects are, or why there are none that fit.
 
-    def __init__(self, root: Path, job: str, settings: AcquisitionSettings) -> None:
-        self.root, self.job, self.settings = root, job, settings
-        self._gains: dict[tuple[int, int], dict[str, Any]] = {}
+    They are prepared once for each shape of movies; `warn` is told what is unusual about them.
+    """
+
+    def __init__(self, root: Path, job: str, settings: AcquisitionSettings, warn: Callable[[str], None]) -> None:
+        self.root, self.job, self.settings, self.warn = root, job, settings, warn
+        self._prepared: dict[Shape, dict[str, Any]] = {}
 
     def __call__(self, taken: TakenFile) -> tuple[dict[str, str], dict[str, Any]]:
         """Return the outputs and values of a movie that was taken in."""
-        shape = (int(taken.shape[-2]), int(taken.shape[-1]))
-        if self.settings.gain and shape not in self._gains:
-            self._gains[shape] = self._gain(shape)
-        values = {"frames": taken.frames, "shape": list(shape), **self._gains.get(shape, {})}
-        return {"movie": str(taken.path)}, values
+        if taken.shape not in self._prepared:
+            try:
+                self._prepared[taken.shape] = {**self._gain(taken.shape), **self._defects(taken.shape)}
+            except GainError as error:
+                self._prepared[taken.shape] = {"gain_error": str(error)}
+        values = {"frames": taken.frames, "shape": list(taken.shape), **self._prepared[taken.shape]}
+        return {"movie": taken.path}, values
 
-    def _gain(self, shape: tuple[int, int]) -> dict[str, Any]:
-        relative = f"{self.job}/gain.mrc" if not self._gains else f"{self.job}/gain_{shape[1]}x{shape[0]}.mrc"
-        output = self.root / relative
-        output.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            prepare_gain(
-                Path(self.settings.gain),
-                shape,
-                flip=self.settings.gain_flip,
-                rotate=self.settings.gain_rotate,
-                output=output,
-            )
-        except GainError as error:
-            return {"gain_error": str(error)}
-        return {"gain": relative, "gain_sha256": hashlib.sha256(output.read_bytes()).hexdigest()}
+    def _gain(self, shape: Shape) -> dict[str, Any]:
+        if not self.settings.gain:
+            return {}
+        output = self._output("gain", shape)
+        flip, rotate = self.settings.gain_flip, self.settings.gain_rotate
+        prepared = prepare_gain(self.settings.gain, shape, flip=flip, rotate=rotate, output=output)
+        for sentence in prepared.warnings:
+            self.warn(sentence)
+        return {"gain": self._relative(output), "gain_sha256": file_hash(output)}
+
+    def _defects(self, shape: Shape) -> dict[str, Any]:
+        if not self.settings.defects:
+            return {}
+        output = self._output("defects", shape)
+        prepare_defects(self.settings.defects, shape, output=output)
+        return {"defects": self._relative(output), "defects_sha256": file_hash(output)}
+
+    def _output(self, name: str, shape: Shape) -> Path:
+        """The first shape of movies gets the plain name."""
+        path = self.root / self.job / (f"{name}_{shape[1]}x{shape[0]}.mrc" if self._prepared else f"{name}.mrc")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path
+
+    def _relative(self, path: Path) -> str:
+        return path.relative_to(self.root).as_posix()
 
 
 class MicrographPreparation:
@@ -60,3 +77,9 @@ class MicrographPreparation:
             output.parent.mkdir(parents=True, exist_ok=True)
             write_mrc(output, read_image(self.root / taken.path), self.pixel_size)
         return {"micrograph": relative, "original": taken.path}, {"shape": list(taken.shape)}
+
+
+def file_hash(path: Path) -> str:
+    """Return the SHA-256 of a file's content."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

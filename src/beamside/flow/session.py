@@ -17,7 +17,7 @@ from beamside.acquisition.manifest import Manifest
 from beamside.errors import BeamsideError
 from beamside.execution.executors import start_executor
 from beamside.flow import control
-from beamside.flow.arrivals import ArrivalThread, Looked, NotTaken, Taken
+from beamside.flow.arrivals import ArrivalThread, Looked, NotTaken, Taken, Warned
 from beamside.flow.classification import Rounds
 from beamside.flow.dispatch import Dispatcher, Finished
 from beamside.flow.incoming import MicrographPreparation, MoviePreparation
@@ -117,7 +117,7 @@ class Session:
         acquisition = self.settings.acquisition
         intake = Intake(acquisition, self.project.raw, Manifest(self.project.root))
         prepare = (
-            MoviePreparation(self.project.root, stage.job.name, acquisition)
+            MoviePreparation(self.project.root, stage.job.name, acquisition, lambda text: self.events.put(Warned(text)))
             if self.settings.session.mode == "movies"
             else MicrographPreparation(self.project.root, stage.job.name, self.settings.optics.pixel_size)
         )
@@ -156,7 +156,7 @@ class Session:
         elif isinstance(event, Taken):
             self._last_arrival = time.monotonic()
             self.tables.intake_done(event)
-        elif isinstance(event, NotTaken):
+        elif isinstance(event, NotTaken | Warned):
             self._tell([event.reason])
         elif isinstance(event, Looked):
             self._looked(event)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 import time
 from collections.abc import Mapping
@@ -77,8 +78,8 @@ class Tables:
     def intake_done(self, event: Taken) -> None:
         """A file is in the project; one that was known already, with the same content and gain reference, changes nothing."""
         stage, taken = self.stages[0], event.taken
-        gain = str(event.values.get("gain_sha256", "")) + str(event.values.get("gain_error", ""))
-        key = hashlib.sha256(f"{taken.sha256}:{gain}:{event.problem}".encode()).hexdigest()[:20]
+        camera = [event.values.get(name, "") for name in ("gain_sha256", "gain_error", "defects_sha256")]
+        key = hashlib.sha256(json.dumps([taken.sha256, *camera, event.problem]).encode()).hexdigest()[:20]
         entry = stage.entry(taken.name)
         if entry is not None and entry.key == key and entry.state in FINAL_STATES:
             return

@@ -45,7 +45,7 @@ class Classification2d(JobType):
     title = "2D classification"
     directory = "Class2D"
     relion_type = 8
-    relion_label = "relion.class2d.em"
+    relion_label = "relion.class2d"
     version = "1"
     optics_used = ("pixel_size", "voltage", "spherical_aberration", "amplitude_contrast")
     requires = ("extract",)
