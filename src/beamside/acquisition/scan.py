@@ -6,6 +6,7 @@ Nothing but ``scandir`` and ``stat`` is used: notifications (inotify) do not see
 from __future__ import annotations
 
 import fnmatch
+import glob
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -204,15 +205,18 @@ def _is_folder(entry: os.DirEntry[str], *, follow: bool) -> bool:
 
 
 def _split(text: str) -> _Pattern:
-    """Separate the fixed folder from the parts with wildcards."""
+    """Separate the fixed folder from the parts with wildcards; a name with brackets in it that exists is meant as it is."""
     path = os.path.abspath(os.path.expanduser(text))
-    if not _MAGIC.search(path):
-        if os.path.isdir(path):
-            return _Pattern(text, path, ("**", "*"))
-        folder, name = os.path.split(path)
-        return _Pattern(text, folder, (name,))
-    parts = Path(path).parts
-    first = next(index for index, part in enumerate(parts) if _MAGIC.search(part))
-    if os.path.isdir(path):  # a folder whose name has brackets in it
+    if os.path.isdir(path):
         return _Pattern(text, path, ("**", "*"))
-    return _Pattern(text, str(Path(*parts[:first])), parts[first:])
+    parts = Path(path).parts
+    root, fixed = parts[0], 1
+    while fixed < len(parts) - 1:
+        below = os.path.join(root, parts[fixed])
+        if _MAGIC.search(parts[fixed]) and not os.path.isdir(below):
+            break
+        root, fixed = below, fixed + 1
+    remaining = parts[fixed:]
+    if len(remaining) == 1 and os.path.isfile(path):
+        remaining = (glob.escape(remaining[0]),)
+    return _Pattern(text, root, remaining)

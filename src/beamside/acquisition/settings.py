@@ -108,3 +108,8 @@ class AcquisitionSettings(ParameterModel):
     @classmethod
     def _sidecars_start_with_a_dot(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(suffix if suffix.startswith(".") else "." + suffix for suffix in value)
+
+    @field_validator("gain_rotate", mode="before")
+    @classmethod
+    def _angles_may_be_text(cls, value: object) -> object:
+        return int(value) if isinstance(value, str) and value.strip().isdigit() else value

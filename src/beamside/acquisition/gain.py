@@ -1,0 +1,195 @@
+"""Preparing the camera's gain reference and defects, so that they fit the movies as they lie in the project.
+
+The orientation follows RELION and MotionCor2: first a rotation, clockwise as seen with row 0 at the top, then a flip. A gain reference may
+have 2 or 4 times the pixels of the movie along each side (a super-resolution reference for binned movies, which is averaged) or 1/2 or
+1/4 (a physical reference for super-resolution movies, which is repeated). Pixels that are not positive numbers are marked by 0, which
+motion correction treats as defects.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from beamside.acquisition.settings import GainFlip, GainRotation
+from beamside.errors import BeamsideError, GainError
+from beamside.formats.image import read_image
+from beamside.formats.mrc import write_mrc
+
+_RATIOS = (1, 2, 4)
+_MOST_UNUSABLE = 0.5
+_MANY_UNUSABLE = 0.01
+
+
+@dataclass(frozen=True)
+class PreparedGain:
+    """A gain reference that fits.
+
+    Attributes
+    ----------
+    path : the MRC file that was written, float32
+    shape : (height, width), as the movies
+    defects : number of pixels without a usable gain
+    ratio : pixels of the source to one of the movie along a side: 0.25, 0.5, 1, 2 or 4
+    warnings : sentences about what looks unusual
+    """
+
+    path: Path
+    shape: tuple[int, int]
+    defects: int
+    ratio: float
+    warnings: tuple[str, ...] = ()
+
+
+def prepare_gain(
+    source: str | Path,
+    movie_shape: tuple[int, int],
+    *,
+    flip: GainFlip = "none",
+    rotate: GainRotation = 0,
+    output: str | Path,
+) -> PreparedGain:
+    """Read a gain reference, bring it to the orientation and size of the movies, and write it as MRC.
+
+    Parameters
+    ----------
+    source : MRC, TIFF, or a TIFF named ``.gain``
+    movie_shape : (height, width) of the movies
+    flip : mirroring, after the rotation
+    rotate : degrees clockwise, as seen with row 0 at the top
+    output : the MRC file to write
+
+    Raises
+    ------
+    GainError
+        When the file is missing or unreadable, does not fit the movies, or holds no gain.
+    """
+    path = Path(source)
+    gain = orient(_read(path, "gain reference", "--gain"), flip, rotate)
+    fitted, ratio = _fit(gain, movie_shape, path, "gain reference")
+    defects = int((fitted == 0).sum())
+    part = defects / fitted.size
+    if part > _MOST_UNUSABLE:
+        raise GainError(
+            f"The gain reference {path} has no usable value in {part:.0%} of its pixels: is it another image? Check --gain."
+        )
+    warnings: tuple[str, ...] = ()
+    if part > _MANY_UNUSABLE:
+        warnings += (f"The gain reference {path} has no usable value in {part:.1%} of its pixels.",)
+    mean = float(fitted[fitted > 0].mean())
+    if not 0.1 < mean < 10:
+        warnings += (
+            f"The gain reference {path} has a mean of {mean:.3g}, and 1 is usual: counts in the sums are scaled by that.",
+        )
+    write_mrc(output, fitted)
+    return PreparedGain(Path(output), movie_shape, defects, ratio, warnings)
+
+
+def orient(image: NDArray[Any], flip: GainFlip, rotate: GainRotation) -> NDArray[Any]:
+    """Rotate clockwise (row 0 at the top), then flip: RELION's and MotionCor2's order."""
+    turned = np.rot90(image, k=-(rotate // 90))
+    if flip == "up-down":
+        turned = turned[::-1]
+    elif flip == "left-right":
+        turned = turned[:, ::-1]
+    return np.ascontiguousarray(turned)
+
+
+def _read(path: Path, what: str, flag: str) -> NDArray[np.float32]:
+    if not path.is_file():
+        raise GainError(f"The {what} {path} does not exist: check {flag}.")
+    try:
+        return read_image(path)
+    except BeamsideError as error:
+        raise GainError(f"The {what} cannot be used: {error} Check {flag}.") from error
+    except OSError as error:
+        raise GainError(
+            f"The {what} {path} cannot be read ({error.strerror}): check {flag} and the file's permissions."
+        ) from error
+
+
+def _fit(
+    gain: NDArray[np.float32], movie_shape: tuple[int, int], path: Path, what: str
+) -> tuple[NDArray[np.float32], float]:
+    usable = np.where(np.isfinite(gain) & (gain > 0), gain, 0).astype(np.float32)
+    height, width = movie_shape
+    for ratio in _RATIOS:
+        if gain.shape == (height * ratio, width * ratio):
+            return _average(usable, ratio), float(ratio)
+        if (gain.shape[0] * ratio, gain.shape[1] * ratio) == movie_shape:
+            return usable.repeat(ratio, axis=0).repeat(ratio, axis=1), 1 / ratio
+    shapes = f"{gain.shape[1]} x {gain.shape[0]} pixels and the movies {width} x {height}"
+    turned = gain.shape[::-1]
+    if any(turned in ((height * r, width * r), (height // r, width // r)) for r in _RATIOS):
+        raise GainError(
+            f"The {what} {path} has {shapes}: they fit when it is turned by 90 degrees; add or drop --gain-rotate 90 (or 270)."
+        )
+    raise GainError(
+        f"The {what} {path} has {shapes}, and neither is 1, 2 or 4 times the other: give the one of this camera and mode."
+    )
+
+
+def _average(usable: NDArray[np.float32], ratio: int) -> NDArray[np.float32]:
+    """Average blocks of ratio x ratio pixels over their usable ones; a block with any unusable one is a defect."""
+    if ratio == 1:
+        return usable
+    height, width = usable.shape[0] // ratio, usable.shape[1] // ratio
+    blocks = usable.reshape(height, ratio, width, ratio)
+    means = blocks.mean(axis=(1, 3), dtype=np.float64)
+    return np.where((blocks > 0).all(axis=(1, 3)), means, 0).astype(np.float32)
+
+
+def prepare_defects(source: str | Path, movie_shape: tuple[int, int], *, output: str | Path) -> int:
+    """Read the camera's defects and write them as an MRC mask (int8, 1 = defective) of the movies' shape; return how many there are.
+
+    A mask is an MRC, TIFF or PNG image that is not 0 where a pixel is defective. A text file has lines ``x y width height`` in pixels of
+    the movie, as MotionCor2's. Both are in the movies' own orientation: the gain's rotation and flip do not apply.
+
+    Raises
+    ------
+    GainError
+        When the file is missing, unreadable or does not fit.
+    """
+    path = Path(source)
+    if path.suffix.lower() == ".txt":
+        if not path.is_file():
+            raise GainError(f"The list of defects {path} does not exist: check --defects.")
+        mask = _read_rectangles(path, movie_shape)
+    else:
+        image = _read(path, "defect mask", "--defects")
+        if image.shape != movie_shape:
+            raise GainError(
+                f"The defect mask {path} has {image.shape[1]} x {image.shape[0]} pixels and the movies {movie_shape[1]} x {movie_shape[0]}: "
+                "give the one of this camera and mode."
+            )
+        mask = image != 0
+    if mask.mean() > _MOST_UNUSABLE:
+        raise GainError(
+            f"The defects {path} cover {mask.mean():.0%} of the camera: in a mask, 0 means a good pixel. Check --defects."
+        )
+    write_mrc(output, mask)
+    return int(mask.sum())
+
+
+def _read_rectangles(path: Path, movie_shape: tuple[int, int]) -> NDArray[np.bool_]:
+    mask = np.zeros(movie_shape, bool)
+    for number, line in enumerate(path.read_text(errors="replace").splitlines(), start=1):
+        fields = line.partition("#")[0].split()
+        if not fields:
+            continue
+        try:
+            x, y, width, height = (int(field) for field in fields)
+        except ValueError:
+            raise GainError(
+                f"Line {number} of {path} is not 'x y width height' in whole pixels: {line.strip()!r}."
+            ) from None
+        if min(x, y, width, height) < 0 or x + width > movie_shape[1] or y + height > movie_shape[0]:
+            raise GainError(
+                f"Line {number} of {path} lies outside the movies' {movie_shape[1]} x {movie_shape[0]} pixels: {line.strip()!r}."
+            )
+        mask[y : y + height, x : x + width] = True
+    return mask
