@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from beamside.acquisition.arrivals import TakenFile
-from beamside.acquisition.gain import prepare_gain
+from beamside.acquisition.gain import prepare_defects, prepare_gain
 from beamside.acquisition.settings import AcquisitionSettings
 from beamside.errors import GainError
 from beamside.formats.image import read_image

@@ -1,7 +1,7 @@
-"""What others see of a session while it runs: STAR files, RELION's pipeline, the SQLite index, and a small file that
-says what goes on right now.
+"""What others see of a session while it runs.
 
-All of it is made from the journals' state and may be deleted. Writing is spaced so that it takes a small part of the time, however long the tables grow.
+STAR files, RELION's pipeline, the SQLite index, and a small file that says what goes on right now. All of it is made from the journals' state and may
+be deleted. Writing is spaced so that it takes a small part of the time, however long the tables grow.
 """
 
 from __future__ import annotations

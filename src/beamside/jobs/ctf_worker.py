@@ -50,7 +50,7 @@ def fit(item: Item, parameters: CtfParameters, workspace: Workspace) -> Result:
             _array(curves.fitted),
             quality=_array(curves.quality),
             resolution=resolution,
-            title=f"defocus {found.defocus / 1e4:.2f} µm, astigmatism {found.astigmatism:.0f} Å",
+            title=f"defocus {found.defocus / 1e4:.2f} um, astigmatism {found.astigmatism:.0f} Å",
         ),
     )
     save_picture(paths["ctf_image"], pictures.ctf_picture(picture, resolution, spectrum_pixel_size))
