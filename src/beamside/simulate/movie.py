@@ -67,7 +67,7 @@ class MovieSettings:
     defocus: tuple[float, float] = (8000.0, 25000.0)
     astigmatism: float = 400.0
     b_factor: float = 80.0
-    drift: float = 11.0
+    drift: float = 9.0
     local_motion: float = 2.0
     jitter: float = 0.25
     particle_spacing: float = 260.0

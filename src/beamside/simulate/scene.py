@@ -181,7 +181,7 @@ class Scene:
         spectrum = scipy.fft.rfft2(noise) * np.asarray(size * np.sqrt(structure), dtype=np.float32)
         if contents.hole is not None:
             grain = rng.standard_normal(self.shape, dtype=np.float32) * self._carbon(contents.hole)
-            spectrum += scipy.fft.rfft2(grain) * np.float32(1.2 * size)
+            spectrum += scipy.fft.rfft2(grain) * np.float32(0.7 * size)
         return np.asarray(spectrum, dtype=np.complex64)
 
     def _carbon(self, hole: tuple[float, float, float]) -> Image:
@@ -198,7 +198,7 @@ class Scene:
         lost = 1 - np.exp(-thickness / np.float32(ABSORPTION_LENGTH))
         if contents.hole is not None:
             lost += np.float32(0.12) * self._carbon(contents.hole)
-        slope = rng.normal(0, 0.25 * sample.ice_thickness / ABSORPTION_LENGTH, 3).astype(np.float32)
+        slope = rng.normal(0, 0.12 * sample.ice_thickness / ABSORPTION_LENGTH, 3).astype(np.float32)
         rows, columns = (np.cos(np.linspace(0, np.pi, size, dtype=np.float32)) for size in self.shape)
         lost += slope[0] * rows[:, None] + slope[1] * columns + slope[2] * rows[:, None] * columns
         return thickness, lost
