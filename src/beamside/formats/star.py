@@ -204,12 +204,15 @@ def format_value(value: Value) -> str:
 
 
 def _format_float(value: float) -> str:
-    # RELION fills 12 characters: six decimals, one fewer behind a minus sign, and exponents where fixed decimals would lose digits.
+    # RELION fills 12 characters: six decimals, one fewer behind a minus sign, exponents for the very large and small. Below 1 the fixed decimals are
+    # few digits (a cubic motion coefficient of -0.00123 times frame³ needs more), so there they are used only when nothing is lost.
     magnitude = abs(value)
     digits = 5 if value < 0 else 6
-    if 0.001 <= magnitude < 100000 or magnitude == 0 or not math.isfinite(magnitude):
-        return f"{value:.{digits}f}"
-    return f"{value:.{digits}e}"
+    fixed = f"{value:.{digits}f}"
+    if not math.isfinite(magnitude) or magnitude == 0 or 1 <= magnitude < 100000:
+        return fixed
+    exact = 0.001 <= magnitude < 1 and abs(float(fixed) - value) <= 1e-5 * magnitude
+    return fixed if exact else f"{value:.{digits}e}"
 
 
 def _quoted(value: str) -> str:
@@ -226,7 +229,7 @@ def _quoted(value: str) -> str:
 
 def _padded(value: Value) -> str:
     # The two common kinds of number first: tables of particles have millions of them.
-    if type(value) is float and 0.001 <= value < 100000:
+    if type(value) is float and 1 <= value < 100000:
         return f"{value:12.6f}"
     if type(value) is int:
         return f"{value:12d}"
