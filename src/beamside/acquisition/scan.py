@@ -175,10 +175,10 @@ def is_temporary(name: str) -> bool:
 
 
 def look_at(path: str) -> Sighting | None:
-    """Return the file's present size and date; None when it is not there."""
+    """Return the file's present size and date; None when it is not there, or cannot be reached."""
     try:
         status = os.stat(path)
-    except FileNotFoundError:
+    except OSError:  # gone, a lost mount, a forbidden folder: in each case there is nothing to take or to remove now
         return None
     return Sighting(path, status.st_size, status.st_mtime_ns)
 
