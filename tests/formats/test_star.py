@@ -164,6 +164,8 @@ class TestReading:
             ("data_x\n_a 1\ndata_x\n_a 1\n", "line 3: a second block"),
             ("data_x\nloop_\n", "loop_ without columns"),
             ("data_x\n_a \0\n", "null bytes"),
+            ("data_x\n\x1c\n", "line 2: .*neither"),
+            ("data_x\n\xa0\n", "line 2: .*neither"),
         ],
     )
     def test_what_is_wrong_is_said_with_its_line(self, text: str, message: str) -> None:

@@ -280,6 +280,10 @@ def _tokens(line: str, comments: bool = True) -> list[str]:
     return values
 
 
+def _first_word(line: str) -> str:
+    return re.split(f"[{_BLANKS}]", line, maxsplit=1)[0]
+
+
 class _Parser:
     """Reads line by line; holds the block being filled."""
 
