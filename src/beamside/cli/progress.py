@@ -25,6 +25,8 @@ from beamside.project.project import Project
 TERMINAL_SECONDS = 1.0
 PLAIN_SECONDS = 5.0
 VALUES_SHOWN = 4
+WIDE = 120
+"""Columns from which the last values have room beside the numbers."""
 PROBLEMS_SHOWN = 3
 ENDED = ("finished", "stopped", "failed", "dead")
 STATE_COLOURS = {
@@ -70,31 +72,38 @@ def plain_lines(status: SessionStatus) -> list[str]:
     return [f"{moment} {headline(status)}", *([f"{moment}   {stages}"] if stages else [])]
 
 
-def status_table(status: SessionStatus) -> Group:
-    """Return the status for a terminal."""
+def status_table(status: SessionStatus, width: int) -> Group:
+    """Return the status for a terminal of `width` columns; in a narrow one the last values go below the table."""
     colour = STATE_COLOURS.get(status.state, "cyan")
     head = Text.from_markup(f"[bold]{escape(status.name)}[/bold]  [{colour}]{escape(status.state)}[/{colour}]")
-    facts = headline(status).split(": ", 1)[1].split(", ", 1)
+    facts = headline(status).split(", ", 1)[-1]
+    wide = width >= WIDE
     table = Table(box=None, pad_edge=False, header_style="dim")
     for heading in ("Step", "waiting", "running", "done", "rejected", "failed", "per hour"):
         table.add_column(heading, justify="left" if heading == "Step" else "right", no_wrap=True)
-    table.add_column("last values", overflow="fold")
+    if wide:
+        table.add_column("last values", no_wrap=True, overflow="ellipsis", style="cyan")
     for stage in status.stages:
-        table.add_row(*_stage_row(stage))
-    return Group(
-        head,
-        Text(facts[1] if len(facts) > 1 else "", style="dim"),
-        table,
-        *(Text(line, style="yellow", overflow="fold") for line in problem_lines(status)),
-    )
+        table.add_row(*_stage_row(stage), *([_last_values(stage)] if wide else []))
+    below = [] if wide else [_values_line(stage) for stage in status.stages if stage.last]
+    problems = [Text(line, style="yellow", overflow="fold") for line in problem_lines(status)]
+    return Group(head, Text(facts, style="dim"), table, *below, *problems)
 
 
 def _stage_row(stage: StageStatus) -> list[str]:
     numbers = [str(getattr(stage, word) or "·") for word in ("waiting", "running", "done", "rejected")]
     failed = f"[red]{stage.failed}[/red]" if stage.failed else "·"
-    rate = f"{stage.per_hour:.0f}" if stage.per_hour else "·"
-    values = [f"{value.label} {value.text} {value.unit}".strip() for value in stage.last[:VALUES_SHOWN]]
-    return [stage.title, *numbers, failed, rate, f"[cyan]{escape(', '.join(values))}[/cyan]"]
+    return [stage.title, *numbers, failed, f"{stage.per_hour:.0f}" if stage.per_hour else "·"]
+
+
+def _last_values(stage: StageStatus) -> str:
+    return escape(", ".join(f"{value.label} {value.text} {value.unit}".strip() for value in stage.last[:VALUES_SHOWN]))
+
+
+def _values_line(stage: StageStatus) -> Text:
+    text = Text.from_markup(f"{stage.title}: [cyan]{_last_values(stage)}[/cyan]", overflow="ellipsis")
+    text.no_wrap = True
+    return text
 
 
 def problem_lines(status: SessionStatus) -> list[str]:
@@ -117,7 +126,8 @@ def status_json(project: Project) -> str:
 
 def print_status(project: Project) -> None:
     """Print the status once."""
-    console().print(status_table(read_status(project)))
+    terminal = console()
+    terminal.print(status_table(read_status(project), terminal.width))
 
 
 def list_row(project: Project) -> list[str]:
@@ -199,11 +209,14 @@ def _show_plain(
 def _show_live(
     project: Project, ended: Callable[[], bool], pause: Callable[[float], object], note: Callable[[], str]
 ) -> None:
-    with Live(console=console(), auto_refresh=False, transient=False) as live:
+    terminal = console()
+    with Live(console=terminal, auto_refresh=False, transient=False) as live:
         while True:
             over = ended()
             if project.exists:
-                live.update(Group(status_table(read_status(project)), Text(note(), style="dim")), refresh=True)
+                live.update(
+                    Group(status_table(read_status(project), terminal.width), Text(note(), style="dim")), refresh=True
+                )
             if over:
                 return
             _pause_until(ended, pause, TERMINAL_SECONDS)

@@ -206,8 +206,15 @@ def logs(project: str | None, following: bool, lines: int) -> None:
                 time.sleep(0.3)
 
 
+def _named(project: str | None) -> Project:
+    """Return the project to act on. What changes a session wants its name, or to be told in its folder: the only one known may be someone's else."""
+    if project is None and not Project(Path.cwd()).exists:
+        raise ConfigError("name the session: its folder, <group>/<name> or <name>, as 'beamside session list' shows it")
+    return find_project(project)
+
+
 def _running(project: str | None) -> Project:
-    found = find_project(project)
+    found = _named(project)
     if found.writer_process() is None:
         raise ProjectError(f"the session {found.root} is not running: 'beamside session resume' continues it")
     return found
@@ -227,7 +234,7 @@ def pause(project: str | None) -> None:
 @click.option("--foreground", is_flag=True, help="Stay and show progress; Ctrl-C stops the session.")
 def resume(project: str | None, foreground: bool) -> None:
     """Go on with a paused session, or continue one that was stopped or has died, exactly where it was."""
-    found = find_project(project)
+    found = _named(project)
     if found.writer_process() is not None:
         control.send(found, "resume")
         click.echo(f"The session {found.root} goes on.")
@@ -343,5 +350,7 @@ def wait_until_ended(project: Project, timeout: float) -> bool:
     return True
 
 
-for _command in (status, logs, pause, resume, stop, retry, report, show_config):
-    _command.help = f"{_command.help}\n\n{PROJECT_HELP}"
+for _command in (status, logs, report, show_config):
+    _command.help = f"{_command.help}\n\n{PROJECT_HELP.format(other=' or the only one known')}"
+for _command in (pause, resume, stop, retry):
+    _command.help = f"{_command.help}\n\n{PROJECT_HELP.format(other='')}"

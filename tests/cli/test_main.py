@@ -1,0 +1,114 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import pytest
+
+import beamside as package
+from beamside.cli.main import main
+from beamside.cli.root import in_sentences
+from beamside.errors import GainError
+
+
+def test_version(beamside) -> None:
+    assert beamside("--version")[:2] == (0, f"beamside {package.__version__}\n")
+
+
+@pytest.mark.parametrize(
+    "words", [["--help"], ["session", "--help"], ["session", "start", "-h"], ["project", "verify", "-h"]]
+)
+def test_help_is_everywhere(beamside, words: list[str]) -> None:
+    code, out, err = beamside(*words)
+    assert code == 0
+    assert out.startswith("Usage: beamside")
+    assert not err
+
+
+def test_every_command_says_what_it_does() -> None:
+    def walk(command: click.Command, path: str) -> None:
+        assert command.help, f"{path} has no help"
+        for name, child in getattr(command, "commands", {}).items():
+            walk(child, f"{path} {name}")
+
+    walk(main, "beamside")
+
+
+def test_the_commands_that_users_are_promised() -> None:
+    session = main.commands["session"]
+    assert isinstance(session, click.Group)
+    assert set(main.commands) == {"demo", "init", "project", "report", "session"}
+    promised = {"start", "status", "list", "logs", "pause", "resume", "stop", "retry", "report", "show-config"}
+    assert set(session.commands) == promised
+    assert set(main.commands["project"].commands) == {"rebuild", "verify"}  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("words", "meant"),
+    [
+        (["sesion"], "'session'"),
+        (["session", "strat"], "'start'"),
+        (["session", "start", "--pixelsize", "1"], "--pixel-size"),
+        (["session", "start", "--voltag=300"], "--voltage"),
+        (["demo", "--movie", "3"], "--movies"),
+    ],
+)
+def test_a_misspelt_word_is_answered_with_the_right_one(beamside, words: list[str], meant: str) -> None:
+    code, out, err = beamside(*words)
+    assert code == 2
+    assert out == ""
+    assert err.startswith("beamside: unknown ")
+    assert f"did you mean {meant}?" in err
+    assert err.count("\n") == 1
+
+
+def test_a_pattern_that_the_shell_has_expanded(beamside) -> None:
+    code, _, err = beamside("session", "start", "--data", "a.tif", "b.tif", "c.tif")
+    assert code == 2
+    assert "quotes" in err
+
+
+class TestErrorsAreSentences:
+    def test_an_error_is_one_sentence_and_exit_code_2(self, capsys: pytest.CaptureFixture[str]) -> None:
+        def fail() -> None:
+            raise GainError("the gain is\n   64 x 64")
+
+        assert in_sentences(fail) == 2
+        assert capsys.readouterr().err == "beamside: the gain is 64 x 64\n"
+
+    def test_debug_shows_where_it_happened(self, capsys: pytest.CaptureFixture[str]) -> None:
+        def fail() -> None:
+            raise GainError("wrong")
+
+        assert in_sentences(fail, debug=True) == 2
+        assert "Traceback" in capsys.readouterr().err
+
+    def test_ctrl_c_is_130(self, capsys: pytest.CaptureFixture[str]) -> None:
+        def interrupt() -> None:
+            raise KeyboardInterrupt
+
+        assert in_sentences(interrupt) == 130
+        assert "interrupted" in capsys.readouterr().err
+
+    def test_a_missing_file_names_the_file(self, capsys: pytest.CaptureFixture[str]) -> None:
+        assert in_sentences(lambda: Path("gone.txt").read_text()) == 2
+        assert capsys.readouterr().err == "beamside: gone.txt: No such file or directory\n"
+
+    def test_mistakes_of_the_program_are_not_hidden(self) -> None:
+        with pytest.raises(ZeroDivisionError):
+            in_sentences(lambda: 1 / 0)
+
+    def test_the_exit_code_of_a_command_is_kept(self) -> None:
+        assert in_sentences(lambda: 3) == 3
+        assert in_sentences(lambda: None) == 0
+
+    def test_debug_is_understood_anywhere(self, beamside) -> None:
+        code, _, err = beamside("session", "status", "nowhere", "--debug")
+        assert code == 2
+        assert "Traceback" in err
+        assert err.splitlines()[-1].startswith("beamside: ")
+
+
+def test_the_command_line_starts_without_torch() -> None:
+    program = "import sys, beamside.cli.main, beamside.cli.streampyp; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
