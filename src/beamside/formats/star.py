@@ -316,12 +316,12 @@ class _Parser:
             match = _VERSION_COMMENT.match(line)
             self.version = int(match.group(1)) if match else self.version
         elif line.startswith("data_") and self._begins_block(line):
-            self._begin_block(line.split(maxsplit=1)[0][len("data_") :])
+            self._begin_block(_first_word(line)[len("data_") :])
         elif block is None:
             raise self._error(f"{line[:60]!r} stands before the first data_ block; it is not a STAR file")
         elif block.loop and block.columns and (block.rows or first != "_" or self._fills_columns(block, line)):
             self._row(block, line)
-        elif line.split(maxsplit=1)[0] == "loop_":
+        elif _first_word(line) == "loop_":
             if block.columns or block.loop:
                 raise self._error(f"a second loop_ in data_{block.name}")
             block.loop, block.rows = True, []
