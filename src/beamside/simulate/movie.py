@@ -66,9 +66,9 @@ class MovieSettings:
     amplitude_contrast: float = 0.1
     defocus: tuple[float, float] = (8000.0, 25000.0)
     astigmatism: float = 400.0
-    b_factor: float = 80.0
+    b_factor: float = 100.0
     drift: float = 9.0
-    local_motion: float = 2.0
+    local_motion: float = 3.0
     jitter: float = 0.25
     particle_spacing: float = 260.0
     preferred_orientation: float = 0.6

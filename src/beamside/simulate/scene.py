@@ -174,7 +174,7 @@ class Scene:
         fy, fx = frequency_grid(self.shape, self.pixel_size)
         frequency = np.sqrt(fy**2 + fx**2)
         # water scatters little at low angles (its compressibility) and most at 1/3.7 Å, where the molecules' own motion in the beam blurs it
-        structure = 0.08 + 0.3 * np.exp(-(((frequency - 0.27) / 0.055) ** 2) / 2)
+        structure = 0.08 + 0.2 * np.exp(-(((frequency - 0.27) / 0.055) ** 2) / 2)
         molecules = ICE_MOLECULES * sample.ice_thickness
         size = self.beam.interaction * WATER_POTENTIAL * np.sqrt(molecules) / self.pixel_size
         noise = rng.standard_normal(self.shape, dtype=np.float32)
