@@ -1,0 +1,76 @@
+"""Fixtures: a session of light jobs on small movies."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+import tifffile
+
+from beamside.flow.settings import SessionSettings, sections
+from beamside.jobs import registry
+
+LIGHT_JOBS = Path(__file__).with_name("light_jobs.py")
+
+
+def load_light_jobs() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("light_jobs", LIGHT_JOBS)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def light_jobs_program() -> Path:
+    return LIGHT_JOBS
+
+
+@pytest.fixture
+def light_workflow(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    sections()
+    monkeypatch.setitem(registry.WORKFLOWS, "movies", load_light_jobs().LIGHT_WORKFLOW)
+    monkeypatch.setattr("beamside.jobs.worker._limit_threads", lambda _threads: None)
+    registry.workflow.cache_clear()
+    monkeypatch.setattr("beamside.flow.table.RETRY_SECONDS", 0.01)
+    yield
+    registry.workflow.cache_clear()
+
+
+@pytest.fixture
+def write_movie(tmp_path: Path) -> Callable[..., Path]:
+    def write(name: str, shape: tuple[int, int, int] = (3, 64, 64), value: int = 1) -> Path:
+        path = tmp_path / "camera" / f"{name}_fractions.tiff"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        tifffile.imwrite(path, np.full(shape, value, np.uint8), compression="lzw", photometric="minisblack")
+        return path
+
+    return write
+
+
+@pytest.fixture
+def session_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., SessionSettings]:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+
+    def make(**values: Any) -> SessionSettings:
+        usual = {
+            "target": tmp_path / "out put",
+            "name": "run1",
+            "data": (str(tmp_path / "camera/**/*_fractions.tiff"),),
+            "pixel_size": 1.0,
+            "voltage": 300,
+            "poll_seconds": 0.05,
+            "settle_seconds": 0.0,
+            "attempts": 2,
+            "executor": "inline",
+            "class_min": 20,
+        }
+        return SessionSettings.from_flat({**usual, **values})
+
+    return make

@@ -1,0 +1,108 @@
+"""A small workflow of light jobs, so that the session loop can be tested without numerics; run as a program, it is a session of them.
+
+``python light_jobs.py SETTINGS.json`` runs a session until its source is empty; with PAUSE in the environment each job takes that many seconds.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from beamside.errors import ProcessingError
+from beamside.flow.session import Session
+from beamside.flow.settings import SessionSettings, sections
+from beamside.formats.star import StarBlock
+from beamside.jobs import registry, worker
+from beamside.jobs.base import Item, JobType, Node, Optics, Result, Row, StarContent, Workspace
+from beamside.jobs.class2d import Class2dParameters
+from beamside.jobs.extract import ExtractParameters
+from beamside.jobs.importing import ImportMovies
+from beamside.jobs.motion import MotionParameters
+
+
+def note_call(job: str, item: Item, workspace: Workspace) -> None:
+    with (workspace.root / "calls.txt").open("a") as calls:
+        calls.write(f"{job} {item.name}\n")
+    time.sleep(float(os.environ.get("PAUSE", "0")))
+
+
+class Measure(JobType):
+    """Counts the bytes of a movie; what its name says decides how it ends."""
+
+    name, title, directory = "motion", "Measuring", "MotionCorr"
+    relion_type, relion_label, version = 1, "relion.motioncorr", "1"
+    requires, inputs = ("import",), ("import",)
+    Parameters = MotionParameters
+    nodes = (Node("corrected_micrographs.star", 1, "MicrographsData.star.relion.motioncorr"),)
+
+    def process(self, item: Item, parameters: Any, workspace: Workspace) -> Result:
+        note_call(self.name, item, workspace)
+        if "bad" in item.name:
+            raise ProcessingError(f"{item.name} has no frames worth a sum.")
+        if "flaky" in item.name:
+            marker = workspace.root / f"{Path(item.name).name}.tried"
+            if not marker.exists():
+                marker.touch()
+                raise OSError(5, "Input/output error", item.name)
+        if "odd" in item.name:
+            return Result(rejected="too odd")
+        size = workspace.absolute(item.results["import"].outputs["movie"]).stat().st_size
+        return Result(metrics={"bytes": float(size)}, outputs={"micrograph": item.name})
+
+    def star_files(
+        self, rows: Sequence[Row], parameters: Any, optics: Optics, job: str, root: Path
+    ) -> dict[str, StarContent]:
+        table = StarBlock("micrographs", ["rlnMicrographName"], [[row.item.name] for row in rows])
+        return {"corrected_micrographs.star": [table]}
+
+
+class Cut(Measure):
+    """Stands for extraction: ten particles each."""
+
+    name, title, directory = "extract", "Cutting", "Extract"
+    requires, inputs = ("motion",), ("motion",)
+    Parameters = ExtractParameters
+
+    def process(self, item: Item, parameters: Any, workspace: Workspace) -> Result:
+        note_call(self.name, item, workspace)
+        return Result(metrics={"extracted": 10.0}, values={"of": dict(item.results["motion"].metrics)})
+
+
+class Gather(Measure):
+    """Stands for classification."""
+
+    name, title, directory = "class2d", "Gathering", "Class2D"
+    requires, inputs, aggregate, nodes = ("extract",), ("extract",), True, ()
+    Parameters = Class2dParameters
+
+    def update(
+        self, items: Sequence[Item], parameters: Any, workspace: Workspace, *, round_name: str, final: bool
+    ) -> Result:
+        total = sum(item.results["extract"].metrics["extracted"] for item in items)
+        return Result(metrics={"classified": total}, values={"final": final})
+
+    def star_files(
+        self, rows: Sequence[Row], parameters: Any, optics: Optics, job: str, root: Path
+    ) -> dict[str, StarContent]:
+        return {}
+
+
+LIGHT_WORKFLOW = (ImportMovies, Measure, Cut, Gather)
+
+
+def main() -> None:
+    sections()
+    registry.WORKFLOWS["movies"] = LIGHT_WORKFLOW
+    registry.workflow.cache_clear()
+    worker._limit_threads = lambda _threads: None
+    settings = SessionSettings.from_flat(json.loads(Path(sys.argv[1]).read_text()))
+    sys.exit(0 if Session(settings, until_empty=True).run() == "finished" else 1)
+
+
+if __name__ == "__main__":
+    main()

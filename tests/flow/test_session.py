@@ -1,0 +1,192 @@
+from collections import Counter
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from beamside.flow import control
+from beamside.flow.projection import rebuild
+from beamside.flow.session import Session
+from beamside.flow.settings import SessionSettings
+from beamside.flow.start import recompute_cost
+from beamside.formats.mrc import write_mrc
+from beamside.formats.star import read_star
+from beamside.project.project import Project
+from beamside.project.records import ItemState
+from beamside.project.relion_recovery import read_pipeline
+
+Settings = Callable[..., SessionSettings]
+WriteMovie = Callable[..., Path]
+
+pytestmark = pytest.mark.usefixtures("light_workflow")
+
+
+def run(settings: SessionSettings) -> Project:
+    assert Session(settings, until_empty=True).run() == "finished"
+    return Project(settings.root)
+
+
+def states(project: Project, job: str) -> dict[str, ItemState]:
+    found = project.load().job_of_type(job)
+    assert found is not None
+    return {Path(name).name.removesuffix("_fractions"): entry.state for name, entry in found.items.items()}
+
+
+def calls(project: Project) -> Counter[str]:
+    path = project.root / "calls.txt"
+    return Counter(path.read_text().splitlines() if path.exists() else [])
+
+
+def test_every_movie_goes_through_all_jobs(session_settings: Settings, write_movie: WriteMovie) -> None:
+    for name in ("a", "b", "c"):
+        write_movie(name)
+    project = run(session_settings())
+    assert states(project, "import") == dict.fromkeys("abc", ItemState.DONE)
+    assert states(project, "extract") == dict.fromkeys("abc", ItemState.DONE)
+    table = read_star(project.root / "MotionCorr/job002/corrected_micrographs.star")["micrographs"]
+    assert sorted(table.column("rlnMicrographName")) == [f"raw/{name}_fractions" for name in "abc"]
+    assert {job.status for job in read_pipeline(project.root).jobs} == {"Succeeded"}
+
+
+def test_a_failure_is_kept_with_its_reason_and_the_stream_goes_on(
+    session_settings: Settings, write_movie: WriteMovie
+) -> None:
+    for name in ("a", "bad", "c"):
+        write_movie(name)
+    project = run(session_settings())
+    assert states(project, "motion") == {"a": ItemState.DONE, "bad": ItemState.FAILED, "c": ItemState.DONE}
+    assert set(states(project, "extract")) == {"a", "c"}
+    job = project.load().job_of_type("motion")
+    assert job is not None
+    assert "no frames worth a sum" in job.items["raw/bad_fractions"].reason
+    assert calls(project)["motion raw/bad_fractions"] == 1, "trying the same again would only fail again"
+
+
+def test_a_passing_fault_is_tried_again(session_settings: Settings, write_movie: WriteMovie) -> None:
+    write_movie("flaky")
+    project = run(session_settings())
+    assert states(project, "motion") == {"flaky": ItemState.DONE}
+    story = [(record["state"], record.get("reason", "")) for _, record in project.story("raw/flaky_fractions")]
+    assert ("waiting", "Input/output error (raw/flaky_fractions)") in story
+
+
+def test_a_rejected_item_is_counted_and_not_used(session_settings: Settings, write_movie: WriteMovie) -> None:
+    write_movie("odd")
+    write_movie("fine")
+    project = run(session_settings())
+    assert states(project, "motion") == {"odd": ItemState.REJECTED, "fine": ItemState.DONE}
+    table = read_star(project.root / "MotionCorr/job002/corrected_micrographs.star")["micrographs"]
+    assert table.column("rlnMicrographName") == ["raw/fine_fractions"]
+
+
+def test_a_second_run_does_no_work(session_settings: Settings, write_movie: WriteMovie) -> None:
+    for name in ("a", "b", "odd", "bad"):
+        write_movie(name)
+    first = calls(run(session_settings()))
+    assert calls(run(session_settings())) == first
+
+
+def test_a_changed_parameter_recomputes_what_depends_on_it_and_says_so_before(
+    session_settings: Settings, write_movie: WriteMovie, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("a", "b"):
+        write_movie(name)
+    project = run(session_settings())
+    changed = session_settings(patches_x=3)
+    assert recompute_cost(changed) == {"Measuring": 2, "Cutting": 2}
+    assert recompute_cost(session_settings(report_minutes=9)) == {}
+    run(changed)
+    assert calls(project) == Counter(
+        {f"{job} raw/{name}_fractions": 2 for job in ("motion", "extract") for name in "ab"}
+    )
+    assert set(states(project, "extract").values()) == {ItemState.DONE}
+
+
+def test_movies_that_come_later_are_added_to_a_finished_session(
+    session_settings: Settings, write_movie: WriteMovie
+) -> None:
+    write_movie("a")
+    run(session_settings())
+    write_movie("b", value=2)
+    project = run(session_settings())
+    assert states(project, "extract") == dict.fromkeys("ab", ItemState.DONE)
+    assert calls(project)["motion raw/a_fractions"] == 1
+
+
+def test_aggregates_run_at_a_count_at_increments_and_over_all_at_the_end(
+    session_settings: Settings, write_movie: WriteMovie
+) -> None:
+    for number in range(5):
+        write_movie(f"m{number}")
+    project = run(session_settings())
+    job = project.load().job_of_type("class2d")
+    assert job is not None
+    results = [entry.result for entry in job.items.values()]
+    classified = [result["metrics"]["classified"] for result in results if result]
+    assert classified[-1] == 50
+    assert all(later > earlier for earlier, later in pairwise(classified[:-1]))
+    assert classified[0] >= 20
+    assert results[-1] is not None
+    assert results[-1]["values"]["final"]
+
+
+def test_a_truncated_movie_is_set_aside_with_the_reason(session_settings: Settings, write_movie: WriteMovie) -> None:
+    write_movie("a")
+    broken = write_movie("broken", shape=(3, 64, 64))
+    broken.write_bytes(broken.read_bytes()[:-40])
+    project = run(session_settings())
+    assert states(project, "import") == {"a": ItemState.DONE, "broken": ItemState.FAILED}
+    job = project.load().job_of_type("import")
+    assert job is not None
+    assert str(broken) in job.items["raw/broken_fractions"].reason
+    write_movie("broken", value=3)
+    run(session_settings())
+    assert states(project, "extract") == {"a": ItemState.DONE, "broken": ItemState.DONE}
+
+
+def test_a_gain_reference_of_another_shape_is_told_and_mended_by_giving_the_right_one(
+    session_settings: Settings, write_movie: WriteMovie, tmp_path: Path
+) -> None:
+    write_movie("a")
+    write_mrc(tmp_path / "wrong.mrc", np.ones((50, 64), np.float32))
+    project = run(session_settings(gain=str(tmp_path / "wrong.mrc")))
+    job = project.load().job_of_type("import")
+    assert job is not None
+    assert states(project, "import") == {"a": ItemState.DONE}, "raw data are safe whatever the gain"
+    result = job.items["raw/a_fractions"].result
+    assert result is not None
+    assert "64 x 50" in result["values"]["gain_error"]
+    write_mrc(tmp_path / "right.mrc", np.ones((64, 64), np.float32))
+    before = calls(project)["motion raw/a_fractions"]
+    run(session_settings(gain=str(tmp_path / "right.mrc")))
+    assert calls(project)["motion raw/a_fractions"] == before + 1
+
+
+def test_a_stopped_session_goes_on_where_it_was(session_settings: Settings, write_movie: WriteMovie) -> None:
+    for name in ("a", "b"):
+        write_movie(name)
+    settings = session_settings()
+    project = Project(settings.root)
+    project.inbox.mkdir(parents=True)
+    control.send(project, "stop")
+    assert Session(settings).run() == "stopped"
+    assert {job.status for job in read_pipeline(project.root).jobs} == {"Aborted"}
+    run(settings)
+    assert states(project, "extract") == dict.fromkeys("ab", ItemState.DONE)
+
+
+def test_star_files_and_pipeline_are_made_again_from_the_journals(
+    session_settings: Settings, write_movie: WriteMovie
+) -> None:
+    write_movie("a")
+    project = run(session_settings())
+    star = project.root / "MotionCorr/job002/corrected_micrographs.star"
+    before = star.read_bytes()
+    star.unlink()
+    (project.root / "default_pipeline.star").unlink()
+    (project.private / "index.sqlite").unlink()
+    rebuild(project)
+    assert star.read_bytes() == before
+    assert len(read_pipeline(project.root).jobs) == 4
