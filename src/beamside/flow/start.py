@@ -121,10 +121,9 @@ def _check_writable(root: Path) -> None:
 
 
 def _source_warnings(settings: SessionSettings) -> list[str]:
-    scanner = Scanner(settings.acquisition.data)
-    found = scanner.scan()
-    if found:
-        return []
+    found = Scanner(settings.acquisition.data).scan()
+    if found.matched or found.problems:
+        return list(found.problems)
     patterns = ", ".join(settings.acquisition.data)
     return [
         f"No file matches {patterns} yet; the session waits for the first one. If there should be some, check --data."
