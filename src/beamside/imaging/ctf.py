@@ -19,8 +19,10 @@ from beamside.imaging.ctf_search import (
     Optics,
     Pixels,
     background_basis,
+    first_contrast,
     half_plane,
-    match_table,
+    match_tables,
+    measured_contrast,
     refine,
     remove_background,
     search_table,
@@ -33,6 +35,8 @@ LEAST_SIGNIFICANCE = 7.0
 """Height of the best match over the noise, below which it is taken for chance."""
 WORST_RESOLUTION = 20.0
 """Å; rings that fit only up to here do not determine a defocus."""
+ROUNDS = 2
+"""How often the contrast of the rings is measured and the fit refined with it."""
 PICTURE_RESOLUTION = 3.5
 """Å; the half-and-half picture ends there."""
 
@@ -133,11 +137,14 @@ def estimate_ctf(spectrum: Tensor, pixel_size: float, settings: CtfSettings) -> 
     basis = background_basis(pixels, lowest, highest)
     pixels = replace(pixels, values=remove_background(pixels.values, basis))
     shifts = _phase_shifts(settings)
-    start = search_table(
-        match_table(pixels, optics, _defoci(settings, spectrum.device), shifts, lowest, highest),
-        settings.max_astigmatism,
-    )
-    fit = refine(pixels, basis, optics, start, fit_phase_shift=settings.phase_shift)
+    tables = match_tables(pixels, optics, _defoci(settings, spectrum.device), shifts, lowest, highest)
+    starts = [search_table(table, settings.max_astigmatism) for table in tables]
+    fit = max(starts, key=lambda start: start.correlation)
+    contrast = first_contrast(pixels, optics, fit)
+    for _ in range(ROUNDS):
+        fit = refine(pixels, basis, optics, fit, contrast, fit_phase_shift=settings.phase_shift)
+        contrast = measured_contrast(pixels, optics, fit)
+    fit = refine(pixels, basis, optics, fit, contrast, fit_phase_shift=settings.phase_shift)
     return _describe(spectrum, pixels, settings, fit)
 
 

@@ -51,8 +51,7 @@ def equivalent_frequency(pixels: Pixels, optics: Optics, candidate: Candidate) -
     wavelength = electron_wavelength(optics.voltage)
     cs = optics.spherical_aberration * 1e7 * wavelength**2
     k2 = pixels.frequency**2
-    double = 2 * pixels.direction
-    local = candidate.defocus + candidate.along * torch.cos(double) + candidate.across * torch.sin(double)
+    local = candidate.towards(pixels.direction)
     phase = local * k2 - cs / 2 * k2**2
     inside = candidate.defocus**2 - 2 * cs * phase
     square = 2 * phase / (candidate.defocus + torch.sqrt(inside.clamp(min=0)))
@@ -66,7 +65,7 @@ def curves(pixels: Pixels, optics: Optics, candidate: Candidate) -> Curves:
     bins = torch.round(equivalent_frequency(pixels, optics, candidate) * scale).to(torch.long)
     count = pixels.edge // 2
     first, last = int(pixels.ring.min()), min(int(pixels.ring.max()), count - 1)
-    chi = optics.phase(pixels.frequency**2, _defocus(pixels, candidate), candidate.phase_shift)
+    chi = optics.phase(pixels.frequency**2, candidate.towards(pixels.direction), candidate.phase_shift)
     seen = sampled(pixels.frequency, candidate.defocus, optics, pixels)
     numbers = torch.bincount(bins, minlength=count)[first : last + 1].clamp(min=1)
     data, rings = (
@@ -77,11 +76,6 @@ def curves(pixels: Pixels, optics: Optics, candidate: Candidate) -> Curves:
     quality, experimental = compare(data, rings, _windows(frequency, optics, candidate, scale))
     fitted = torch.sin(optics.phase(frequency**2, candidate.defocus, candidate.phase_shift)) ** 2
     return Curves(frequency, experimental, fitted, quality)
-
-
-def _defocus(pixels: Pixels, candidate: Candidate) -> Tensor:
-    double = 2 * pixels.direction
-    return candidate.defocus + candidate.along * torch.cos(double) + candidate.across * torch.sin(double)
 
 
 def _windows(frequency: Tensor, optics: Optics, candidate: Candidate, scale: float) -> Tensor:
@@ -164,7 +158,7 @@ def half_and_half(pixels: Pixels, optics: Optics, candidate: Candidate, resoluti
     edge, half = pixels.edge, int(pixels.ring.max())
     measured, model = torch.zeros(2, edge, edge)
     measured[pixels.row, pixels.column] = _sector_averages(pixels, optics, candidate)
-    chi = optics.phase(pixels.frequency**2, _defocus(pixels, candidate), candidate.phase_shift)
+    chi = optics.phase(pixels.frequency**2, candidate.towards(pixels.direction), candidate.phase_shift)
     faded = torch.where(pixels.frequency <= 1 / resolution, 1.0, 0.35)
     model[pixels.row, pixels.column] = -torch.cos(2 * chi) * faded
     middle, shift = edge // 2, 1 - edge % 2

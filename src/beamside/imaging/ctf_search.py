@@ -26,7 +26,10 @@ DEFOCUS_STEP = 100.0
 ASTIGMATISM_STEP = 150.0
 ANGLES = 18
 RADIAL_WAVES = 6
-ENVELOPES = (0.0, 25.0, 60.0, 120.0, 240.0)
+ENVELOPES = (0.0, 30.0, 80.0, 200.0)
+"""Å²; in the search the contrast of the rings falls as exp(-envelope k²)."""
+CONTRAST_WINDOW = 0.025
+"""Width of the window in which the rings' contrast is measured, as a fraction of the spectrum's edge."""
 OUTLIER = 5.0
 LEAST_RINGS = 0.6
 """Fraction of a model's power that should remain without its projection on the background."""
@@ -91,6 +94,10 @@ class Candidate:
     envelope: float
     correlation: float = 0.0
 
+    def towards(self, direction: Tensor) -> Tensor:
+        """Return the defocus in Å in `direction` (radians)."""
+        return self.defocus + self.along * torch.cos(2 * direction) + self.across * torch.sin(2 * direction)
+
     def axes(self) -> tuple[float, float, float]:
         """Return defocus U, V (U >= V, Å) and the angle of U in degrees, -90 < angle <= 90."""
         half = math.hypot(self.along, self.across)
@@ -151,7 +158,7 @@ def remove_background(values: Tensor, basis: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Table:
-    """Matches of sectors and defoci: `scores` (phase shifts, sectors, defoci), and the best envelope."""
+    """Matches of sectors and defoci: `scores` (phase shifts, sectors, defoci), and the envelope of the models."""
 
     scores: Tensor
     defoci: Tensor
@@ -168,32 +175,25 @@ def ring_sums(pixels: Pixels, weights: Tensor, rings: int) -> tuple[Tensor, Tens
     return sums.reshape(SECTORS, rings), counts
 
 
-def match_table(
+def match_tables(
     pixels: Pixels, optics: Optics, defoci: Tensor, phase_shifts: Sequence[float], lowest: float, highest: float
-) -> Table:
-    """Match every sector with every defocus, for the envelope that matches best; scores are in units of the noise."""
+) -> list[Table]:
+    """Match every sector with every defocus, for each envelope; scores are in units of the noise."""
     rings = int(pixels.ring.max()) + 1
     sums, counts = ring_sums(pixels, pixels.values, rings)
     used = counts > 0
-    sums, counts = sums[:, used], counts[used]
+    sums, counts = sums[:, used] / pixels.values.std(), counts[used]
     frequency = torch.arange(rings, device=sums.device)[used] / (pixels.edge * pixels.pixel_size)
     basis = orthonormal(radial_basis(frequency, lowest, highest), counts)
     chi = 2 * optics.phase(frequency[:, None] ** 2, defoci[None, :])
     visible = sampled(frequency[:, None], defoci[None, :], optics, pixels)
-    best: Table | None = None
+    waves = [-visible * torch.cos(chi + 2 * math.radians(shift)) for shift in phase_shifts]
+    tables = []
     for envelope in ENVELOPES:
-        fading = torch.exp(-envelope * frequency**2)[:, None] * visible
-        scores = torch.stack(
-            [
-                normalised(sums, -fading * torch.cos(chi + 2 * math.radians(shift)), counts, basis)
-                for shift in phase_shifts
-            ]
-        )
-        table = Table(scores / pixels.values.std(), defoci, tuple(phase_shifts), envelope)
-        if best is None or table.scores.sum(dim=1).max() > best.scores.sum(dim=1).max():
-            best = table
-    assert best is not None
-    return best
+        fading = torch.exp(-envelope * frequency**2)[:, None]
+        scores = torch.stack([normalised(sums, fading * wave, counts, basis) for wave in waves])
+        tables.append(Table(scores, defoci, tuple(phase_shifts), envelope))
+    return tables
 
 
 def normalised(sums: Tensor, models: Tensor, counts: Tensor, basis: Tensor) -> Tensor:
@@ -252,9 +252,16 @@ def _shifted_sum(scores: Tensor, offsets: Tensor) -> Tensor:
 
 
 def refine(
-    pixels: Pixels, basis: Tensor, optics: Optics, start: Candidate, *, fit_phase_shift: bool, steps: int = 20
+    pixels: Pixels,
+    basis: Tensor,
+    optics: Optics,
+    start: Candidate,
+    contrast: Tensor,
+    *,
+    fit_phase_shift: bool,
+    steps: int = 20,
 ) -> Candidate:
-    """Climb from `start` to the highest correlation of the pixels with the model, by damped Gauss-Newton steps.
+    """Climb from `start` to the highest correlation of the pixels with rings of this `contrast` (n,), by Gauss-Newton.
 
     The correlation is highest where the squares of ``values - amplitude * model`` are least with the best amplitude and
     background; those two are solved for in every step (variable projection), which leaves 3 or 4 parameters.
@@ -264,18 +271,17 @@ def refine(
     slope = math.pi * electron_wavelength(optics.voltage) * k2
     directions = [slope, slope * cosine, slope * sine, torch.full_like(slope, math.pi / 180)]
     gradients = torch.stack(directions if fit_phase_shift else directions[:3], dim=-1)
-    fading = torch.exp(-start.envelope * k2) * sampled(pixels.frequency, start.defocus, optics, pixels)
     current, damping = start, 1e-2
-    model, chi = _model(pixels, optics, basis, fading, current, cosine, sine)
+    model, chi = _model(pixels, optics, basis, contrast, current)
     correlation = _correlation(pixels.values, model)
     for _ in range(steps):
         amplitude = (model @ pixels.values) / (model @ model)
-        jacobian = _without(basis, (2 * fading * torch.sin(2 * chi))[:, None] * gradients * amplitude)
+        jacobian = _without(basis, (2 * contrast * torch.sin(2 * chi))[:, None] * gradients * amplitude)
         normal = (jacobian.T @ jacobian).to(torch.float64)
         normal += damping * torch.diag(torch.diag(normal))
         step = torch.linalg.solve(normal, (jacobian.T @ (pixels.values - amplitude * model)).to(torch.float64))
         trial = _moved(current, step.tolist())
-        trial_model, trial_chi = _model(pixels, optics, basis, fading, trial, cosine, sine)
+        trial_model, trial_chi = _model(pixels, optics, basis, contrast, trial)
         trial_correlation = _correlation(pixels.values, trial_model)
         if trial_correlation <= correlation:
             if damping > 1e3:
@@ -290,13 +296,36 @@ def refine(
     return replace(current, correlation=correlation)
 
 
+def first_contrast(pixels: Pixels, optics: Optics, candidate: Candidate) -> Tensor:
+    """Return the contrast of the rings (n,) that the search assumed for `candidate`."""
+    fading = torch.exp(-candidate.envelope * pixels.frequency**2)
+    return fading * sampled(pixels.frequency, candidate.defocus, optics, pixels)
+
+
+def measured_contrast(pixels: Pixels, optics: Optics, candidate: Candidate) -> Tensor:
+    """Return the contrast (n,) that the rings of `candidate` have in the data, averaged over neighbouring rings.
+
+    Weighting rings by their contrast is what makes the fit as accurate as the noise allows: no simple formula describes how it
+    falls over ice, particles and carbon together.
+    """
+    wave = -torch.cos(2 * optics.phase(pixels.frequency**2, candidate.towards(pixels.direction), candidate.phase_shift))
+    count = int(pixels.ring.max()) + 1
+    product, square = (
+        torch.zeros(count, device=wave.device).index_add_(0, pixels.ring, values)
+        for values in (wave * pixels.values, wave * wave)
+    )
+    ring = torch.arange(count, dtype=torch.float32, device=wave.device)
+    window = torch.exp(-0.5 * ((ring[:, None] - ring[None, :]) / (CONTRAST_WINDOW * pixels.edge)) ** 2)
+    contrast = (window @ product) / (window @ square).clamp(min=1e-9)
+    return contrast.clamp(min=0)[pixels.ring]
+
+
 def _model(
-    pixels: Pixels, optics: Optics, basis: Tensor, fading: Tensor, candidate: Candidate, cosine: Tensor, sine: Tensor
+    pixels: Pixels, optics: Optics, basis: Tensor, contrast: Tensor, candidate: Candidate
 ) -> tuple[Tensor, Tensor]:
     """Return the rings of `candidate` without background, and their phase χ; both (n,)."""
-    defocus = candidate.defocus + candidate.along * cosine + candidate.across * sine
-    chi = optics.phase(pixels.frequency**2, defocus, candidate.phase_shift)
-    return _without(basis, -fading * torch.cos(2 * chi)), chi
+    chi = optics.phase(pixels.frequency**2, candidate.towards(pixels.direction), candidate.phase_shift)
+    return _without(basis, -contrast * torch.cos(2 * chi)), chi
 
 
 def _without(basis: Tensor, values: Tensor) -> Tensor:
