@@ -1,4 +1,6 @@
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -34,5 +36,18 @@ def beamside(capfd: pytest.CaptureFixture[str]) -> Run:
             main.main(list(words), prog_name="beamside")
         out, err = capfd.readouterr()
         return int(stop.value.code or 0), out, err
+
+    return run
+
+
+@pytest.fixture
+def beamside_process() -> Run:
+    """Run the command line in a process of its own, as users do; returns exit code, standard output and standard error."""
+
+    def run(*words: str) -> tuple[int, str, str]:
+        ended = subprocess.run(
+            [sys.executable, "-m", "beamside.cli.main", *words], capture_output=True, text=True, check=False
+        )
+        return ended.returncode, ended.stdout, ended.stderr
 
     return run

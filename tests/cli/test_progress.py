@@ -1,0 +1,100 @@
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from beamside.cli import progress
+from beamside.cli.progress import headline, plain_lines, problem_lines, show, stage_words, status_table
+from beamside.monitor.status import LastValue, SessionStatus, StageStatus
+from beamside.project.project import Project, ProjectWriter
+
+MOTION = StageStatus(
+    "motion",
+    "Motion correction",
+    "MotionCorr/job002",
+    waiting=3,
+    running=2,
+    done=40,
+    failed=1,
+    per_hour=540.4,
+    last=(LastValue("Total motion", "12.5", "Å"), LastValue("Early motion", "6.0", "Å")),
+)
+CTF = StageStatus("ctf", "CTF estimation", "CtfFind/job003", done=38, rejected=2)
+STATUS = SessionStatus(
+    name="lab/run1",
+    root="/data/lab/run1",
+    state="running",
+    stages=(MOTION, CTF),
+    waiting_at_source=4,
+    backlog=5,
+    copied_bytes_per_second=231e6,
+    particles=1234,
+    failures=tuple(("MotionCorr/job002", f"raw/m{i}", "the gain is [64, 64]") for i in range(5)),
+)
+
+
+def drawn(status: SessionStatus, width: int) -> str:
+    console = Console(width=width, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    console.print(status_table(status, width))
+    console.file.close()
+    return console.export_text()
+
+
+def test_the_headline_has_state_backlog_and_rates_with_units() -> None:
+    assert (
+        headline(STATUS) == "lab/run1: running, 4 files at the source, backlog 5, copying at 231 MB/s, 1234 particles"
+    )
+
+
+def test_a_stage_in_words_counts_failures() -> None:
+    assert (
+        stage_words(MOTION) == "Motion correction 40 done, 2 running, 3 waiting, 1 failed (540/h; Total motion 12.5 Å)"
+    )
+    assert stage_words(CTF) == "CTF estimation 38 done, 2 rejected"
+
+
+@pytest.mark.parametrize("width", [80, 160])
+def test_the_table_shows_every_count_and_last_values(width: int) -> None:
+    text = drawn(STATUS, width)
+    row = next(line for line in text.splitlines() if line.startswith("Motion correction "))
+    assert row.split()[2:8] == ["3", "2", "40", "·", "1", "540"]
+    assert "Total motion 12.5 Å, Early motion 6.0 Å" in text
+    assert max(map(len, text.splitlines())) <= width
+
+
+def test_failures_are_shown_with_reasons_and_brackets_intact() -> None:
+    text = drawn(STATUS, 120)
+    assert "raw/m4 (MotionCorr/job002): the gain is [64, 64]" in text
+    assert "and 2 more: see the report" in problem_lines(STATUS)
+
+
+def test_a_session_without_jobs_can_be_shown() -> None:
+    empty = SessionStatus("a/b", "/a/b", "starting")
+    assert "starting" in drawn(empty, 80)
+    assert len(plain_lines(empty)) == 1
+
+
+def test_plain_lines_are_printed_when_something_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    project = Project(tmp_path / "p")
+    with ProjectWriter(project):
+        pass
+    looks = iter([STATUS, STATUS, SessionStatus(name="lab/run1", root="/", state="finished", particles=2000)])
+    over: Iterator[bool] = iter([False, False, True])
+    ends: list[bool] = []
+
+    def ended() -> bool:
+        ends.append(next(over))
+        return ends[-1]
+
+    monkeypatch.setattr(progress, "read_status", lambda _project: next(looks))
+    monkeypatch.setattr(progress, "_pause_until", lambda *_: None)
+    show(project, ended, note=lambda: "microscope: 3/20")
+    lines = capsys.readouterr().out.splitlines()
+    assert sum("running" in line and "lab/run1" in line for line in lines) == 1
+    assert sum("finished" in line for line in lines) == 1
+    assert lines.count("  microscope: 3/20") == 1
+    assert sum("raw/m4" in line for line in lines) == 1
+    assert not any("\x1b" in line for line in lines)

@@ -1,0 +1,116 @@
+"""Sessions as users control them: real session processes, on a camera folder that stays empty."""
+
+import json
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from beamside.project.project import Project
+
+START = ("--pixel-size", "1.08", "--voltage", "300", "--target", "out", "--group", "lab", "--name", "run1")
+
+
+@pytest.fixture
+def project(home: Path) -> Iterator[Project]:
+    """The project that START makes; its session is ended whatever the test does."""
+    found = Project(home / "out" / "lab" / "run1")
+    yield found
+    holder = found.writer_process()
+    if holder is not None:
+        os.kill(holder.pid, signal.SIGKILL)
+    wait_for(lambda: found.writer_process() is None)
+
+
+def wait_for(condition, seconds: float = 30.0) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it did not happen"
+        time.sleep(0.05)
+
+
+def start(beamside, *more: str) -> tuple[int, str, str]:
+    return beamside("session", "start", *START, "--data", "camera/**/*.tiff", "--poll-seconds", "0.2", *more)
+
+
+class TestMistakesBeforeTheStart:
+    def test_a_missing_gain_file(self, beamside, project: Project) -> None:
+        code, _, err = start(beamside, "--gain", "gain.mrc")
+        assert code == 2
+        assert err.count("\n") == 1
+        assert "gain.mrc does not exist" in err
+        assert project.writer_process() is None
+
+    def test_a_target_that_cannot_be_written(self, beamside, home: Path) -> None:
+        (home / "file").write_text("")
+        code, _, err = start(beamside, "--target", "file")
+        assert code == 2
+        assert err.count("\n") == 1
+        assert "cannot be written" in err
+
+    def test_showing_starts_nothing(self, beamside, project: Project) -> None:
+        code, out, _ = start(beamside, "--show")
+        assert code == 0
+        row = next(line for line in out.splitlines() if line.strip().startswith("--voltage"))
+        assert row.split() == ["--voltage", "300", "kV", "command", "line"]
+        assert not project.root.exists()
+
+    @pytest.mark.parametrize("command", ["pause", "resume", "stop", "retry"])
+    def test_what_changes_a_session_wants_its_name(self, beamside, command: str) -> None:
+        code, _, err = beamside("session", command)
+        assert code == 2
+        assert "name the session" in err
+
+    def test_an_unknown_session(self, beamside) -> None:
+        assert beamside("session", "status", "nowhere")[0] == 2
+        assert "No session" in beamside("session", "list")[1]
+
+
+@pytest.mark.slow
+class TestLife:
+    def test_from_start_to_end(self, beamside, beamside_process, project: Project) -> None:
+        code, out, err = start(beamside_process, "--classes", "30")
+        assert code == 0, err
+        assert "runs in the background" in out
+        assert "camera of --data" in err
+        assert "cannot be found" in err
+        assert project.writer_process() is not None
+
+        assert "running already" in start(beamside)[2]
+        _, out, _ = beamside("session", "list")
+        assert "lab/run1" in out
+        assert "running" in beamside("session", "status", "run1")[1]
+        assert json.loads(beamside("session", "status", "lab/run1", "--json")[1])["backlog"] == 0
+
+        assert beamside("session", "pause", "run1")[0] == 0
+        wait_for(lambda: "paused" in beamside("session", "status", "run1")[1])
+        assert beamside("session", "resume", "run1")[0] == 0
+        wait_for(lambda: "running" in beamside("session", "status", "run1")[1])
+
+        settings = json.loads(beamside("session", "show-config", "run1", "--json")[1])
+        assert settings["classes"] == {"value": 30, "origin": "command line"}
+        assert settings["cs"] == {"value": 2.7, "origin": "default"}
+
+        assert beamside("session", "stop", "run1")[0] == 0
+        assert project.writer_process() is None
+        assert "stopped" in beamside("session", "status", "run1")[1]
+        assert "session stopped" in beamside("session", "logs", "run1")[1]
+        assert "is not running" in beamside("session", "stop", "run1")[2]
+
+    def test_a_session_that_was_killed_is_resumed_with_its_settings(
+        self, beamside, beamside_process, project: Project
+    ) -> None:
+        assert start(beamside_process, "--classes", "30")[0] == 0
+        holder = project.writer_process()
+        assert holder is not None
+        os.kill(holder.pid, signal.SIGKILL)
+        wait_for(lambda: project.writer_process() is None)
+        assert "dead" in beamside("session", "status", "run1")[1]
+        assert beamside_process("session", "resume", "run1")[0] == 0
+        assert project.writer_process() is not None
+        assert json.loads(beamside("session", "show-config", "run1", "--json")[1])["classes"]["value"] == 30
+        assert beamside("session", "stop", "--finish", "run1")[0] == 0
+        assert "finished" in beamside("session", "status", "run1")[1]
