@@ -1,0 +1,299 @@
+"""Expectation and maximisation: how well every class, rotation and shift explains every particle, and what the particles add to the classes.
+
+The model of particle i on the rings (`polar`), with CTF C, noise power S of its group, and reference A of class c ::
+
+    X_i(r, φ) exp(-2πi k·s) = C_i(r, φ) A_c(r, φ + ψ) + noise
+
+so that shifting by s and then rotating by ψ brings the particle onto the reference, as RELION has it (Scheres, J. Mol. Biol. 415,
+2012). Particles are shifted beforehand by where they were found to be last, s₀; the rest u is tried in the reference's frame:
+s = s₀ - M(ψ) u. Then, with Y = C X / S and B = C² / S, the logarithm of the likelihood ratio against pure noise is the correlation of Y
+with the shifted reference minus half that of B with |A|², over all rotations: in angular orders this is one matrix product over the rings
+for each order, and one FFT. The maximisation is its adjoint: with the Fourier transform of the posterior over ψ, the sums of rotated and
+shifted particles are matrix products too.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from beamside.imaging.classify2d.polar import PolarGrid, from_modes, shift_rings, to_modes
+
+NEGLIGIBLE = 10.0
+"""Hypotheses whose probability is below exp(-10) of the best one's may be left out of the sums."""
+SPARSE_FRACTION = 0.15
+"""Single rows are added when fewer than this fraction of them matter; otherwise the whole batch, as matrix products."""
+_ROWS = 256
+
+
+@dataclass(frozen=True)
+class Templates:
+    """References prepared for comparison.
+
+    Attributes
+    ----------
+    grid : R rings of N angles
+    modes : complex ``(M, R, K * U)``, angular orders of each class under each trial shift, times the area of a point; M = N / 2 + 1
+    power : complex ``(M', R, K)``, even angular orders of |A|², times the area of a point; M' = N / 4 + 1
+    shifts : ``(U, 2)`` trial shifts in the reference's frame in pixels, y and x
+    turn : radians; rotation number j stands for ψ = 2π j / N + turn
+    """
+
+    grid: PolarGrid
+    modes: Tensor
+    power: Tensor
+    shifts: Tensor
+    turn: float
+
+    @property
+    def classes(self) -> int:
+        """Number of classes, K."""
+        return self.power.shape[-1]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Particles prepared for comparison, recentred at `centres`.
+
+    Attributes
+    ----------
+    modes : complex ``(M, B, R)``, angular orders of Y = C X / S
+    weights : complex ``(M', B, R)``, even angular orders of B = C² / S
+    centres : ``(B, 2)``, s₀ in pixels, y and x
+    """
+
+    modes: Tensor
+    weights: Tensor
+    centres: Tensor
+
+
+@dataclass(frozen=True)
+class Best:
+    """The best hypothesis of each particle of a batch.
+
+    Attributes
+    ----------
+    label : ``(B,)`` class
+    psi : ``(B,)`` radians
+    shift : ``(B, 2)`` pixels, y and x
+    pmax : ``(B,)`` posterior probability of the hypothesis
+    evidence : ``(B,)`` logarithm of the likelihood ratio against pure noise, over all hypotheses
+    """
+
+    label: Tensor
+    psi: Tensor
+    shift: Tensor
+    pmax: Tensor
+    evidence: Tensor
+
+
+def make_templates(references: Tensor, grid: PolarGrid, shifts: Tensor, turn: float) -> Templates:
+    """Prepare references ``(K, R, N / 2)`` for trial `shifts` ``(U, 2)`` pixels and rotations that start at `turn` radians."""
+    area = grid.area(references.device)
+    factors = shift_rings(grid, shifts)
+    shifted = references[:, None] * factors[None]
+    modes = to_modes(shifted) * _turning(grid.angles // 2 + 1, 1, turn, references.device)
+    modes = (modes * area[:, None]).permute(3, 2, 0, 1)
+    power = torch.fft.rfft(references.real**2 + references.imag**2)
+    power = power * _turning(power.shape[-1], 2, turn, references.device) * area[:, None]
+    return Templates(
+        grid,
+        modes.reshape(modes.shape[0], grid.rings, -1).contiguous(),
+        power.permute(2, 1, 0).contiguous(),
+        shifts,
+        turn,
+    )
+
+
+def make_batch(rings: Tensor, ctf: Tensor, noise: Tensor, centres: Tensor, grid: PolarGrid) -> Batch:
+    """Prepare particles.
+
+    Parameters
+    ----------
+    rings : complex ``(B, R, N / 2)``, X
+    ctf : ``(B, R, N / 2)``
+    noise : ``(B, R)``, power S of the noise of each particle's group
+    centres : ``(B, 2)`` pixels, y and x: the particles are shifted by this first
+    """
+    weight = ctf / noise[..., None]
+    modes = to_modes(rings * shift_rings(grid, centres) * weight)
+    weights = torch.fft.rfft(weight * ctf)
+    return Batch(modes.permute(2, 0, 1).contiguous(), weights.permute(2, 0, 1).contiguous(), centres)
+
+
+def log_likelihood_ratio(templates: Templates, batch: Batch) -> Tensor:
+    """Return the logarithm ``(B, K, U, N)`` of the likelihood ratio of every hypothesis against pure noise."""
+    angles, classes, trials = templates.grid.angles, templates.classes, len(templates.shifts)
+    products = torch.bmm(batch.modes.conj(), templates.modes)
+    ratio: Tensor = torch.fft.irfft(products.permute(1, 2, 0).contiguous(), n=angles)
+    ratio = ratio.view(-1, classes, trials, angles)
+    products = torch.bmm(batch.weights.conj(), templates.power)
+    half_norm = torch.fft.irfft(
+        products.permute(1, 2, 0), n=angles // 2
+    )  # over half a circle: half of the sum over all
+    ratio.view(-1, classes, trials, 2, angles // 2).sub_(half_norm[:, :, None, None])
+    return ratio
+
+
+def add_log_prior(ratio: Tensor, templates: Templates, batch: Batch, shift_sd: float) -> None:
+    """Add to `ratio` ``(B, K, U, N)`` the logarithm of the prior of every hypothesis: all classes and rotations alike, shifts Gaussian.
+
+    Classes are equally probable whatever their size: with their sizes as prior, the large ones swallow the small ones early on.
+    """
+    _, classes, trials, angles = ratio.shape
+    squared = trial_shifts(templates, batch.centres).square().sum(-1)
+    ratio += (squared / (-2 * shift_sd**2) - math.log(classes * trials * angles))[:, None]
+
+
+def rotations(templates: Templates) -> Tensor:
+    """Return ψ ``(N,)`` in radians of the rotations tried."""
+    steps = torch.arange(templates.grid.angles, device=templates.shifts.device)
+    return steps * (2 * math.pi / templates.grid.angles) + templates.turn
+
+
+def trial_shifts(templates: Templates, centres: Tensor) -> Tensor:
+    """Return s ``(B, U, N, 2)`` in pixels, y and x, of every trial shift and rotation around `centres` ``(B, 2)``."""
+    return centres[:, None, None, :] - turned(templates.shifts[:, None, :], rotations(templates)[None, :])[None]
+
+
+def turned(shift: Tensor, psi: Tensor) -> Tensor:
+    """Return M(ψ) u for `shift` u ``(..., 2)``, y and x: x' = x cos ψ + y sin ψ, y' = -x sin ψ + y cos ψ."""
+    y, x = shift[..., 0], shift[..., 1]
+    cos, sin = torch.cos(psi), torch.sin(psi)
+    return torch.stack([y * cos - x * sin, x * cos + y * sin], dim=-1)
+
+
+def add_particles(joint: Tensor, templates: Templates, batch: Batch, sums: Sums) -> Best:
+    """Add a batch to `sums` by its posterior probabilities, and return the best hypotheses.
+
+    `joint` ``(B, K, U, N)`` is the logarithm of likelihood ratio times prior; it is overwritten. Rows of rotations that together could hold
+    next to nothing of a particle's probability are left out when there are many of them.
+    """
+    size, _, trials, angles = joint.shape
+    rows = joint.amax(dim=-1).view(size, -1)
+    top, row = rows.max(dim=1)
+    turn = joint.view(size, -1, angles)[torch.arange(size, device=joint.device), row].argmax(dim=1)
+    label, trial = row // trials, row % trials
+    offset = _offsets(joint, templates, (label, trial, turn))
+    chosen = (rows > top[:, None] - NEGLIGIBLE).nonzero()
+    few = len(chosen) < SPARSE_FRACTION * rows.numel()
+    total = sums.add_rows(joint, top, chosen, batch) if few else sums.add_all(joint, top, batch)
+    psi = rotations(templates)[turn] + offset[2] * (2 * math.pi / angles)
+    shift = templates.shifts[trial] + torch.stack(offset[:2], dim=-1)
+    return Best(
+        label=label,
+        psi=torch.remainder(psi + math.pi, 2 * math.pi) - math.pi,
+        shift=batch.centres - turned(shift, psi),
+        pmax=1 / total,
+        evidence=top + torch.log(total),
+    )
+
+
+def _offsets(joint: Tensor, templates: Templates, best: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+    """Return how far the maximum lies from the best grid point: in y and x pixels, and in steps of rotation, from parabolas."""
+    label, trial, turn = best
+    rows = torch.arange(len(joint), device=joint.device)
+    angles = joint.shape[-1]
+    middle = joint[rows, label, trial, turn]
+    before = joint[rows, label, trial, (turn - 1) % angles]
+    after = joint[rows, label, trial, (turn + 1) % angles]
+    offsets = []
+    spacing = _grid_step(templates.shifts)
+    for axis in range(2):
+        step = torch.zeros(2, device=joint.device)
+        step[axis] = spacing
+        lower, has_lower = _trial_at(templates.shifts, -step)
+        upper, has_upper = _trial_at(templates.shifts, step)
+        vertex = _vertex(joint[rows, label, lower[trial], turn], middle, joint[rows, label, upper[trial], turn])
+        offsets.append(torch.where(has_lower[trial] & has_upper[trial], vertex * spacing, torch.zeros_like(vertex)))
+    return offsets[0], offsets[1], _vertex(before, middle, after)
+
+
+def _vertex(before: Tensor, middle: Tensor, after: Tensor) -> Tensor:
+    """Return where the parabola through three neighbours has its top, in steps from the middle one."""
+    curvature = before + after - 2 * middle
+    return torch.where(curvature < 0, 0.5 * (before - after) / curvature.clamp(max=-1e-12), 0.0).clamp(-0.5, 0.5)
+
+
+def _grid_step(shifts: Tensor) -> float:
+    """Return the spacing of a square grid of trial shifts; 0 when there is only one."""
+    gaps = (shifts[1:] - shifts[:1]).abs().amax(dim=1)
+    return float(gaps.min()) if len(gaps) else 0.0
+
+
+def _trial_at(shifts: Tensor, step: Tensor) -> tuple[Tensor, Tensor]:
+    """Return for each trial shift the number of the one that lies `step` further, and whether there is one."""
+    distance = torch.cdist(shifts + step, shifts)
+    nearest = distance.min(dim=1)
+    return nearest.indices, nearest.values < 1e-3
+
+
+class Sums:
+    """What the particles add to the classes: Σ p Y turned and shifted back, Σ p B turned back, and Σ p.
+
+    Attributes
+    ----------
+    modes : complex ``(M, K * U, R)``, Σ p Y in angular orders, from whole batches; `rows` ``(K * U, M, R)`` from single rows
+    weights : complex ``(M', K, R)``, Σ p B in even angular orders; `row_weights` ``(K, M', R)``
+    counts : ``(K,)``, Σ p
+    """
+
+    def __init__(self, templates: Templates) -> None:
+        device = templates.shifts.device
+        orders, rings, columns = templates.modes.shape
+        even, classes = templates.power.shape[0], templates.classes
+        self.modes = torch.zeros((orders, columns, rings), dtype=torch.complex64, device=device)
+        self.weights = torch.zeros((even, classes, rings), dtype=torch.complex64, device=device)
+        self.rows = torch.zeros((columns, orders, rings), dtype=torch.complex64, device=device)
+        self.row_weights = torch.zeros((classes, even, rings), dtype=torch.complex64, device=device)
+        self.counts = torch.zeros(classes, device=device)
+
+    def add_all(self, joint: Tensor, top: Tensor, batch: Batch) -> Tensor:
+        """Add a batch whose posterior is exp(`joint` - `top`) but for a factor; returns the sum over all hypotheses ``(B,)``."""
+        size, _, _, angles = joint.shape
+        joint.sub_(top[:, None, None, None]).exp_()
+        orders = torch.fft.rfft(joint)
+        scale: Tensor = orders[..., 0].real.sum(dim=(1, 2))
+        self.modes.baddbmm_(
+            orders.view(size, -1, angles // 2 + 1).permute(2, 1, 0).contiguous(), batch.modes / scale[:, None]
+        )
+        even = orders[..., ::2].sum(2).permute(2, 1, 0)
+        self.weights.baddbmm_(even.contiguous(), batch.weights / scale[:, None])
+        self.counts += (even[0].real / scale).sum(dim=1)
+        return scale
+
+    def add_rows(self, joint: Tensor, top: Tensor, chosen: Tensor, batch: Batch) -> Tensor:
+        """Add only the rows `chosen` ``(rows, 2)`` of a batch, given by particle and by class and trial shift; returns what `add_all` does."""
+        size, _, trials, angles = joint.shape
+        particle, column = chosen[:, 0], chosen[:, 1]
+        values = torch.exp(joint.view(size, -1, angles)[particle, column] - top[particle, None])
+        scale = torch.zeros_like(top).index_add_(0, particle, values.sum(1))
+        orders = torch.fft.rfft(values / scale[particle, None])
+        label = column // trials
+        data, weights = batch.modes.permute(1, 0, 2).contiguous(), batch.weights.permute(1, 0, 2).contiguous()
+        for part in torch.split(torch.arange(len(chosen), device=joint.device), _ROWS):
+            which = particle[part]
+            self.rows.index_add_(0, column[part], data[which] * orders[part, :, None])
+            self.row_weights.index_add_(0, label[part], weights[which] * orders[part, ::2, None])
+        self.counts.index_add_(0, label, orders[:, 0].real)
+        return scale
+
+    def finish(self, templates: Templates) -> tuple[Tensor, Tensor]:
+        """Return Σ p Y, complex ``(K, R, N / 2)``, and Σ p B, ``(K, R, N / 2)``, on the references' rings."""
+        grid, device = templates.grid, self.modes.device
+        modes = self.modes.permute(1, 2, 0) + self.rows.permute(0, 2, 1)
+        rings = from_modes(modes * _turning(grid.angles // 2 + 1, 1, -templates.turn, device))
+        rings = rings.view(templates.classes, -1, grid.rings, grid.angles // 2)
+        data = (rings * shift_rings(grid, -templates.shifts)).sum(1)
+        weights = self.weights.permute(1, 2, 0) + self.row_weights.permute(0, 2, 1)
+        weights = weights * _turning(weights.shape[-1], 2, -templates.turn, device)
+        return data, torch.fft.irfft(weights, n=grid.angles // 2).clamp(min=0)
+
+
+def _turning(count: int, step: int, angle: float, device: torch.device) -> Tensor:
+    """Return exp(i m angle) for the angular orders m = 0, step, 2 step, ...: what turns f(φ) into f(φ + angle)."""
+    phase = torch.arange(count, device=device) * (step * angle)
+    return torch.polar(torch.ones_like(phase), phase)

@@ -1,0 +1,145 @@
+"""Class averages out of the sums over particles: regularised, with their resolution and quality."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from beamside.imaging.classify2d.model import ClassifySettings
+from beamside.imaging.classify2d.particles import Particles
+from beamside.imaging.classify2d.polar import PolarGrid
+
+_TINY = 1e-6
+EMPTY_SHARE = 0.15
+"""A class with less than this part of its equal share of the particles counts as empty."""
+
+
+@dataclass(frozen=True)
+class Averages:
+    """Class averages.
+
+    Attributes
+    ----------
+    images : ``(K, b, b)`` regularised averages
+    halves : ``(2, K, b, b)`` the same of each half of the particles
+    signal : ``(R,)`` signal power, all classes together; zero on rings that were not compared
+    correlation : ``(K, R')`` Fourier ring correlation of the halves
+    radius : ``(K,)`` Fourier pixels, where the signal-to-noise ratio of the average falls below 1
+    resolution : ``(K,)`` the same in Å
+    quality : ``(K,)`` from 0 to 1
+    """
+
+    images: Tensor
+    halves: Tensor
+    signal: Tensor
+    correlation: Tensor
+    radius: Tensor
+    resolution: Tensor
+    quality: Tensor
+
+
+def average(
+    particles: Particles, settings: ClassifySettings, grid: PolarGrid, data: Tensor, weights: Tensor
+) -> Averages:
+    """Make averages.
+
+    Parameters
+    ----------
+    grid : the rings compared
+    data : complex ``(2, K, R', N' / 2)``, Σ p C X / S of both halves of the particles, on the references' rings
+    weights : ``(2, K, R', N' / 2)``, Σ p C² / S
+
+    Notes
+    -----
+    The average is the Wiener filter Σ p C X / S divided by (Σ p C² / S + 1 / (fudge τ²)), with τ² the power of the signal (Scheres,
+    J. Mol. Biol. 415, 2012), taken here from all classes together: the mean power of the unregularised averages, less that of their noise,
+    so that a class of few particles is filtered as strongly as it must be, and noise cannot build up from one iteration to the next. The
+    signal-to-noise ratio of an average is 1 where its halves' correlation is 1/3 (Rosenthal & Henderson, J. Mol. Biol. 333, 2003).
+    """
+    signal = signal_power(data.sum(0), weights.sum(0), particles.mask_fraction)
+    prior = 1 / (settings.tau2_fudge * signal[:, None])
+    widen, backward = particles.grid.widen, particles.transform.backward
+    images = backward(widen(data.sum(0) / (weights.sum(0) + prior)))
+    halves = torch.stack([backward(widen(data[half] / (weights[half] + prior / 2))) for half in range(2)])
+    correlation = _ring_correlation(particles, grid, halves)
+    radius = _reached(correlation, grid)
+    full_signal = torch.zeros(particles.grid.rings, device=signal.device)
+    full_signal[: grid.rings] = signal
+    return Averages(
+        images=images,
+        halves=halves,
+        signal=full_signal,
+        correlation=correlation,
+        radius=radius,
+        resolution=particles.box * settings.pixel_size / radius,
+        quality=_quality(correlation, radius, grid),
+    )
+
+
+def signal_power(data: Tensor, weights: Tensor, noise_fraction: float) -> Tensor:
+    """Return the signal power ``(R,)`` of averages ``data / weights`` ``(K, R, N / 2)``, less their noise's `noise_fraction` / weights."""
+    safe = weights.clamp(min=_TINY)
+    power = ((data.real**2 + data.imag**2) / safe - noise_fraction).mean(-1)  # times the weights
+    total = weights.mean(-1).sum(0)
+    signal = power.sum(0) / total.clamp(min=_TINY)
+    floor = 1e-3 * noise_fraction / total.clamp(min=_TINY)
+    return torch.maximum(signal, floor)
+
+
+def _ring_correlation(particles: Particles, grid: PolarGrid, halves: Tensor) -> Tensor:
+    """Return the Fourier ring correlation ``(K, R')`` of half averages inside the mask; zero where a half has nothing."""
+    first, second = (
+        particles.grid.cut(particles.transform.forward(half * particles.reference_mask), grid) for half in halves
+    )
+    product = (first * second.conj()).real.mean(-1)
+    norm = torch.sqrt((first.abs() ** 2).mean(-1) * (second.abs() ** 2).mean(-1))
+    return torch.where(norm > 1e-12, product / norm.clamp(min=1e-12), torch.zeros_like(norm))
+
+
+def _reached(correlation: Tensor, grid: PolarGrid) -> Tensor:
+    """Return the radius ``(K,)`` in Fourier pixels where the halves' correlation, smoothed over three rings, first falls below 1/3."""
+    padded = torch.nn.functional.pad(correlation[:, None], (1, 1), mode="replicate")
+    smooth = torch.nn.functional.avg_pool1d(padded, 3, stride=1)[:, 0]
+    low = smooth < 1 / 3
+    first = torch.where(low.any(1), low.float().argmax(1), torch.full_like(low[:, 0], grid.rings, dtype=torch.long))
+    return first.clamp(min=1) * grid.spacing
+
+
+def _quality(correlation: Tensor, radius: Tensor, grid: PolarGrid) -> Tensor:
+    """Return the mean correlation of each average with a noise-free one, over the rings that the best class has reached."""
+    half = correlation.clamp(0, 1)
+    full = torch.sqrt(2 * half / (1 + half))
+    inside = grid.radii(correlation.device) <= radius.max()
+    inside[0] = True
+    return full[:, inside].mean(1)
+
+
+def empty_classes(counts: Tensor) -> Tensor:
+    """Tell which classes ``(K,)`` have next to no particles."""
+    return counts < EMPTY_SHARE * counts.sum() / len(counts)
+
+
+def split_classes(averages: Averages, counts: Tensor, images: Tensor) -> Tensor:
+    """Give each empty class one half of a large class, and leave the other half in its place; the largest classes first.
+
+    If the large class holds different views, the next iterations tell them apart; if it does not, it merely fills two classes.
+    """
+    empty = empty_classes(counts).nonzero()[:, 0]
+    share = counts.sum() / len(counts)
+    large = torch.argsort(counts, descending=True, stable=True)
+    large = large[counts[large] > share]
+    images = images.clone()
+    for target, source in zip(empty.tolist(), large.tolist(), strict=False):
+        images[target] = averages.halves[0, source]
+        images[source] = averages.halves[1, source]
+    return images
+
+
+def centre_of_mass(images: Tensor, mask: Tensor) -> Tensor:
+    """Return the centre ``(K, 2)`` of what is bright inside `mask`, y and x in pixels from the middle."""
+    bright = images.clamp(min=0) * mask
+    axis = torch.arange(images.shape[-1], device=images.device) - images.shape[-1] // 2
+    total = bright.sum(dim=(1, 2)).clamp(min=_TINY)
+    return torch.stack([(bright.sum(2) * axis).sum(1), (bright.sum(1) * axis).sum(1)], dim=1) / total[:, None]

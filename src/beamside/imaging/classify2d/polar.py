@@ -1,0 +1,192 @@
+"""Fourier transforms on rings: where an in-plane rotation is a change of index, and all rotations are tried by one FFT.
+
+The transform of a real image is sampled on rings, ``values[j, l] = F(r_j, φ_l)`` with r_j = (j + 1/2) Δ in Fourier pixels (cycles per box) and
+φ_l = 2π l / N for the upper half circle, l < N / 2; the other half is its complex conjugate. φ runs from the x axis (columns) towards y (growing
+rows). The transform is scaled by 1 / box, so that white noise of variance 1 has power 1.
+
+An object of radius a needs rings no further apart than box / (2 a), and on the ring r about 2π r a / box angular orders: that is exact for an
+image inside a disc, there is no interpolation anywhere. (Rotational alignment by the FFT of rings: Cong, Kovacs & Wriggers, J. Struct. Biol. 144,
+2003; Fourier–Bessel coefficients: Zhao & Singer, J. Struct. Biol. 186, 2014.)
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+_BLOCK_VALUES = 24_000_000
+"""Elements of the transform's matrix that are kept; a larger matrix is made in blocks when needed (96 MB)."""
+
+_ANGLE_COUNTS = (48, 72, 96, 120, 144, 192, 240, 288, 360, 480, 720, 960, 1440, 1920)
+"""Numbers of angles around a full circle: fast to transform, and with divisors for the coarse levels."""
+
+
+@dataclass(frozen=True)
+class PolarGrid:
+    """Rings in the Fourier space of a square image.
+
+    Attributes
+    ----------
+    box : image width in pixels
+    spacing : distance of the rings in Fourier pixels
+    rings : number of rings, R
+    angles : points on a full circle, N; half of them are stored
+    """
+
+    box: int
+    spacing: float
+    rings: int
+    angles: int
+
+    def radii(self, device: torch.device | str = "cpu") -> Tensor:
+        """Return the rings' radii ``(R,)`` in Fourier pixels."""
+        return (torch.arange(self.rings, device=device) + 0.5) * self.spacing
+
+    def points(self, device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:
+        """Return ky and kx ``(R, N / 2)`` in Fourier pixels, float64."""
+        radii = (torch.arange(self.rings, dtype=torch.float64, device=device)[:, None] + 0.5) * self.spacing
+        phi = torch.arange(self.angles // 2, dtype=torch.float64, device=device) * (2 * torch.pi / self.angles)
+        return radii * torch.sin(phi), radii * torch.cos(phi)
+
+    def area(self, device: torch.device | str = "cpu") -> Tensor:
+        """Return the area ``(R,)`` in Fourier pixels that one point of a ring stands for."""
+        return self.radii(device) * (self.spacing * 2 * math.pi / self.angles)
+
+    def coarser(self, rings: int, angles: int) -> PolarGrid:
+        """Return the part with the first `rings` rings and every ``N / angles``-th angle."""
+        return PolarGrid(self.box, self.spacing, rings, angles)
+
+    def cut(self, values: Tensor, coarse: PolarGrid) -> Tensor:
+        """Return the points ``(..., R', N' / 2)`` of `coarse` out of `values` ``(..., R, N / 2)``."""
+        return values[..., : coarse.rings, :: self.angles // coarse.angles]
+
+    def widen(self, values: Tensor) -> Tensor:
+        """Return `values` ``(..., R', N' / 2)`` of a coarser grid on all angles, with zeros on the rings that it lacks."""
+        modes = to_modes(values)
+        fewer = modes.shape[-1] - 1
+        full = modes.new_zeros((*values.shape[:-2], self.rings, self.angles // 2 + 1))
+        full[..., : values.shape[-2], : fewer + 1] = modes * (self.angles / (2 * fewer))
+        if 2 * fewer < self.angles:
+            full[..., fewer] /= 2
+        return from_modes(full)
+
+    def ring_of(self, radius: float) -> int:
+        """Return how many rings lie inside `radius` Fourier pixels, at least 1."""
+        return max(1, min(self.rings, round(radius / self.spacing)))
+
+
+def make_grid(box: int, object_radius: float, largest_radius: float) -> PolarGrid:
+    """Return the grid for images that are zero outside of `object_radius` pixels, up to `largest_radius` Fourier pixels."""
+    spacing = max(1.0, box / (2 * object_radius + 4))
+    rings = max(2, math.floor(largest_radius / spacing))
+    return PolarGrid(box, spacing, rings, angles_needed(box, object_radius, rings * spacing))
+
+
+def angles_needed(box: int, object_radius: float, radius: float) -> int:
+    """Return the points on a circle of `radius` Fourier pixels for an object of `object_radius` pixels."""
+    orders = 2 * (2 * math.pi * radius * object_radius / box + 3)
+    return next((count for count in _ANGLE_COUNTS if count >= orders), _ANGLE_COUNTS[-1])
+
+
+def coarse_angles(grid: PolarGrid, object_radius: float, rings: int, fewest: int) -> int:
+    """Return the smallest divisor of the grid's angles that `rings` rings need and that is at least `fewest`."""
+    needed = 2 * (2 * math.pi * rings * grid.spacing * object_radius / grid.box + 3)
+    wanted = min(grid.angles, max(needed, fewest))
+    fitting = [count for count in range(4, grid.angles + 1, 4) if grid.angles % count == 0 and count >= wanted]
+    return fitting[0]
+
+
+def to_modes(values: Tensor) -> Tensor:
+    """Return the angular orders 0 ... N / 2 of complex rings: ``(..., R, N / 2)`` to ``(..., R, N / 2 + 1)``."""
+    half = values.shape[-1]
+    modes: Tensor = torch.fft.fft(torch.cat([values, values.conj()], dim=-1))
+    return modes[..., : half + 1]
+
+
+def from_modes(modes: Tensor) -> Tensor:
+    """Return the rings ``(..., R, N / 2)`` of angular orders 0 ... N / 2: undoes `to_modes`."""
+    half = modes.shape[-1] - 1
+    signs = torch.ones(half - 1, device=modes.device)
+    signs[::2] = -1
+    negative = (modes[..., 1:half].conj() * signs).flip(-1)
+    rings: Tensor = torch.fft.ifft(torch.cat([modes, negative], dim=-1))
+    return rings[..., :half]
+
+
+class PolarTransform:
+    """The exact transform between images that are zero outside a disc, and rings.
+
+    Parameters
+    ----------
+    grid : the rings
+    radius : of the disc, pixels
+    """
+
+    def __init__(self, grid: PolarGrid, radius: float, device: torch.device | str = "cpu") -> None:
+        self.grid = grid
+        self.device = torch.device(device)
+        axis = torch.arange(grid.box, dtype=torch.float64, device=self.device) - grid.box // 2
+        y, x = torch.meshgrid(axis, axis, indexing="ij")
+        self._inside = (x**2 + y**2 < radius**2).reshape(-1)
+        self._y, self._x = y.reshape(-1)[self._inside], x.reshape(-1)[self._inside]
+        ky, kx = grid.points(self.device)
+        self._ky, self._kx = ky.reshape(-1), kx.reshape(-1)
+        pixels, points = len(self._y), len(self._ky)
+        self._block = points if 2 * pixels * points <= _BLOCK_VALUES else max(1, _BLOCK_VALUES // (4 * pixels))
+        self._kept: Tensor | None = None
+
+    def _matrix(self, start: int) -> Tensor:
+        """Return the transform ``(pixels, 2 * block)`` to the points from `start` on: cosines, then sines."""
+        if self._kept is not None:
+            return self._kept
+        part = slice(start, start + self._block)
+        angle = (self._y[:, None] * self._ky[part] + self._x[:, None] * self._kx[part]) * (2 * torch.pi / self.grid.box)
+        matrix = torch.cat([torch.cos(angle).float(), -torch.sin(angle).float()], dim=1) / self.grid.box
+        if self._block == len(self._ky):
+            self._kept = matrix
+        return matrix
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the rings ``(n, R, N / 2)`` of `images` ``(n, box, box)``; what is outside the disc is left out."""
+        flat = images.reshape(len(images), -1)[:, self._inside]
+        parts = []
+        for start in range(0, len(self._ky), self._block):
+            both = flat @ self._matrix(start)
+            half = both.shape[1] // 2
+            parts.append(torch.complex(both[:, :half], both[:, half:]))
+        return torch.cat(parts, dim=1).reshape(len(images), self.grid.rings, self.grid.angles // 2)
+
+    def backward(self, rings: Tensor) -> Tensor:
+        """Return the images ``(n, box, box)`` of `rings` ``(n, R, N / 2)``; zero outside the disc."""
+        weights = 2 * self.grid.area(self.device)[:, None]  # twice: the other half of the circle is the conjugate
+        flat = (rings * weights).reshape(len(rings), -1)
+        pixels = flat.real.new_zeros((len(rings), len(self._y)))
+        for start in range(0, len(self._ky), self._block):
+            part = flat[:, start : start + self._block]
+            pixels += torch.cat([part.real, part.imag], dim=1) @ self._matrix(start).T
+        images = flat.real.new_zeros((len(rings), self.grid.box**2))
+        images[:, self._inside] = pixels
+        return images.reshape(len(rings), self.grid.box, self.grid.box)
+
+
+def soft_disc(box: int, radius: float, edge: float, device: torch.device | str = "cpu") -> Tensor:
+    """Return a disc ``(box, box)`` around pixel ``box // 2`` that falls from 1 at `radius` to 0 at ``radius + edge`` pixels along a cosine."""
+    axis = torch.arange(box, device=device) - box // 2
+    distance = torch.sqrt((axis[:, None] ** 2 + axis[None, :] ** 2).float())
+    return 0.5 + 0.5 * torch.cos(torch.pi * ((distance - radius) / edge).clamp(0, 1))
+
+
+def shift_rings(grid: PolarGrid, shifts: Tensor) -> Tensor:
+    """Return the factors ``(..., R, N / 2)`` that move images by `shifts` ``(..., 2)`` pixels, y and x: f(r) becomes f(r - shift)."""
+    ky, kx = (value.float() for value in grid.points(shifts.device))
+    angle = (shifts[..., 0, None, None] * ky + shifts[..., 1, None, None] * kx) * (-2 * torch.pi / grid.box)
+    return torch.polar(torch.ones_like(angle), angle)
+
+
+def as_float32(images: np.ndarray) -> Tensor:
+    """Return a tensor float32 of a NumPy array, which may be memory mapped, read-only or of another type."""
+    return torch.from_numpy(np.array(images, dtype=np.float32, order="C"))
