@@ -11,11 +11,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from beamside.acquisition import storage, transfer
 from beamside.acquisition.manifest import Manifest, verify_manifest
 from beamside.acquisition.transfer import DestinationError
 from beamside.errors import ConfigError, NotReadyError, TransferError
+from beamside.formats.image import read_image
 from beamside.formats.movies import open_movie
 from beamside.formats.mrc import write_mrc
 from beamside.formats.tiff import write_tiff
@@ -457,3 +459,16 @@ def test_sidecars_are_removed_with_their_movie(rig: Any) -> None:
     rig.look_twice()
     assert [path.name for path in rig.camera.iterdir()] == []
     assert verify_manifest(rig.project) == []
+
+
+def test_micrographs_of_every_format_are_taken_as_they_are(rig: Any, counts: Callable[..., np.ndarray]) -> None:
+    rig.start(data=str(rig.camera))
+    image = counts(frames=1, dtype="u2")[0]
+    Image.fromarray(image).save(rig.camera / "p.png")
+    write_mrc(rig.camera / "m.mrc", image.astype(np.float32), 1.5)
+    write_tiff(rig.camera / "t.tif", image, compression="none")
+    taken = {item.path: item for item in rig.take_all()}
+    assert sorted(taken) == ["raw/m.mrc", "raw/p.png", "raw/t.tif"]
+    assert all((item.frames, item.shape, item.compressed) == (1, (32, 48), False) for item in taken.values())
+    for path in taken:
+        assert np.array_equal(read_image(rig.project / path), image)

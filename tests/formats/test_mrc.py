@@ -141,3 +141,20 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.
         write_mrc(path, np.zeros((9, 9), np.float32))
     assert path.read_bytes() == before
     assert [p.name for p in tmp_path.iterdir()] == ["x.mrc"]
+
+
+@pytest.mark.data
+def test_real_relion_files_without_version_and_of_half_precision(real_data: Path) -> None:
+    stack = real_data / "em/relion_bgal/Extract/job009/Movies/20170629_00023_frameImage.mrcs"
+    with mrcfile.open(stack, permissive=True) as peer:
+        assert np.array_equal(read_mrc(stack), peer.data)
+    assert read_mrc(stack).shape == (229, 64, 64)
+    assert read_header(stack).mode == 12
+    assert read_header(stack).pixel_size == pytest.approx(3.54)
+
+
+@pytest.mark.data
+def test_a_real_tilt_series_is_read_as_mrcfile_reads_it(real_data: Path) -> None:
+    (series,) = (real_data / "em/tilt_series_exosome").glob("*.mrc")
+    with mrcfile.open(series, permissive=True) as peer:
+        assert np.array_equal(map_mrc(series), peer.data)

@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from beamside.errors import CorruptFileError, NotReadyError
 from beamside.formats.movies import open_movie
@@ -134,3 +136,30 @@ def test_a_writer_that_fails_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="unplugged"):
         write_tiff(tmp_path / "m.tiff", frames())
     assert list(tmp_path.iterdir()) == []
+
+
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    changes=st.lists(st.tuples(st.integers(0, 5000), st.integers(0, 255)), min_size=1, max_size=6),
+    big=st.booleans(),
+    order=st.sampled_from("<>"),
+)
+def test_damaged_bytes_give_one_of_our_errors_and_nothing_else(
+    tmp_path: Path, changes: list[tuple[int, int]], big: bool, order: str
+) -> None:
+    path = tmp_path / "m.tif"
+    tifffile.imwrite(path, counts(2, (9, 7)), photometric="minisblack", bigtiff=big, byteorder=order, rowsperstrip=2)
+    data = bytearray(path.read_bytes())
+    for position, value in changes:
+        data[position % len(data)] = value
+    path.write_bytes(data)
+    try:
+        info = check_tiff_complete(path)
+    except (NotReadyError, CorruptFileError):
+        return
+    assert info.frames >= 1
+    try:
+        with open_movie(path) as movie:
+            movie.frame(0)
+    except (NotReadyError, CorruptFileError):
+        return

@@ -161,7 +161,7 @@ class Manifest:
         """Write ``checksums.sha256`` anew when a crash left it without some of the manifest's files."""
         path = self.project / CHECKSUMS_NAME
         text = "".join(_checksum_line(entry) for entry in self._entries if entry.destination)
-        if (path.read_text() if path.exists() else "") != text:
+        if (path.read_text(errors="replace") if path.exists() else "") != text:
             with atomic_path(path) as temporary:
                 temporary.write_text(text)
 

@@ -10,6 +10,7 @@ import os
 import struct
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -41,6 +42,7 @@ _COMPRESSIONS = {
     34925: "lzma",
 }
 _MAX_PAGES = 100_000
+_MAX_SIDE = 1 << 17
 
 
 @dataclass(frozen=True)
@@ -164,7 +166,7 @@ def _read_tags(file: BinaryIO, size: int, layout: _Layout, entries: bytes, what:
             data = _read(file, size, position, total, f"a table of {what}")
         else:
             data = entry[-inline:][:total]
-        if tag in _NEEDED and kind in _INTEGER_TYPES:
+        if tag in _NEEDED and kind in _INTEGER_TYPES and count:
             tags[tag] = np.frombuffer(data, layout.order + _INTEGER_TYPES[kind]).astype(np.int64)
     return tags
 
@@ -176,6 +178,8 @@ def _check_pixels(tags: dict[int, NDArray[Any]], size: int, what: str, path: Pat
         raise CorruptFileError(f"{path} is damaged: {what} does not say where its pixels are.")
     if len(offsets) != len(lengths) or len(offsets) == 0:
         raise CorruptFileError(f"{path} is damaged: {what} has {len(offsets)} strips and {len(lengths)} lengths.")
+    if offsets.min() < 0 or lengths.min() < 0:
+        raise CorruptFileError(f"{path} is damaged: {what} says that its pixels are at an impossible place.")
     if not offsets.all() or not lengths.all():
         raise _TruncatedError(f"the pixels of {what} have not been written")
     end = int((offsets + lengths).max())
@@ -191,6 +195,8 @@ def _summarise(pages: Sequence[dict[int, NDArray[Any]]], path: PathLike) -> Tiff
             f"{path} holds images of several kinds ({sizes}): a movie has frames of one size and type."
         )
     height, width, samples, dtype = kinds.pop()
+    if not (0 < height <= _MAX_SIDE and 0 < width <= _MAX_SIDE):
+        raise CorruptFileError(f"{path} is damaged: it says that its frames have {width} x {height} pixels.")
     if samples != 1:
         raise CorruptFileError(f"{path} has {samples} colours a pixel: a movie or micrograph has one.")
     compression = _first(pages[0], _COMPRESSION, 1)
@@ -218,16 +224,20 @@ class TiffFrames:
     def __init__(self, path: PathLike) -> None:
         self.info = check_tiff_complete(path)
         self.path = Path(path)
-        self._tiff = tifffile.TiffFile(path)
-        self._tiff.filehandle.set_lock(True)
-        self._pages = [self._tiff.pages[index] for index in range(self.info.frames)]
+        with _decoding(f"{path} is damaged: its directories cannot be understood"):
+            self._tiff = tifffile.TiffFile(path)
+        try:
+            with _decoding(f"{path} is damaged: its directories cannot be understood"):
+                self._tiff.filehandle.set_lock(True)
+                self._pages = [self._tiff.pages[index] for index in range(self.info.frames)]
+        except BaseException:
+            self._tiff.close()
+            raise
 
     def frame(self, index: int) -> NDArray[Any]:
         """Decode one frame (height, width)."""
-        try:
+        with _decoding(f"{self.path} is damaged: frame {index + 1} cannot be decoded"):
             array = self._pages[index].asarray(maxworkers=1)
-        except (ValueError, RuntimeError, tifffile.TiffFileError, imagecodecs.DelayedImportError) as error:
-            raise CorruptFileError(f"{self.path} is damaged: frame {index + 1} cannot be decoded ({error}).") from error
         if array.shape != self.info.shape:
             raise CorruptFileError(f"{self.path} is damaged: frame {index + 1} decodes to shape {array.shape}.")
         return np.asarray(array, self.info.dtype)
@@ -241,6 +251,17 @@ class TiffFrames:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+@contextmanager
+def _decoding(sentence: str) -> Iterator[None]:
+    """Turn whatever the decoders raise for damaged bytes, which can be any error, into ours; the disk's errors and ours stay."""
+    try:
+        yield
+    except (OSError, MemoryError, CorruptFileError):
+        raise
+    except Exception as error:
+        raise CorruptFileError(f"{sentence} ({error}).") from error
 
 
 def write_tiff(
