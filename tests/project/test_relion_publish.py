@@ -252,7 +252,7 @@ def test_a_failed_write_leaves_the_pipeline_and_no_lock(root: Path, monkeypatch:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full_disk)
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(ProjectError, match="cannot be written: No space"):
         publish_pipeline(root, [replace(IMPORT, status="Succeeded"), MOTION])
     assert (root / "default_pipeline.star").read_bytes() == before
     assert not (root / ".relion_lock").exists()

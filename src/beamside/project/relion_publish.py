@@ -16,7 +16,8 @@ Jobs that are not ours are kept as they are, in their order. Label columns, whic
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -88,11 +89,10 @@ def publish_pipeline(root: Path, jobs: Sequence[RelionJob], *, wait: float = 10.
         before = read_pipeline(root)
         after = _merged(root, before, jobs)
         _write(root, after)
-    for job in after.jobs:
-        link_alias(root, job)
-    for ours in jobs:
-        published = after.job(ours.name)
-        if published is not None:
+    with _disk_errors(root):
+        for job in after.jobs:
+            link_alias(root, job)
+        for published in filter(None, (after.job(ours.name) for ours in jobs)):
             register_nodes(root, published)
             _keep_copy(root, published)
     return after
@@ -133,16 +133,32 @@ def _check_names(job: RelionJob) -> None:
 def _write(root: Path, pipeline: Pipeline) -> None:
     path = root / PIPELINE_FILE
     content = format_star(format_pipeline(pipeline)).encode("utf-8", "surrogateescape")
-    present = path.read_bytes() if path.exists() else b""
-    if present == content:
-        return
-    try:
-        parse_pipeline(present)
-    except CorruptFileError:
-        if present:
+    with _disk_errors(root):
+        present = path.read_bytes() if path.exists() else b""
+        if present == content:
+            return
+        if present and _is_torn(present):
             replace_file(path.with_name(f"{PIPELINE_FILE}.torn"), present)
-    replace_file(path, content)
-    (root / CHANGED_MARKER).touch()
+        replace_file(path, content)
+        (root / CHANGED_MARKER).touch()
+
+
+def _is_torn(content: bytes) -> bool:
+    try:
+        parse_pipeline(content)
+    except CorruptFileError:
+        return True
+    return False
+
+
+@contextmanager
+def _disk_errors(root: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise ProjectError(
+            f"RELION's files in {root} cannot be written: {error.strerror}; make room, or make it writable."
+        ) from error
 
 
 def _keep_copy(root: Path, job: RelionJob) -> None:
