@@ -3,12 +3,15 @@
 import json
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from beamside.monitor.status import read_status
 from beamside.project.project import Project
 
 START = ("--pixel-size", "1.08", "--voltage", "300", "--target", "out", "--group", "lab", "--name", "run1")
@@ -99,6 +102,29 @@ class TestLife:
         assert "stopped" in beamside("session", "status", "run1")[1]
         assert "session stopped" in beamside("session", "logs", "run1")[1]
         assert "is not running" in beamside("session", "stop", "run1")[2]
+
+    def test_in_the_foreground_ctrl_c_stops_it_in_order(self, project: Project) -> None:
+        command = [
+            sys.executable,
+            "-m",
+            "beamside.cli.main",
+            "session",
+            "start",
+            *START,
+            "--data",
+            "camera/*.tiff",
+            "--foreground",
+        ]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+            wait_for(lambda: project.exists and read_status(project).state == "running")
+            assert project.writer_process().pid == process.pid  # type: ignore[union-attr]
+            process.send_signal(signal.SIGINT)
+            out, err = process.communicate(timeout=60)
+        assert process.returncode == 0, err
+        assert "lab/run1: stopped" in out
+        assert out.splitlines()[-1] == f"The session {project.root} has stopped. Its report: {project.report}"
+        assert read_status(project).state == "stopped"
+        assert "session" in project.log.read_text()
 
     def test_a_session_that_was_killed_is_resumed_with_its_settings(
         self, beamside, beamside_process, project: Project

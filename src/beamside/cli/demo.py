@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -173,6 +173,9 @@ def _wait_for_gain(places: Places, microscope: subprocess.Popen[bytes]) -> None:
         if microscope.poll() is not None or time.monotonic() > end:
             break
         time.sleep(0.1)
+    if continues:
+        with suppress(subprocess.TimeoutExpired):  # a refusal is said just before the process ends
+            microscope.wait(timeout=1)
     if microscope.poll() or not (places.camera / "gain.mrc").exists():
         raise BeamsideError(f"the simulated microscope did not begin: {_last_line(places.log) or 'it said nothing'}")
 

@@ -203,7 +203,7 @@ def _show_plain(
             click.echo(f"  {last_note}")
         if over:
             return
-        _pause_until(ended, pause, PLAIN_SECONDS)
+        _pause_until(ended, pause, PLAIN_SECONDS if project.exists else TERMINAL_SECONDS)
 
 
 def _show_live(

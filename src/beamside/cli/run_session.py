@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import signal
 import subprocess
 import sys
@@ -48,7 +49,10 @@ def run_session(settings: SessionSettings, *, until_empty: bool = False) -> str:
 
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, stop)
-    return session.run()
+    log.info("the session %s begins in process %d", settings.root, os.getpid())
+    state = session.run()
+    log.info("the session %s", state)
+    return state
 
 
 def configure_log(path: Path | None = None) -> None:
@@ -69,7 +73,7 @@ def main() -> int:
     project = Project(given.project)
     failure = project.private / "start-failure"
     try:
-        state = run_session(load_settings(project), until_empty=given.until_empty)
+        run_session(load_settings(project), until_empty=given.until_empty)
     except BeamsideError as error:
         failure.write_text(str(error))
         log.error("%s", error)
@@ -78,7 +82,6 @@ def main() -> int:
         failure.write_text(f"The session failed ({type(error).__name__}: {error}); see {project.log}.")
         log.exception("the session failed")
         return 1
-    log.info("the session %s", state)
     return 0
 
 
