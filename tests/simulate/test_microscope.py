@@ -117,11 +117,24 @@ def test_a_movie_grows_under_its_final_name(session: Path, tmp_path: Path) -> No
     assert max(sizes) == final.stat().st_size
 
 
-def test_other_settings_in_the_same_folder_are_refused(session: Path) -> None:
-    done = run(session, 3, "--dose", "2")
+@pytest.mark.parametrize(("option", "value"), [("--dose", "2"), ("--seed", "10"), ("--specimen", "shell")])
+def test_other_settings_in_the_same_folder_are_refused(session: Path, option: str, value: str) -> None:
+    done = run(session, 3, option, value)
     assert done.returncode == 1
     assert "other settings" in done.stderr
     assert len(list((session / "truth").iterdir())) == 2
+
+
+def test_a_movie_that_is_complete_is_not_written_again(session: Path, tmp_path: Path) -> None:
+    assert run(tmp_path, 1).returncode == 0
+    movie = tmp_path / "the camera" / f"{movie_name(9, 0)}_Fractions.tiff"
+    before = movie.stat().st_mtime_ns
+    # as if it had been killed between the movie and its metadata
+    (tmp_path / "truth" / f"{movie_name(9, 0)}.json").unlink()
+    (tmp_path / "the camera" / f"{movie_name(9, 0)}.xml").unlink()
+    assert run(tmp_path, 2).returncode == 0
+    assert movie.stat().st_mtime_ns == before
+    assert digests(tmp_path / "the camera") == digests(session / "the camera")
 
 
 @pytest.mark.parametrize(

@@ -27,6 +27,8 @@ START = datetime(2026, 1, 12, 9, 0, 0, tzinfo=UTC)
 """When the simulated session began, for file names and XML: fixed, so that a run can be repeated."""
 SECONDS = 5
 """Between two exposures, in names and XML; not how fast they are written, so that a run at another rate gives the same files."""
+SEEDS = 1_000_000
+"""Movie `i` of the session with seed `s` has the seed ``SEEDS * s + i``."""
 FLUSHES = 8
 """Pieces in which a movie reaches the disk."""
 
@@ -77,7 +79,7 @@ class Microscope:
     ----------
     output : the camera's folder
     truth : folder for the truth, outside the camera's
-    settings, specimen, seed : what to simulate; movie `i` has the seed ``1000 × seed + i``
+    settings, specimen, seed : what to simulate
     rate : movies per minute
     """
 
@@ -98,7 +100,8 @@ class Microscope:
 
         self.output.mkdir(parents=True, exist_ok=True)
         self.truth.mkdir(parents=True, exist_ok=True)
-        missing = [index for index in range(movies) if not self._is_there(index)]
+        self._refuse_others()
+        missing = [index for index in range(movies) if not self._truth_path(index).exists()]
         gain = gain_reference(self.settings.size, self.settings.gain_seed)
         if len(missing) == movies or not (self.output / "gain.mrc").exists():
             write_gain(self.output / "gain.mrc", gain, self.settings.pixel_size)
@@ -123,26 +126,23 @@ class Microscope:
     def _truth_path(self, index: int) -> Path:
         return self.truth / f"{movie_name(self.seed, index)}.json"
 
-    def _is_there(self, index: int) -> bool:
-        """Return whether a movie is complete; an error when it was made with other settings."""
+    def _refuse_others(self) -> None:
+        """Raise an error when the folder of truths has movies of another session: the two would be taken for one."""
         from beamside.errors import ConfigError
         from beamside.simulate.movie import MovieTruth
 
-        path = self._truth_path(index)
-        if not path.exists():
-            return False
-        truth = MovieTruth.load(path)
-        if truth.settings != self.settings or truth.specimen != self.specimen:
-            raise ConfigError(
-                f"{path} is of a movie with other settings; repeat them, or choose a new --output and --truth."
-            )
-        return True
+        for path in sorted(self.truth.glob("FoilHole_*.json")):
+            truth = MovieTruth.load(path)
+            if (truth.settings, truth.specimen, truth.seed // SEEDS) != (self.settings, self.specimen, self.seed):
+                raise ConfigError(
+                    f"{path} is of a movie with other settings; repeat them, or choose a new --output and --truth."
+                )
 
     def _expose(self, index: int, gain: GainReference) -> tuple[bytes, MovieTruth]:
         from beamside.simulate.movie import simulate_movie
         from beamside.simulate.specimen import make_specimen
 
-        movie = simulate_movie(self.settings, make_specimen(self.specimen), 1000 * self.seed + index, gain)
+        movie = simulate_movie(self.settings, make_specimen(self.specimen), SEEDS * self.seed + index, gain)
         return movie_bytes(movie.counts), movie.truth
 
     def _wait(self, moment: float) -> None:
@@ -151,9 +151,13 @@ class Microscope:
 
     def _write(self, index: int, data: bytes) -> bool:
         """Write a movie piece by piece; False when told to stop in between, which leaves a truncated file, as a microscope would."""
+        path = self.output / f"{movie_name(self.seed, index)}_Fractions.tiff"
+        if path.exists() and path.read_bytes() == data:
+            # killed before it said so: whoever watches the folder may have taken the movie already, so it is left alone
+            return True
         pause = min(0.05, 10 / self.rate / FLUSHES)
         size = -(-len(data) // FLUSHES)
-        with (self.output / f"{movie_name(self.seed, index)}_Fractions.tiff").open("wb") as file:
+        with path.open("wb") as file:
             for start in range(0, len(data), size):
                 if self.stopping:
                     return False
@@ -236,8 +240,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     parser = _parser()
     options = parser.parse_args(arguments)
-    if options.rate <= 0 or options.movies < 0:
-        parser.error("--rate must be above 0 and --movies not below 0")
+    if options.rate <= 0 or options.movies < 0 or options.seed < 0:
+        parser.error("--rate must be above 0, --movies and --seed not below 0")
     if options.truth.resolve().is_relative_to(options.output.resolve()):
         parser.error(
             f"--truth {options.truth} is inside the camera's folder, where a session would take it for data; choose another place"
