@@ -54,6 +54,30 @@ class TestMistakesBeforeTheStart:
         assert err.count("\n") == 1
         assert "cannot be written" in err
 
+    def test_changed_settings_are_computed_again_only_when_asked_for(
+        self, beamside, project: Project, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("beamside.cli.session.recompute_cost", lambda _: {"CTF estimation": 120, "Picking": 118})
+        code, _, err = start(beamside)
+        assert code == 2
+        assert "CTF estimation of 120 items, Picking of 118 items would be computed again: add --recompute" in err
+        assert not project.root.exists()
+        started = []
+        monkeypatch.setattr("beamside.cli.session.start_background", lambda found, _: started.append(found.root) or 1)
+        assert start(beamside, "--recompute")[0] == 0
+        assert started == [project.root]
+
+    def test_a_profile_says_which_data_it_found(
+        self, beamside, home: Path, project: Project, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        (home / "beamside.toml").write_text('[stream.krios.k3]\npaths = "frames"\npattern = "*.tiff"\n')
+        (home / "frames" / "run1").mkdir(parents=True)
+        monkeypatch.setattr("beamside.cli.session.start_background", lambda *_: 1)
+        code, out, err = beamside("session", "start", *START, "--profile", "krios.k3")
+        assert code == 0
+        assert f"Data: {home}/frames/run1/**/*.tiff (beamside.toml [stream.krios.k3] paths, looked up by name)" in out
+        assert err.count("\n") == 1
+
     def test_showing_starts_nothing(self, beamside, project: Project) -> None:
         code, out, _ = start(beamside, "--show")
         assert code == 0

@@ -15,7 +15,7 @@ from rich.table import Table
 from beamside.cli.options import SectionedCommand, click_options, declared_parameters, value_text
 from beamside.cli.output import console
 from beamside.cli.resolution import Resolved, resolve_session
-from beamside.config import DEFAULT, Setting
+from beamside.config import COMMAND_LINE, DEFAULT, Setting
 from beamside.errors import ConfigError, ProjectError
 from beamside.flow import control
 from beamside.flow.registry import find_project, known_projects
@@ -89,6 +89,8 @@ def start(foreground: bool, recompute: bool, show: bool, profile: str, config: s
     _check_recompute(resolved.settings, project, recompute)
     warnings = prepare(resolved.settings)
     keep_origins(project, resolved)
+    if resolved.origins["data"].origin != COMMAND_LINE:
+        click.echo(f"Data: {value_text(resolved.settings.acquisition.data)} ({resolved.origins['data'].origin})")
     for warning in warnings:
         click.echo(f"beamside: {warning}", err=True)
     (_stay if foreground else _leave)(project)
