@@ -136,7 +136,10 @@ def find_outliers(total: Tensor, gain: Tensor | None = None, known: Tensor | Non
     clipped = torch.clamp(values, float(middle - 5 * spread), float(middle + 5 * spread)) * good
     background = _box_mean(clipped) / _box_mean(good).clamp(min=1e-6)
     residual = values - background
-    deviation = (1.4826 * residual[good > 0][:: max(1, chosen.numel() // 200_000)].abs().median()).clamp(min=1e-6)
+    # Clipped standard deviation: the median of deviations would mean little for a handful of counts.
+    sample = residual[good > 0][:: max(1, chosen.numel() // 200_000)]
+    low, high = torch.quantile(sample, torch.tensor([0.002, 0.998], device=sample.device))
+    deviation = sample.clamp(float(low), float(high)).std().clamp(min=1e-6)
     # The noise grows with the square root of the local mean, as counts do.
     local = (
         deviation * torch.sqrt((background / middle.clamp(min=1e-6)).clamp(min=0.1, max=10.0))
@@ -160,23 +163,30 @@ def _box_mean(values: Tensor) -> Tensor:
 
 
 def _find_donors(bad: Tensor, defects: Tensor) -> Tensor:
-    """Return for each flat index in `defects` the flat indices ``(k, 8)`` of good pixels near it (the nearest ring that has them)."""
+    """Return for each flat index in `defects` the flat indices ``(k, 8)`` of good pixels near it, taken at random from the smallest
+    neighbourhood that has some."""
     height, width = bad.shape
     donors = torch.zeros(len(defects), _DONORS, dtype=torch.int64, device=bad.device)
     open_ = torch.arange(len(defects), device=bad.device)
     generator = torch.Generator().manual_seed(1)
     radius = 1
     while len(open_):
+        if radius >= max(height, width):
+            # Far from every good pixel: any of them will do.
+            everywhere = (~bad).reshape(-1).nonzero()[:, 0]
+            chosen = torch.randint(len(everywhere), (len(open_), _DONORS), generator=generator).to(bad.device)
+            donors[open_] = everywhere[chosen]
+            break
         offsets = torch.randint(-radius, radius + 1, (4 * _DONORS, 2), generator=generator).to(bad.device)
         y = (defects[open_, None] // width + offsets[:, 0]).clamp(0, height - 1)
         x = (defects[open_, None] % width + offsets[:, 1]).clamp(0, width - 1)
         good = ~bad[y, x]
         order = torch.argsort((~good).to(torch.int8), dim=1, stable=True)
         count = good.sum(dim=1)
-        filled = count >= (2 if radius < max(height, width) else 1)
+        filled = count >= 2
         turn = torch.arange(_DONORS, device=bad.device)[None, :] % count.clamp(min=1)[:, None]
         chosen = (y * width + x).gather(1, order.gather(1, turn))
         donors[open_[filled]] = chosen[filled]
         open_ = open_[~filled]
-        radius = radius * 2 if radius < max(height, width) else radius
+        radius *= 2
     return donors

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -11,7 +12,9 @@ from beamside.imaging.fourier import frequencies
 
 _ROUNDS = 10
 _SETTLED = 0.02  # pixels of the binned frames
-_PIXELS_AT_ONCE = 2_000_000
+_FIRST_LOOKS = (20.0, 4.0)  # factors of the extra B-factor: the sum of frames not yet aligned is blurred
+_REACH = 150.0  # Å, the furthest that a frame is looked for from where it was in the last round
+_SIGNIFICANT = 5.0  # standard deviations: the highest of some 10⁶ values of noise stays below
 
 
 def align_frames(frames: Tensor, pixel_size: float, b_factor: float, finest: float, coarsest: float = 400.0) -> Tensor:
@@ -33,26 +36,41 @@ def align_frames(frames: Tensor, pixel_size: float, b_factor: float, finest: flo
     spectra *= torch.sqrt(weight)
     scale = torch.tensor([height / shape[0], width / shape[1]], dtype=torch.float64, device=frames.device)
     shifts = torch.zeros(count, 2, dtype=torch.float64, device=frames.device)
+    found = torch.zeros(count, dtype=torch.bool, device=frames.device)
+    reach = math.ceil(_REACH / (pixel_size * float(scale.min())))
     for round_ in range(_ROUNDS):
-        # The first looks see only what survives the blur of a sum that is not aligned yet.
-        extra = (
-            _weights(shape, (height, width), pixel_size, (20 * b_factor, 4 * b_factor)[round_], finest, coarsest).to(
-                frames.device
-            )
-            if round_ < 2
-            else None
-        )
-        moved = _round(spectra, shifts / scale, shape, extra) * scale
-        moved = moved - moved[0].clone()
+        extra = None
+        if round_ < len(_FIRST_LOOKS):
+            blur = _FIRST_LOOKS[round_] * b_factor
+            extra = _weights(shape, (height, width), pixel_size, blur, finest, coarsest).to(frames.device)
+        moved, found = _round(spectra, shifts / scale, shape, reach, extra)
+        moved = _bridged(moved * scale, found)
         change = float((moved - shifts).abs().max())
         shifts = moved
-        if round_ >= 2 and change < _SETTLED:
+        if round_ >= len(_FIRST_LOOKS) and change < _SETTLED:
             break
-    return shifts
+    return shifts - shifts[0].clone()
 
 
-def _round(spectra: Tensor, shifts: Tensor, shape: tuple[int, int], weight: Tensor | None) -> Tensor:
-    """Align each frame to the sum of the others, all moved by `shifts`; returns the new shifts (pixels of `shape`)."""
+def _bridged(shifts: Tensor, found: Tensor) -> Tensor:
+    """Interpolate the shifts of frames whose correlation shows nothing from those that it shows; zero when there is none."""
+    if bool(found.all()):
+        return shifts
+    good = found.nonzero()[:, 0].cpu().numpy()
+    if not len(good):
+        return torch.zeros_like(shifts)
+    frames, values = np.arange(len(shifts)), shifts.cpu().numpy()
+    columns = [np.interp(frames, good, values[good, axis]) for axis in (0, 1)]
+    return torch.from_numpy(np.stack(columns, axis=1)).to(shifts)
+
+
+def _round(
+    spectra: Tensor, shifts: Tensor, shape: tuple[int, int], reach: int, weight: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """Align each frame to the sum of the others, all moved by `shifts`.
+
+    Returns the new shifts ``(n, 2)`` in pixels of `shape`, and whether each stands out of the noise.
+    """
     fy, fx = frequencies(shape, spectra.device)
     fy, fx = fy.double() * (-2 * math.pi), fx.double() * (-2 * math.pi)
     along_y = torch.exp(1j * shifts[:, 0, None] * fy[:, 0]).to(torch.complex64)
@@ -61,30 +79,37 @@ def _round(spectra: Tensor, shifts: Tensor, shape: tuple[int, int], weight: Tens
     for spectrum, y, x in zip(spectra, along_y, along_x, strict=True):
         total += spectrum * y[:, None] * x
     moved = torch.empty_like(shifts)
+    found = torch.empty(len(shifts), dtype=torch.bool, device=shifts.device)
     for index, (spectrum, y, x) in enumerate(zip(spectra, along_y, along_x, strict=True)):
         aligned = spectrum * y[:, None] * x
         product = (total - aligned) * aligned.conj()
         if weight is not None:
             product *= weight
-        moved[index] = shifts[index] + correlation_peak(torch.fft.irfft2(product, s=shape))
-    return moved
+        correlation = torch.fft.irfft2(product, s=shape)
+        position, height = correlation_peak(correlation, reach)
+        moved[index] = shifts[index] + position
+        found[index] = height > _SIGNIFICANT
+    return moved, found
 
 
-def correlation_peak(correlation: Tensor) -> Tensor:
-    """Return the position ``(2,)`` of the highest point of a circular `correlation` ``(h, w)``, in pixels (y, x) from its origin.
+def correlation_peak(correlation: Tensor, reach: int) -> tuple[Tensor, float]:
+    """Find the highest point of a circular `correlation` ``(h, w)`` within `reach` pixels of its origin, along each axis.
 
+    Returns its position ``(2,)`` in pixels (y, x) from the origin, and its height in standard deviations of the whole correlation.
     Between the pixels the peak is that of parabolas through the highest pixel and its neighbours.
     """
     height, width = correlation.shape
-    best = int(correlation.argmax())
-    y, x = best // width, best % width
+    rows, columns = (torch.arange(-r, r + 1) for r in (min(reach, (side - 1) // 2) for side in (height, width)))
+    near = correlation[rows.to(correlation.device)[:, None], columns.to(correlation.device)]
+    best = int(near.argmax())
+    y, x = int(rows[best // len(columns)]), int(columns[best % len(columns)])
     centre = correlation[y, x]
-    offset_y = _parabola(correlation[(y - 1) % height, x], centre, correlation[(y + 1) % height, x])
-    offset_x = _parabola(correlation[y, (x - 1) % width], centre, correlation[y, (x + 1) % width])
-    whole = torch.tensor(
-        [(y + height // 2) % height - height // 2, (x + width // 2) % width - width // 2], dtype=torch.float64
-    )
-    return whole.to(correlation.device) + torch.stack([offset_y, offset_x])
+    offset_y = _parabola(correlation[y - 1, x], centre, correlation[(y + 1) % height, x])
+    offset_x = _parabola(correlation[y, x - 1], centre, correlation[y, (x + 1) % width])
+    whole = torch.tensor([y, x], dtype=torch.float64, device=correlation.device)
+    spread = float(correlation.std())
+    significance = float(centre - correlation.mean()) / spread if spread > 0 else 0.0
+    return whole + torch.stack([offset_y, offset_x]), significance
 
 
 def _parabola(before: Tensor, centre: Tensor, after: Tensor) -> Tensor:

@@ -23,6 +23,7 @@ _COARSE_TO_FINE = (1000.0, 500.0, 200.0)  # extra B-factors in Å² of the first
 _ROUNDS = 14
 _SETTLED = 0.03  # Å, root mean square change of the tiles' shifts
 _OUTLIER = 2.5
+_SIGNIFICANT = 2.5  # standard deviations
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,8 @@ class TileSpectra:
     ky, kx : cycles per binned pixel
     redundancy : weight of each ``kx`` (one half where both halves of the plane are stored)
     ring : ring number of each frequency
+    averaging : ``(rings, ky * kx)`` averages over each ring, each independent frequency counted once
+    power : ``(p, ky * kx)`` power of each tile's frames, summed
     information : number of independent coefficients per stored one
     """
 
@@ -45,7 +48,14 @@ class TileSpectra:
     kx: Tensor
     redundancy: Tensor
     ring: Tensor
+    averaging: Tensor
+    power: Tensor
     information: float
+
+    def coefficients(self) -> Tensor:
+        """Return the number of independent coefficients ``(rings,)`` of a tile in each ring."""
+        weight = self.redundancy.expand(self.ring.shape).reshape(-1)
+        return self.information * ((self.averaging > 0) * weight).sum(dim=1)
 
 
 def tile_spectra(frames: Tensor, shifts: Tensor, tiling: Tiling, pixel_size: float, finest: float) -> TileSpectra:
@@ -71,30 +81,33 @@ def tile_spectra(frames: Tensor, shifts: Tensor, tiling: Tiling, pixel_size: flo
     power = window2d.double() ** 2
     information = float(power.sum() ** 2 / (power**2).sum()) / size**2
     origin = whole.to(torch.float64).expand(len(tiling.corners), count, 2)
-    spectra = TileSpectra(values, origin, ky, kx, redundancy, ring, information)
-    _whiten(spectra, highest)
-    return spectra
+    averaging = _ring_averaging(ring, redundancy)
+    power = _whiten(values, ring, averaging, highest)
+    return TileSpectra(values, origin, ky, kx, redundancy, ring, averaging, power, information)
 
 
-def _whiten(spectra: TileSpectra, highest: int) -> None:
-    """Divide by the root of the noise power, ring by ring; most of what a single frame shows is noise, so its power serves."""
-    rings = int(spectra.ring.max()) + 1
-    power = torch.zeros(spectra.values.shape[-2:], device=spectra.values.device)
-    for tile in spectra.values:
-        power += (tile.real**2 + tile.imag**2).mean(dim=0)
-    profile = ring_mean(power / len(spectra.values), spectra, rings)
-    factor = torch.rsqrt(profile.clamp(min=1e-12 * float(profile.max()) + 1e-30))[spectra.ring]
-    factor = torch.where((spectra.ring >= 2) & (spectra.ring <= highest), factor, torch.zeros_like(factor))
-    for index in range(len(spectra.values)):
-        spectra.values[index] *= factor
+def _ring_averaging(ring: Tensor, redundancy: Tensor) -> Tensor:
+    """Return the matrix ``(rings, ky * kx)`` that averages over rings."""
+    flat = ring.reshape(-1)
+    matrix = torch.zeros(int(flat.max()) + 1, len(flat), device=ring.device)
+    matrix[flat, torch.arange(len(flat), device=ring.device)] = redundancy.expand(ring.shape).reshape(-1)
+    return matrix / matrix.sum(dim=1, keepdim=True).clamp(min=1e-6)
 
 
-def ring_mean(values: Tensor, spectra: TileSpectra, rings: int) -> Tensor:
-    """Average ``(ky, kx)`` values over rings, each independent frequency counted once."""
-    weight = spectra.redundancy.expand_as(values).reshape(-1)
-    ring = spectra.ring.reshape(-1)
-    total = torch.zeros(rings, device=values.device).index_add_(0, ring, values.reshape(-1) * weight)
-    return total / torch.zeros(rings, device=values.device).index_add_(0, ring, weight).clamp(min=1e-6)
+def _whiten(values: Tensor, ring: Tensor, averaging: Tensor, highest: int) -> Tensor:
+    """Divide by the root of the noise power, ring by ring; most of what a single frame shows is noise, so its power serves.
+
+    Returns the power ``(p, ky * kx)`` of each tile, summed over the frames.
+    """
+    tiles, count = values.shape[:2]
+    power = torch.stack([torch.view_as_real(tile).square().sum(dim=(0, -1)).reshape(-1) for tile in values])
+    profile = averaging @ power.sum(dim=0) / (tiles * count)
+    factor = torch.rsqrt(profile.clamp(min=1e-12 * float(profile.max()) + 1e-30))
+    rings = torch.arange(len(factor), device=factor.device)
+    factor = torch.where((rings >= 2) & (rings <= highest), factor, torch.zeros_like(factor))[ring]
+    for index in range(tiles):
+        values[index] *= factor
+    return power * factor.reshape(-1) ** 2
 
 
 def gather_evidence(spectra: TileSpectra, shifts: Tensor, signal: Tensor, damping: Tensor) -> tuple[Evidence, Tensor]:
@@ -104,45 +117,71 @@ def gather_evidence(spectra: TileSpectra, shifts: Tensor, signal: Tensor, dampin
     ----------
     spectra : the tiles
     shifts : ``(p, n, 2)`` present model, binned pixels
-    signal : ``(rings,)`` signal-to-noise power of a single frame
+    signal : ``(rings,)`` signal-to-noise power of a single frame, mean of the tiles
     damping : ``(ky, kx)`` extra weight
 
     Returns
     -------
-    the evidence, and the signal-to-noise of each tile, ``(p, rings)``, seen in its sum
+    the evidence, and the signal-to-noise ``(rings,)`` seen in the tiles' sums, where it is significant
     """
     tiles, count = spectra.values.shape[:2]
-    rings = len(signal)
-    wiener = (signal / (signal + 1.0 / count))[spectra.ring] * damping * spectra.redundancy
-    along = 2 * math.pi * torch.cartesian_prod(spectra.ky, spectra.kx)
-    weight = (2 * spectra.information) * wiener.reshape(-1, 1) * along
-    rest = shifts - spectra.origin
-    gradient = torch.empty(tiles, count, 2, dtype=torch.float64, device=shifts.device)
-    seen = torch.empty(tiles, rings, device=shifts.device)
+    along = (4 * math.pi * spectra.information) * torch.cartesian_prod(spectra.ky, spectra.kx)
+    along *= (damping * spectra.redundancy).reshape(-1, 1)
+    curvature = _ring_curvature(spectra, damping)
+    coefficients = spectra.coefficients()
+    gradient = torch.zeros(tiles, count, 2, dtype=torch.float64, device=shifts.device)
+    strength = torch.zeros(tiles, dtype=torch.float64, device=shifts.device)
+    seen = torch.zeros_like(signal)
     for index in range(tiles):
-        y = torch.exp(-2j * math.pi * rest[index, :, 0, None] * spectra.ky).to(torch.complex64)
-        x = torch.exp(-2j * math.pi * rest[index, :, 1, None] * spectra.kx).to(torch.complex64)
-        aligned = (spectra.values[index] * y[:, :, None]).mul_(x[:, None, :]).reshape(count, -1)
+        aligned = _aligned(spectra, index, shifts[index])
         total = aligned.sum(dim=0)
-        reference = total / count
+        cross = (torch.view_as_real(total).square().sum(dim=-1) - spectra.power[index]) / (count * (count - 1))
+        profile = spectra.averaging @ cross
+        seen += profile / tiles
+        share = _share(profile, signal, coefficients, count)
+        if share == 0:
+            continue
+        wiener = share * signal / (share * signal + 1.0 / count)
+        strength[index] = share * float((curvature * signal * wiener).sum())
         # Im(conj(reference) aligned) summed with the weights, for all frames in one product.
-        factors = torch.stack([-reference.imag[:, None] * weight, reference.real[:, None] * weight], dim=1).reshape(
-            -1, 2
-        )
-        gradient[index] = torch.view_as_real(aligned).reshape(count, -1) @ factors
-        power = torch.view_as_real(aligned).square_().sum(dim=(0, 2))
-        cross = (total.real**2 + total.imag**2 - power) / (count * (count - 1))
-        seen[index] = ring_mean(cross.reshape(spectra.ring.shape), spectra, rings)
-    curvature = _ring_curvature(spectra, damping, rings) * signal / (signal + 1.0 / count)
-    strength = (seen * curvature).sum(dim=1).clamp(min=0)
-    return Evidence(gradient, strength.double()), seen
+        reference = total * (wiener / count)[spectra.ring].reshape(-1)
+        factors = torch.stack([-reference.imag[:, None] * along, reference.real[:, None] * along], dim=1)
+        gradient[index] = torch.view_as_real(aligned).reshape(count, -1) @ factors.reshape(-1, 2)
+    return Evidence(gradient, strength), _significant(seen, coefficients * tiles, count)
 
 
-def _ring_curvature(spectra: TileSpectra, damping: Tensor, rings: int) -> Tensor:
+def _aligned(spectra: TileSpectra, index: int, shifts: Tensor) -> Tensor:
+    """Return the spectra ``(n, ky * kx)`` of a tile's frames moved by `shifts` ``(n, 2)``."""
+    rest = (-2j * math.pi) * (shifts - spectra.origin[index])
+    y = torch.exp(rest[:, 0, None] * spectra.ky).to(torch.complex64)
+    x = torch.exp(rest[:, 1, None] * spectra.kx).to(torch.complex64)
+    return (spectra.values[index] * y[:, :, None]).mul_(x[:, None, :]).reshape(len(shifts), -1)
+
+
+def _share(profile: Tensor, signal: Tensor, coefficients: Tensor, count: int) -> float:
+    """Return how strong a tile's signal is relative to the mean of the tiles; what may as well be noise counts less."""
+    expected = float((coefficients * signal * signal).sum())
+    if expected <= 0:
+        return 0.0
+    share = float((coefficients * signal * profile).sum()) / expected
+    variance = 1 / (count * (count - 1) * expected)
+    return max(0.0, share) * share**2 / (share**2 + variance)
+
+
+def _significant(seen: Tensor, coefficients: Tensor, count: int) -> Tensor:
+    """Return the signal-to-noise ``(rings,)`` smoothed over three rings, zero where noise could have made it."""
+    padded = torch.cat([seen[:1], seen, seen[-1:]])
+    smooth = 0.25 * padded[:-2] + 0.5 * padded[1:-1] + 0.25 * padded[2:]
+    deviation = 0.61 / torch.sqrt(count * (count - 1) * coefficients.clamp(min=1e-6))
+    return torch.where(smooth > _SIGNIFICANT * deviation, smooth, torch.zeros_like(smooth))
+
+
+def _ring_curvature(spectra: TileSpectra, damping: Tensor) -> Tensor:
     """Return the information per unit of signal in each ring (mean of y and x)."""
     square = (2 * math.pi) ** 2 * (spectra.ky[:, None] ** 2 + spectra.kx**2) / 2
     terms = 2 * spectra.information * square * damping * spectra.redundancy
-    return torch.zeros(rings, device=terms.device).index_add_(0, spectra.ring.reshape(-1), terms.reshape(-1))
+    curvature = torch.zeros(len(spectra.averaging), device=terms.device)
+    return curvature.index_add_(0, spectra.ring.reshape(-1), terms.reshape(-1))
 
 
 def fit_local(
@@ -167,32 +206,22 @@ def fit_local(
     prior = MotionPrior(count, dose_per_frame, basis.shape[1], pixel_size, device)
     tracks = torch.zeros(count, basis.shape[1], 2, dtype=torch.float64, device=device)
     tracks[:, 0] = start
-    rings = int(spectra.ring.max()) + 1
     square = (spectra.ky[:, None] ** 2 + spectra.kx**2) / pixel_size**2
-    signal = torch.full((rings,), 0.02, device=device)
     trust = torch.ones(len(positions), dtype=torch.float64, device=device)
+    signal = torch.zeros(len(spectra.averaging), device=device)
     for round_ in range(_ROUNDS):
         extra = _COARSE_TO_FINE[round_] if round_ < len(_COARSE_TO_FINE) else 0.0
         damping = torch.exp(-0.5 * extra * square)
         shifts = torch.einsum("pm,nmc->pnc", basis, tracks)
         if round_ == 0:
-            _, seen = gather_evidence(spectra, shifts, signal, damping)
-            signal = _smooth_signal(seen)
-        evidence, seen = gather_evidence(spectra, shifts, signal, damping)
-        signal = _smooth_signal(seen)
+            _, signal = gather_evidence(spectra, shifts, signal, damping)
+        evidence, signal = gather_evidence(spectra, shifts, signal, damping)
         trust = _trust(evidence)
         tracks = prior.step(basis, evidence, trust, tracks, start)
         change = (torch.einsum("pm,nmc->pnc", basis, tracks) - shifts).square().mean().sqrt() * pixel_size
         if extra == 0 and float(change) < _SETTLED:
             break
     return tracks, trust
-
-
-def _smooth_signal(seen: Tensor) -> Tensor:
-    """Return the signal-to-noise of the movie, ``(rings,)``: the tiles' mean, smoothed over three rings, never negative."""
-    mean = seen.mean(dim=0)
-    padded = torch.cat([mean[:1], mean, mean[-1:]])
-    return (0.25 * padded[:-2] + 0.5 * padded[1:-1] + 0.25 * padded[2:]).clamp(min=0)
 
 
 def _trust(evidence: Evidence) -> Tensor:

@@ -42,6 +42,7 @@ class MotionPrior:
 
     def __init__(self, count: int, dose_per_frame: float, modes: int, pixel_size: float, device: torch.device) -> None:
         self.count = count
+        dose_per_frame = dose_per_frame or 1.0  # a dose that nobody knows is taken as a usual one
         self.time = _spline_basis(count, min(count, _KNOTS)).to(device)
         first = self.time[1:] - self.time[:-1]
         second = first[1:] - first[:-1] if count > 2 else first[:0]

@@ -92,7 +92,7 @@ def _groups(exposure: Tensor) -> list[int]:
     """Return the number of the group of some 4 e/Å² that each frame belongs to."""
     count = len(exposure)
     per_frame = float(exposure[-1] - exposure[0]) / max(count - 1, 1)
-    length = min(count, max(1, round(_SPECTRUM_EXPOSURE / per_frame))) if per_frame > 0 else count
+    length = min(count, max(1, round(_SPECTRUM_EXPOSURE / per_frame))) if per_frame > 0 else min(count, 4)
     groups = max(1, count // length)
     return [min(index // length, groups - 1) for index in range(count)]
 
@@ -131,7 +131,8 @@ def _binned_spectrum(amplitude: Tensor, shape: tuple[int, int], pixel_size: floa
     """Average the amplitudes ``(h, w // 2 + 1)`` over cells of a square, centred spectrum; return it and the pixel size of its image."""
     height, width = shape
     pixel = max(pixel_size, _SPECTRUM_PIXEL)
-    size = min(_SPECTRUM_SIZE, min(height, width) // 2 * 2)
+    # No more cells than there are frequencies, or some would stay empty.
+    size = min(_SPECTRUM_SIZE, int(min(height, width) * pixel_size / pixel) // 2 * 2)
     half = size // 2
     fy = torch.fft.fftfreq(height, dtype=torch.float64, device=amplitude.device) * (pixel / pixel_size * size)
     fx = torch.fft.rfftfreq(width, dtype=torch.float64, device=amplitude.device) * (pixel / pixel_size * size)
@@ -143,7 +144,10 @@ def _binned_spectrum(amplitude: Tensor, shape: tuple[int, int], pixel_size: floa
     number = (size + 1) * (half + 1)
     sums = torch.zeros(number, device=amplitude.device).index_add_(0, flat, chosen.reshape(-1))
     counts = torch.bincount(flat, minlength=number).clamp(min=1)
-    right = (sums / counts).reshape(size + 1, half + 1)
-    # The other half is the point reflection of this one; on the central column both were added to the same cells already.
+    sums, counts = sums.reshape(size + 1, half + 1), counts.reshape(size + 1, half + 1)
+    # The other half is the point reflection of this one, also within the central column, whose cells hold frequencies of both.
+    sums[:, 0] += sums[:, 0].flip(0)
+    counts[:, 0] += counts[:, 0].flip(0)
+    right = sums / counts
     whole = torch.cat([torch.flip(right[:, 1:], dims=(0, 1)), right], dim=1)
     return whole[:size, :size].contiguous(), pixel
