@@ -1,0 +1,109 @@
+"""Finding what is not sample: carbon film, and contamination such as ice crystals.
+
+Masks are boolean, True where particles may be; they are made on a micrograph that has been reduced to several Å per pixel, with protein bright.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy import ndimage
+from torch import Tensor
+
+CARBON_SEPARATION = 5.0
+"""Distance between the two classes of grey values, in their standard deviations, from which there are two surfaces. Otsu's split of a
+normal distribution gives 2.6, of a uniform one (a thickness gradient) 3.5."""
+CARBON_AREA = 0.04
+"""Smallest carbon, as a fraction of the field."""
+CONTAMINATION_STRENGTH = 2.8
+"""How many times as dense as particles contamination is at least."""
+
+Mask = NDArray[np.bool_]
+
+
+def smooth(image: Tensor, sigma: float, mask: Tensor | None = None) -> Tensor:
+    """Return a Gaussian average ``(h, w)`` of the pixels that `mask` allows (all by default); `sigma` in pixels. Edges are reflected."""
+    values = image.cpu().numpy()
+    if mask is None:
+        return torch.from_numpy(ndimage.gaussian_filter(values, sigma, truncate=3.0))
+    weights = mask.cpu().numpy().astype(np.float32)
+    total = ndimage.gaussian_filter(values * weights, sigma, truncate=3.0)
+    weight = ndimage.gaussian_filter(weights, sigma, truncate=3.0)
+    return torch.from_numpy(total / np.maximum(weight, 0.02))
+
+
+def carbon_mask(image: Tensor, particle: float) -> Tensor:
+    """Return a mask ``(h, w)`` without the carbon film, if one is in view.
+
+    Carbon absorbs evenly, so grey values smoothed over a particle fall into two groups, the more distinctly the sharper its edge is.
+    The split is Otsu's (IEEE Trans. Syst. Man Cybern. 9, 1979).
+
+    Parameters
+    ----------
+    image : ``(h, w)``, dense bright
+    particle : diameter of the largest particles in pixels
+    """
+    values = smooth(image, particle / 3).numpy()
+    split, separation = two_classes(values)
+    dense = values > split
+    everything = torch.ones(image.shape, dtype=torch.bool)
+    if separation < CARBON_SEPARATION:
+        return everything
+    film = _large_parts(dense, max(CARBON_AREA * dense.size, 4 * particle**2))
+    if not film.any() or film.mean() > 1 - CARBON_AREA:
+        return everything
+    return torch.from_numpy(~_grown(film, particle / 4))
+
+
+def contamination_mask(density: Tensor, response: Tensor, typical: float, particle: float) -> Tensor:
+    """Return a mask ``(h, w)`` without what is much denser than particles are.
+
+    Parameters
+    ----------
+    density : ``(h, w)``, density above the background, smoothed to a small part of a particle
+    response : ``(h, w)``, density averaged over the size of a particle
+    typical : what a particle's `response` is
+    particle : diameter of the smallest particles in pixels
+    """
+    seeds = (response > CONTAMINATION_STRENGTH * typical).numpy()
+    if typical <= 0 or not seeds.any():
+        return torch.ones(density.shape, dtype=torch.bool)
+    dense = (density > 0.6 * CONTAMINATION_STRENGTH * typical).numpy() | seeds
+    labels, _ = ndimage.label(dense)
+    chosen = np.unique(labels[seeds])
+    return torch.from_numpy(~_grown(np.isin(labels, chosen[chosen > 0]), particle / 4))
+
+
+def two_classes(values: NDArray[np.float32]) -> tuple[float, float]:
+    """Return Otsu's threshold, and the distance of the two classes' means in units of their pooled standard deviation."""
+    counts, edges = np.histogram(values, bins=128)
+    centres = (edges[:-1] + edges[1:]) / 2
+    weight = np.cumsum(counts) / counts.sum()
+    moment = np.cumsum(counts * centres) / counts.sum()
+    below, above = weight[:-1], 1 - weight[:-1]
+    usable = (below > 0) & (above > 0)
+    if not usable.any():
+        return float(centres[-1]), 0.0
+    between = np.zeros(len(below))
+    between[usable] = (moment[-1] * below[usable] - moment[:-1][usable]) ** 2 / (below[usable] * above[usable])
+    index = int(between.argmax())
+    split = float(edges[index + 1])
+    low, high = values[values <= split], values[values > split]
+    if not low.size or not high.size:
+        return split, 0.0
+    pooled = np.sqrt((low.var() * low.size + high.var() * high.size) / values.size)
+    return split, float((high.mean() - low.mean()) / max(pooled, 1e-12))
+
+
+def _large_parts(mask: Mask, area: float) -> Mask:
+    labels, count = ndimage.label(mask)
+    sizes = np.bincount(labels.ravel(), minlength=count + 1)
+    keep = sizes >= area
+    keep[0] = False
+    return np.asarray(keep[labels], dtype=bool)
+
+
+def _grown(mask: Mask, distance: float) -> Mask:
+    """Return `mask` with everything closer to it than `distance` pixels."""
+    return np.asarray(ndimage.distance_transform_edt(~mask) < distance, dtype=bool) if mask.any() else mask
