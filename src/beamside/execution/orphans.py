@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
 import threading
 import time
 
@@ -37,7 +36,10 @@ def _watch(pid: int, created: float) -> None:
     while abs(process_created(pid) - created) < 1.0:
         time.sleep(_INTERVAL)
     if "PARSL_WORKER_RANK" in os.environ:
-        # The pool that started this worker would start another one in its place.
-        with contextlib.suppress(OSError):
-            os.kill(os.getppid(), signal.SIGKILL)
+        # The pool that started this worker would start another one in its place, and leaves helpers of its own behind when it is killed.
+        with contextlib.suppress(psutil.Error):
+            pool = psutil.Process(os.getppid())
+            for process in (pool, *pool.children(recursive=True)):
+                if process.pid != os.getpid():
+                    process.kill()
     os._exit(1)

@@ -1,0 +1,54 @@
+"""What job types declare is complete, consistent, and light to import."""
+
+import subprocess
+import sys
+
+import pytest
+
+from beamside.flow.settings import all_parameters
+from beamside.jobs.base import JobType, Optics
+from beamside.jobs.registry import WORKFLOWS, workflow
+from beamside.parameters import describe
+
+OPTICS = Optics(1.08, 300.0, 2.7, 0.1, 1.0)
+TYPES = [kind() for kinds in WORKFLOWS.values() for kind in kinds]
+
+
+@pytest.mark.parametrize("kind", TYPES, ids=lambda kind: type(kind).__name__)
+def test_every_parameter_and_metric_is_described(kind: JobType) -> None:
+    for info in describe(kind.Parameters):
+        assert info.field.description
+        assert info.field.description.endswith(".")
+    names = [metric.name for metric in kind.metrics]
+    assert len(names) == len(set(names))
+
+
+@pytest.mark.parametrize("kind", TYPES, ids=lambda kind: type(kind).__name__)
+def test_relion_can_be_told_the_same(kind: JobType) -> None:
+    options = kind.relion_options(kind.Parameters(), OPTICS, ["A/job001/a.star", "B/job002/b.star"])
+    assert all(isinstance(value, str) for value in options.values())
+    assert [options[name] for name in kind.input_options] == ["A/job001/a.star", "B/job002/b.star"][
+        : len(kind.input_options)
+    ]
+
+
+def test_no_two_parameters_of_a_session_have_the_same_name_or_flag() -> None:
+    names = [info.name for _, info in all_parameters()]
+    flags = [info.flag for _, info in all_parameters()]
+    assert len(names) == len(set(names))
+    assert len(flags) == len(set(flags))
+
+
+@pytest.mark.parametrize("mode", WORKFLOWS)
+def test_a_job_type_follows_those_whose_results_it_requires(mode: str) -> None:
+    seen: list[str] = []
+    for kind in workflow(mode):
+        missing = [name for name in kind.requires if name not in seen]
+        assert missing in ([], ["motion"]), "only motion correction is left out of a workflow"
+        seen.append(kind.name)
+
+
+@pytest.mark.parametrize("module", ["beamside.cli.main", "beamside.cli.run_session", "beamside.monitor.status"])
+def test_the_session_and_the_command_line_do_not_load_torch(module: str) -> None:
+    code = f"import sys, {module}; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
