@@ -139,7 +139,7 @@ def find_outliers(total: Tensor, gain: Tensor | None = None, known: Tensor | Non
     # Clipped standard deviation: the median of deviations would mean little for a handful of counts.
     sample = residual[good > 0][:: max(1, chosen.numel() // 200_000)]
     low, high = torch.quantile(sample, torch.tensor([0.002, 0.998], device=sample.device))
-    deviation = sample.clamp(float(low), float(high)).std().clamp(min=1e-6)
+    deviation = sample.clamp(float(low), float(high)).std(correction=0).clamp(min=1e-6)
     # The noise grows with the square root of the local mean, as counts do.
     local = (
         deviation * torch.sqrt((background / middle.clamp(min=1e-6)).clamp(min=0.1, max=10.0))

@@ -172,7 +172,8 @@ def _correct(
     binned_pixel = settings.pixel_size * factor
     start = align_frames(binned, binned_pixel, settings.b_factor, max(_GLOBAL_FINEST, 2.1 * binned_pixel))
     global_shifts, local, trust = start * factor, None, 1.0
-    if min(settings.patches) > 1 and len(frames) > 1:
+    # Where whole frames show nothing in common, parts of them show nothing either.
+    if min(settings.patches) > 1 and bool(start.any()):
         global_shifts, local, trust = _local(binned, start, factor, shape, settings)
     del binned
     patches = grid_points(shape, *settings.patches).to(device)

@@ -23,7 +23,7 @@ _COARSE_TO_FINE = (1000.0, 500.0, 200.0)  # extra B-factors in Å² of the first
 _ROUNDS = 14
 _SETTLED = 0.03  # Å, root mean square change of the tiles' shifts
 _OUTLIER = 2.5
-_SIGNIFICANT = 2.5  # standard deviations
+_SIGNIFICANT = 3.0  # standard deviations
 
 
 @dataclass(frozen=True)
