@@ -18,6 +18,8 @@ CARBON_AREA = 0.04
 """Smallest carbon, as a fraction of the field."""
 CONTAMINATION_STRENGTH = 2.8
 """How many times as dense as particles contamination is at least."""
+CONTAMINATION_SPREAD = 8.0
+"""How much denser it is at least, in median deviations of the particles' densities."""
 
 Mask = NDArray[np.bool_]
 
@@ -56,20 +58,20 @@ def carbon_mask(image: Tensor, particle: float) -> Tensor:
     return torch.from_numpy(~_grown(film, particle / 4))
 
 
-def contamination_mask(density: Tensor, response: Tensor, typical: float, particle: float) -> Tensor:
+def contamination_mask(density: Tensor, response: Tensor, strong: float, particle: float) -> Tensor:
     """Return a mask ``(h, w)`` without what is much denser than particles are.
 
     Parameters
     ----------
-    density : ``(h, w)``, density above the background, smoothed to a small part of a particle
+    density : ``(h, w)``, density above the ice, smoothed to a small part of a particle
     response : ``(h, w)``, density averaged over the size of a particle
-    typical : what a particle's `response` is
+    strong : lowest `response` of contamination
     particle : diameter of the smallest particles in pixels
     """
-    seeds = (response > CONTAMINATION_STRENGTH * typical).numpy()
-    if typical <= 0 or not seeds.any():
+    seeds = (response > strong).numpy()
+    if strong <= 0 or not seeds.any():
         return torch.ones(density.shape, dtype=torch.bool)
-    dense = (density > 0.6 * CONTAMINATION_STRENGTH * typical).numpy() | seeds
+    dense = (density > 0.6 * strong).numpy() | seeds
     labels, _ = ndimage.label(dense)
     chosen = np.unique(labels[seeds])
     return torch.from_numpy(~_grown(np.isin(labels, chosen[chosen > 0]), particle / 4))

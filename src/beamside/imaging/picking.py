@@ -2,8 +2,8 @@
 
 Two things tell a particle from ice, and both are used (each as a multiple of what ice itself gives by chance):
 
-- *density*: more of it in a disc than in the ring around the disc (a difference of discs, close to the Laplacian of a Gaussian);
-- *texture*: more power between about a fifth of the particle's size and 20 Å in the disc than in the ring. Phase contrast makes little of a
+- *density*: more of it in a disc than around the disc (a difference of discs, close to the Laplacian of a Gaussian);
+- *texture*: more power between about a fifth of the particle's size and 20 Å in the disc than around it. Phase contrast makes little of a
   particle's mean density but much of its domains, the more the higher the defocus, so this is the stronger of the two away from focus. What ice
   gives by chance follows from its own power, found where there is least, and the number of independent pixels in the disc.
 
@@ -21,13 +21,18 @@ from torch.nn import functional
 
 from beamside.errors import InputError
 from beamside.imaging.fourier import crop_image, radial_frequency
-from beamside.imaging.masks import carbon_mask, contamination_mask, smooth
+from beamside.imaging.masks import CONTAMINATION_SPREAD, CONTAMINATION_STRENGTH, carbon_mask, contamination_mask, smooth
 from beamside.imaging.particles import good_size
 
 RING = 1.6
 """Outer diameter of the ring that a disc is compared with, in diameters of the disc."""
+TEXTURE_RING, DENSITY_RING = 0.3, 0.8
+"""How much of the ring's average is subtracted. Less than all of it, because in crowded micrographs the ring is full of neighbours."""
+DENSITY_CORE = 0.8
+"""Diameter of the disc for density, in diameters of the particle: few are round, and a smaller disc finds the middle better."""
+DENSITY_WEIGHT = 2.0
 SCALES = 4
-NOISE_SCORE = 7.5
+NOISE_SCORE = 10.5
 """Score that chance rarely reaches in empty ice: the lowest automatic threshold."""
 MEDIAN_SHARE = 0.5
 """Automatic threshold as a share of the median score of what is above the noise."""
@@ -79,7 +84,7 @@ class Picks:
     Attributes
     ----------
     coordinates : ``(n, 2)`` y, x of their centres, whole pixels of the micrograph (RELION cuts fractions off)
-    scores : ``(n,)``, multiples of what chance gives (compressed above 4, so that strong particles do not hide weak ones)
+    scores : ``(n,)``: deviations of chance, of texture (logarithmic above 4) plus twice those of density; about 10 is what ice reaches
     diameters : ``(n,)`` Å, the best of a few diameters in the range
     threshold : the score from which on blobs were accepted
     excluded : fraction of the micrograph that was masked as carbon or contamination
@@ -147,10 +152,11 @@ class Detector:
         self._frequency = radial_frequency(self._padded) / pixel_size
         self._band = self._gaussian(settings.max_resolution / 5) - self._gaussian(0.12 * self.mean_diameter)
         self.diameters = np.unique(np.linspace(settings.min_diameter, settings.max_diameter, SCALES)).tolist()
-        self._rings = [self._ring(diameter) for diameter in self.diameters]
+        self._cores = [self._ring(DENSITY_CORE * diameter, DENSITY_RING) for diameter in self.diameters]
+        self._rings = [self._ring(diameter, TEXTURE_RING) for diameter in self.diameters]
         self._chances = [self._chance(ring) for ring in self._rings]
         self._disc_mean = self._disc(self.mean_diameter)
-        self._disc_core = self._disc(0.8 * settings.min_diameter)
+        self._disc_core = self._disc(settings.min_diameter)
 
     def above_background(self, image: Tensor, valid: Tensor, counted: Tensor | None = None) -> Tensor:
         """Subtract the average of `counted` (`valid` by default) pixels over a wide neighbourhood; pixels that are not valid become 0."""
@@ -171,10 +177,11 @@ class Detector:
         texture = self._transform(torch.where(valid, power - ice, torch.zeros(())))
         best = torch.full(self.shape, -torch.inf)
         diameter = torch.full(self.shape, self.diameters[0])
-        for size, ring, chance in zip(self.diameters, self._rings, self._chances, strict=True):
+        for size, core, ring, chance in zip(self.diameters, self._cores, self._rings, self._chances, strict=True):
             more_texture = self._image(texture * ring) / (ice * chance)
-            more_density = self._image(spectrum * ring)
-            score = _compressed(more_texture) + (more_density / _chance_deviation(more_density[valid])).clamp(-4, 6)
+            more_density = self._image(spectrum * core)
+            more_density = (more_density / _chance_deviation(more_density[valid])).clamp(-4, 6)
+            score = _compressed(more_texture) + DENSITY_WEIGHT * more_density
             better = score > best
             best, diameter = torch.where(better, score, best), diameter.masked_fill(better, size)
         return best, diameter
@@ -195,8 +202,15 @@ class Detector:
                 return found
             density = self.above_background(image, hole, counted=found)
             response = self._image(self._transform(density) * self._disc_core)
-            typical = float(response[likely[:, 0], likely[:, 1]].median())
-            found = hole & contamination_mask(smooth(density, self.smallest / 8), response, typical, self.smallest)
+            # Where particles are crowded the average is well above the ice.
+            ice = float(response[found].quantile(0.1))
+            ordinary = response[likely[:, 0], likely[:, 1]] - ice
+            typical = float(ordinary.median())
+            spread = float((ordinary - typical).abs().median())
+            strong = max(CONTAMINATION_STRENGTH * typical, typical + CONTAMINATION_SPREAD * spread)
+            found = hole & contamination_mask(
+                smooth(density, self.smallest / 8) - ice, response - ice, strong, self.smallest
+            )
             if not found.any():
                 return hole
         return found
@@ -231,10 +245,10 @@ class Detector:
         bessel: Tensor = torch.special.bessel_j1(x)
         return 2 * bessel / x * self._gaussian(EDGE_SOFTNESS * diameter)
 
-    def _ring(self, diameter: float) -> Tensor:
-        """Return the transform of the average over a disc minus that over the ring around it."""
+    def _ring(self, diameter: float, weight: float) -> Tensor:
+        """Return the transform of the average over a disc minus `weight` times that over the ring around it."""
         inner = self._disc(diameter)
-        return inner - (self._disc(RING * diameter) * RING**2 - inner) / (RING**2 - 1)
+        return inner - weight * (self._disc(RING * diameter) * RING**2 - inner) / (RING**2 - 1)
 
     def _gaussian(self, sigma: float) -> Tensor:
         """Return the transform of a Gaussian; `sigma` in Å."""
