@@ -26,7 +26,7 @@ def test_every_format_gives_the_same_gain(tmp_path: Path, name: str) -> None:
     if name == "g.mrc":
         write_mrc(tmp_path / name, gain)
     else:
-        tifffile.imwrite(tmp_path / name, gain)
+        tifffile.imwrite(tmp_path / name, gain[::-1])
     prepared = prepare_gain(tmp_path / name, (6, 8), output=tmp_path / "out" / "gain.mrc")
     assert np.array_equal(read_mrc(prepared.path), gain)
     assert (prepared.shape, prepared.defects, prepared.ratio, prepared.warnings) == ((6, 8), 0, 1.0, ())

@@ -2,6 +2,9 @@
 
 The directories are walked here, without decoding anything, because the question "is this file complete?" needs an answer about every
 byte that a directory refers to (TIFF 6.0, Aldus 1992; BigTIFF as libtiff defines it). Pixels are decoded by tifffile and imagecodecs.
+
+Rows: TIFF stores the top row of an image first, MRC the bottom row. Arrays are in MRC's order everywhere in Beamside, so rows are reversed on the way in
+and out, as RELION, IMOD and MotionCor2 do: coordinates, motion and gain references then mean the same for a movie in either format.
 """
 
 from __future__ import annotations
@@ -235,12 +238,12 @@ class TiffFrames:
             raise
 
     def frame(self, index: int) -> NDArray[Any]:
-        """Decode one frame (height, width)."""
+        """Decode one frame (height, width), the last row of the file first."""
         with _decoding(f"{self.path} is damaged: frame {index + 1} cannot be decoded"):
             array = self._pages[index].asarray(maxworkers=1)
         if array.shape != self.info.shape:
             raise CorruptFileError(f"{self.path} is damaged: frame {index + 1} decodes to shape {array.shape}.")
-        return np.asarray(array, self.info.dtype)
+        return np.ascontiguousarray(array[::-1], self.info.dtype)
 
     def close(self) -> None:
         """Close the file."""
@@ -312,7 +315,7 @@ def write_tiff(
 def _batches(frames: Iterator[NDArray[Any]], size: int) -> Iterator[list[NDArray[Any]]]:
     batch: list[NDArray[Any]] = []
     for frame in frames:
-        batch.append(np.ascontiguousarray(frame, frame.dtype.newbyteorder("<")))
+        batch.append(np.ascontiguousarray(frame[::-1], frame.dtype.newbyteorder("<")))
         if len(batch) == size:
             yield batch
             batch = []

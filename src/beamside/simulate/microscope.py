@@ -42,14 +42,14 @@ def movie_name(seed: int, index: int) -> str:
 
 
 def movie_bytes(counts: np.ndarray[tuple[int, ...], np.dtype[np.uint8]]) -> bytes:
-    """Return the TIFF file of a movie: LZW, one page a frame."""
+    """Return the TIFF file of a movie: LZW, one page a frame; TIFF stores the top row first, our arrays (as MRC) the bottom row."""
     import tifffile
 
     buffer = io.BytesIO()
     with tifffile.TiffWriter(buffer) as writer:
         for frame in counts:
             writer.write(
-                frame,
+                frame[::-1],
                 photometric="minisblack",
                 compression="lzw",
                 rowsperstrip=128,
