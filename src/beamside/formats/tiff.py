@@ -3,8 +3,8 @@
 The directories are walked here, without decoding anything, because the question "is this file complete?" needs an answer about every
 byte that a directory refers to (TIFF 6.0, Aldus 1992; BigTIFF as libtiff defines it). Pixels are decoded by tifffile and imagecodecs.
 
-Rows: TIFF stores the top row of an image first, MRC the bottom row. Arrays are in MRC's order everywhere in Beamside, so rows are reversed on the way in
-and out, as RELION, IMOD and MotionCor2 do: coordinates, motion and gain references then mean the same for a movie in either format.
+Rows: TIFF stores the top row of an image first, MRC the bottom row. Arrays are in MRC's order everywhere in Beamside, so rows are reversed on the
+way in and out, as RELION, IMOD and MotionCor2 do: coordinates, motion and gain references then mean the same for a movie in either format.
 """
 
 from __future__ import annotations
