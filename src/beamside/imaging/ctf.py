@@ -122,7 +122,7 @@ def estimate_ctf(spectrum: Tensor, pixel_size: float, settings: CtfSettings) -> 
 
     Parameters
     ----------
-    spectrum : (s, s), amplitudes, zero frequency at (s // 2, s // 2)
+    spectrum : (s, s), amplitudes, zero frequency at (s // 2, s // 2); the fit is made on the CPU, being small
     pixel_size : Å, effective pixel size of the spectrum
     settings : optics and limits
 
@@ -131,6 +131,7 @@ def estimate_ctf(spectrum: Tensor, pixel_size: float, settings: CtfSettings) -> 
     ProcessingError
         The spectrum is not square or finite, is zero, or ends before the resolutions to be fitted.
     """
+    spectrum = spectrum.detach().to("cpu", torch.float32)
     lowest, highest = _limits(spectrum, pixel_size, settings)
     optics = settings.optics
     pixels = half_plane(spectrum, pixel_size, lowest, highest)
