@@ -8,7 +8,10 @@ from hypothesis import strategies as st
 from beamside.errors import ProjectError
 from beamside.project.journal import JournalFile, read_journal
 
-records = st.lists(st.dictionaries(st.text(max_size=8), st.one_of(st.integers(), st.text(max_size=20), st.none()), max_size=4), max_size=12)
+records = st.lists(
+    st.dictionaries(st.text(max_size=8), st.one_of(st.integers(), st.text(max_size=20), st.none()), max_size=4),
+    max_size=12,
+)
 
 
 def test_records_come_back_in_order(tmp_path: Path) -> None:
@@ -24,7 +27,9 @@ def test_a_journal_that_does_not_exist_has_no_records(tmp_path: Path) -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(content=records, cut=st.integers(0, 400))
-def test_however_the_file_is_cut_short_only_whole_records_count(content: list[dict[str, object]], cut: int, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_however_the_file_is_cut_short_only_whole_records_count(
+    content: list[dict[str, object]], cut: int, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     path = tmp_path_factory.mktemp("journal") / "a.jsonl"
     with JournalFile(path) as journal:
         for record in content:

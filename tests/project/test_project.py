@@ -100,7 +100,12 @@ def test_an_old_result_stays_until_there_is_a_new_one(tmp_path: Path) -> None:
 def test_the_story_of_an_item_has_every_transition(tmp_path: Path) -> None:
     with ProjectWriter(Project(tmp_path)) as writer:
         finish(writer, add_job(writer), "raw/a", 1.0)
-    assert [record["state"] for _, record in Project(tmp_path).story("raw/a")] == ["waiting", "queued", "running", "done"]
+    assert [record["state"] for _, record in Project(tmp_path).story("raw/a")] == [
+        "waiting",
+        "queued",
+        "running",
+        "done",
+    ]
 
 
 def test_the_index_says_the_same_as_the_journals(tmp_path: Path) -> None:

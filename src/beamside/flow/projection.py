@@ -20,13 +20,14 @@ from typing import Any, Literal
 from beamside.errors import BeamsideError
 from beamside.flow.settings import SessionSettings
 from beamside.flow.stages import Stage
+from beamside.flow.table import LOCK_SECONDS, Tables
 from beamside.formats.atomic import atomic_path
 from beamside.formats.star import write_star
 from beamside.jobs.base import Row, StarContent
-from beamside.project.index import Index
+from beamside.project.index import Index, remove_index
 from beamside.project.live import write_live
 from beamside.project.project import Project, ProjectWriter
-from beamside.project.relion_files import clear_markers, mark_exit, write_job_files
+from beamside.project.relion_files import abort_requested, clear_markers, mark_exit, write_job_files
 from beamside.project.relion_pipeline import RelionJob, RelionNode
 from beamside.project.relion_publish import create_relion_root, publish_pipeline
 
@@ -65,11 +66,10 @@ class Projection:
         self._star_pace = {stage.name: Pace(3.0) for stage in stages}
         self._seen = {stage.name: -1.0 for stage in stages}
         self._index_pace, self._live_pace, self._pipeline_pace = Pace(1.0), Pace(1.0), Pace(5.0)
-        self._published: tuple[RelionJob, ...] = ()
 
     def open_jobs(self) -> None:
         """Make the job directories, and tell RELION that the jobs run."""
-        create_relion_root(self.root)
+        create_relion_root(self.root, wait=LOCK_SECONDS)
         command = f"beamside session start # as {shlex.quote(str(self.root))}"
         for stage in self.stages:
             clear_markers(self.root, stage.job.name)
@@ -77,7 +77,7 @@ class Projection:
         for stage in self.stages:
             options = stage.job_type.relion_options(stage.parameters, stage.optics, self._inputs(stage))
             write_job_files(self.root, self._relion_job(stage), options, command, datetime.now())
-        self._publish(force=True)
+        self.publish()
 
     def close_jobs(self, *, finished: bool) -> None:
         """Say how the jobs ended."""
@@ -105,7 +105,7 @@ class Projection:
         for stage in self.stages:
             self._write_star_files(stage, force)
         if force or self._pipeline_pace.due():
-            self._publish(force)
+            self.publish()
             self._pipeline_pace.done()
 
     def _write_star_files(self, stage: Stage, force: bool) -> None:
@@ -113,9 +113,19 @@ class Projection:
         pace = self._star_pace[stage.name]
         if newest == self._seen[stage.name] or not (force or pace.due()):
             return
-        write_star_files(self.root, stage, stage.rows())
-        self._seen[stage.name] = newest
+        try:
+            write_star_files(self.root, stage, stage.rows())
+        except OSError as error:
+            # The journals have it all; the files follow when the disk can be written again.
+            log.warning("the STAR files of %s could not be written now: %s", stage.job.name, error)
+        else:
+            self._seen[stage.name] = newest
         pace.done()
+
+    def abort_asked(self) -> bool:
+        """Return True when a user of RELION asked one of the jobs to stop."""
+        asked = [abort_requested(self.root, stage.job.name) for stage in self.stages]
+        return any(asked)
 
     def _inputs(self, stage: Stage) -> list[str]:
         """Return the node names of the jobs that `stage` takes, in the order of its job type's inputs."""
@@ -142,16 +152,12 @@ class Projection:
             ),
         )
 
-    def _publish(self, force: bool) -> None:
-        jobs = tuple(self._relion_job(stage) for stage in self.stages)
-        if jobs == self._published and not force:
-            return
+    def publish(self) -> None:
+        """Write RELION's pipeline, also when nothing of ours has changed: RELION drops what it does not know when it writes."""
         try:
-            publish_pipeline(self.root, jobs)
+            publish_pipeline(self.root, [self._relion_job(stage) for stage in self.stages])
         except BeamsideError as error:
             log.warning("RELION's pipeline file could not be written now: %s", error)
-        else:
-            self._published = jobs
 
 
 def write_star_files(root: Path, stage: Stage, rows: Sequence[Row]) -> None:
@@ -171,8 +177,6 @@ def write_star_files(root: Path, stage: Stage, rows: Sequence[Row]) -> None:
 
 def rebuild(project: Project) -> int:
     """Make the STAR files, the pipeline and the index again from the journals alone; returns the number of records in the index."""
-    from beamside.flow.table import Tables
-    from beamside.project.index import remove_index
 
     project.require()
     with ProjectWriter(project) as writer:
@@ -182,5 +186,5 @@ def rebuild(project: Project) -> int:
         projection = Projection(settings, writer, tables.stages)
         for stage in tables.stages:
             write_star_files(project.root, stage, stage.rows())
-        projection._publish(force=True)
+        projection.publish(force=True)
         return projection.index.catch_up()

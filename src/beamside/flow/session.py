@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from beamside.acquisition.epu import compare_metadata
 from beamside.acquisition.intake import Intake
 from beamside.acquisition.manifest import Manifest
 from beamside.errors import BeamsideError
@@ -29,7 +30,7 @@ from beamside.project.project import Project, ProjectWriter
 
 log = logging.getLogger(__name__)
 
-EMPTY_LOOKS = 2
+EMPTY_LOOKS = 3
 """So many looks without anything new, after being asked to finish, say that the source has no more: one may have begun before."""
 
 TICK = 0.5
@@ -136,6 +137,9 @@ class Session:
                 self.rounds.consider(final=False)
                 self.dispatcher.fill()
             self.projection.refresh(self._live())
+            if self.projection.abort_asked():
+                log.info("RELION asked a job to stop; the session stops")
+                self.state = "stopping"
             self._periodic_report()
             if self._all_done():
                 return
@@ -156,12 +160,27 @@ class Session:
         elif isinstance(event, Taken):
             self._last_arrival = time.monotonic()
             self.tables.intake_done(event)
+            self._compare_metadata(event)
         elif isinstance(event, NotTaken | Warned):
             self._tell([event.reason])
         elif isinstance(event, Looked):
             self._looked(event)
         elif isinstance(event, BaseException):
             raise event
+
+    def _compare_metadata(self, event: Taken) -> None:
+        """Warn when what the microscope wrote beside a movie is not what the session was told."""
+        optics, taken = self.settings.optics, event.taken
+        movies = self.settings.session.mode == "movies"
+        self._tell(
+            compare_metadata(
+                taken.metadata,
+                pixel_size=optics.pixel_size,
+                voltage=optics.voltage,
+                dose_per_frame=optics.dose if movies else 0.0,
+                frames=taken.frames,
+            )
+        )
 
     def _looked(self, event: Looked) -> None:
         report = event.report

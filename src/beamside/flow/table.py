@@ -22,6 +22,9 @@ from beamside.project.relion_publish import next_job_number
 
 log = logging.getLogger(__name__)
 
+LOCK_SECONDS = 150.0
+"""How long to wait for RELION's lock when a job is made: longer than it takes to know that the one who left it is dead."""
+
 RETRY_SECONDS = 5.0
 """Pause before an item is tried again; it grows with every attempt."""
 
@@ -168,7 +171,7 @@ class Tables:
         dumped = parameters.model_dump(mode="json")
         job = self.writer.state.job_of_type(job_type.name)
         if job is None:
-            number = next_job_number(self.writer.project.root)
+            number = next_job_number(self.writer.project.root, wait=LOCK_SECONDS)
             name = f"{job_type.directory}/job{number:03d}"
             job = self.writer.create_job(name, job_type.name, dumped, (upstream.job.name,) if upstream else (), "live")
         elif job.parameters != dumped:
