@@ -186,5 +186,5 @@ def rebuild(project: Project) -> int:
         projection = Projection(settings, writer, tables.stages)
         for stage in tables.stages:
             write_star_files(project.root, stage, stage.rows())
-        projection.publish(force=True)
+        projection.publish()
         return projection.index.catch_up()
