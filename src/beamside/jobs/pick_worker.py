@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 
@@ -19,17 +21,17 @@ def pick(item: Item, parameters: PickParameters, workspace: Workspace) -> Result
     image = np.array(read_mrc(workspace.absolute(item.output("micrograph"))), dtype=np.float32)
     pixel_size = float(item.results["ctf"].values["micrograph_pixel_size"])
     low, high = parameters.particle_diameter
-    picks = pick_blobs(
-        torch.from_numpy(image),
-        BlobSettings(
-            pixel_size=pixel_size,
-            min_diameter=low,
-            max_diameter=high,
-            threshold=parameters.pick_threshold,
-            max_resolution=parameters.pick_resolution,
-            mask_contamination=parameters.mask_contamination,
-        ),
+    settings = BlobSettings(
+        pixel_size=pixel_size,
+        min_diameter=low,
+        max_diameter=high,
+        max_resolution=parameters.pick_resolution,
+        mask=parameters.mask_contamination,
     )
+    picks = pick_blobs(torch.from_numpy(image), settings)
+    if parameters.pick_threshold:
+        moved = replace(settings, threshold=picks.threshold + parameters.pick_threshold)
+        picks = pick_blobs(torch.from_numpy(image), moved)
     coordinates, scores = picks.coordinates.cpu().numpy(), picks.scores.cpu().numpy()
     diameters = picks.diameters.cpu().numpy()
     star, picture = workspace.path(item, "_autopick.star"), workspace.path(item, "_picks.jpg")
@@ -43,7 +45,7 @@ def pick(item: Item, parameters: PickParameters, workspace: Workspace) -> Result
         metrics={
             "particles": float(len(scores)),
             "pick_score": float(np.median(scores)) if len(scores) else 0.0,
-            "masked_fraction": picks.masked_fraction,
+            "masked_fraction": picks.excluded,
         },
         outputs={"coordinates": workspace.relative(star), "picks_image": workspace.relative(picture)},
         values={"max_diameter": high},
