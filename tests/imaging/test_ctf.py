@@ -173,6 +173,20 @@ def test_ice_is_seen_and_absent_where_pixels_are_too_coarse():
     assert math.isnan(ice_ring(background[:150], frequency[:150]))
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_micrographs_of_the_simulated_microscope_are_fitted(seed):
+    """Particles, ice, damage and counting noise: what a perfect motion correction would give of a small exposure."""
+    from beamside.simulate.movie import MovieSettings, simulate_micrograph
+
+    settings = MovieSettings(size=(1024, 1024), frames=24, defocus=(6000.0, 30000.0))
+    image, truth = simulate_micrograph(settings, seed=seed)
+    result = estimate_ctf(*micrograph_spectrum(torch.from_numpy(image), settings.pixel_size), SETTINGS)
+    assert not result.failed
+    assert result.defocus == pytest.approx((truth.defocus.u + truth.defocus.v) / 2, abs=50)
+    assert result.astigmatism == pytest.approx(abs(truth.defocus.u - truth.defocus.v), abs=100)
+
+
 @pytest.mark.data
 def test_real_spectra_give_the_published_defocus():
     """EMPIAR-10204: the CTF of RELION's tutorial, confirmed by a second estimate."""

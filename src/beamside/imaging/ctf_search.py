@@ -31,7 +31,7 @@ ENVELOPES = (0.0, 30.0, 80.0, 200.0)
 CONTRAST_WINDOW = 0.025
 """Width of the window in which the rings' contrast is measured, as a fraction of the spectrum's edge."""
 OUTLIER = 5.0
-LEAST_RINGS = 0.6
+LEAST_RINGS = 0.8
 """Fraction of a model's power that should remain without its projection on the background."""
 
 
