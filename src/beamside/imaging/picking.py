@@ -36,6 +36,8 @@ NOISE_SCORE = 10.5
 """Score that chance rarely reaches in empty ice: the lowest automatic threshold."""
 MEDIAN_SHARE = 0.5
 """Automatic threshold as a share of the median score of what is above the noise."""
+QUANTILES = torch.tensor([0.16, 0.5, 0.84])
+"""One standard deviation below, the middle, and one above, whatever a few wild pixels do."""
 EDGE_SOFTNESS = 0.06
 """Standard deviation of the discs' soft edge, in diameters."""
 
@@ -180,8 +182,9 @@ class Detector:
         for size, core, ring, chance in zip(self.diameters, self._cores, self._rings, self._chances, strict=True):
             more_texture = self._image(texture * ring) / (ice * chance)
             more_density = self._image(spectrum * core)
-            more_density = (more_density / _chance_deviation(more_density[valid])).clamp(-4, 6)
-            score = _compressed(more_texture) + DENSITY_WEIGHT * more_density
+            more_density = _compressed(more_density / _chance_deviation(more_density[valid]), 6.0)
+            # What is less dense than its surroundings is no particle, whatever its texture.
+            score = DENSITY_WEIGHT * more_density + _compressed(more_texture, 4.0).masked_fill(more_density < 0, 0)
             better = score > best
             best, diameter = torch.where(better, score, best), diameter.masked_fill(better, size)
         return best, diameter
@@ -282,13 +285,13 @@ def _working_image(micrograph: Tensor, settings: BlobSettings) -> tuple[Tensor, 
             f"{settings.max_diameter:g} Å: check pixel size and diameter."
         )
     values = micrograph.detach().cpu().float()
-    deviation, mean = torch.std_mean(values)
-    if not bool(torch.isfinite(deviation)):
+    low, mean, high = torch.quantile(values.reshape(-1)[:: max(1, values.numel() // 100_000)], QUANTILES).tolist()
+    if not bool(torch.isfinite(values.sum())):
         raise InputError("The micrograph has values that are not finite: check the motion correction's output.")
     wanted = max(settings.pixel_size, min(settings.max_resolution / 2, settings.min_diameter / 12))
     # Averaging whole pixels first makes the transform small. Hot pixels would ring in it.
     binning = max(1, int(wanted / settings.pixel_size / 2))
-    values = (mean - values).clamp_(-6 * deviation, 6 * deviation)
+    values = (mean - values).clamp_(-3 * (high - low), 3 * (high - low))
     values = functional.avg_pool2d(values[None, None], binning)[0, 0]
     height, width = (size // 2 * 2 for size in values.shape)
     reduction = wanted / (binning * settings.pixel_size)
@@ -298,14 +301,14 @@ def _working_image(micrograph: Tensor, settings: BlobSettings) -> tuple[Tensor, 
     return (values - values.mean()) / values.std().clamp(min=1e-12), pixels
 
 
-def _compressed(score: Tensor, knee: float = 4.0) -> Tensor:
+def _compressed(score: Tensor, knee: float) -> Tensor:
     """Return `score`, growing only logarithmically above `knee`."""
     return torch.where(score > knee, knee * (1 + torch.log(score.clamp(min=knee) / knee)), score)
 
 
 def _chance_deviation(values: Tensor) -> float:
     """Return the standard deviation of what is below the median: particles are above it."""
-    low, middle = torch.quantile(values, torch.tensor([0.16, 0.5])).tolist()
+    low, middle, _ = torch.quantile(values, QUANTILES).tolist()
     return max(float(middle - low), 1e-12)
 
 
