@@ -28,6 +28,7 @@ class Metric:
     scale : factor from the stored number to the shown one (1e-4 for Å shown in µm)
     good : "low" or "high" when one direction is better
     digits : decimals shown
+    main : shown also where there is room for few numbers
     """
 
     name: str
@@ -37,6 +38,7 @@ class Metric:
     good: Literal["low", "high"] | None = None
     digits: int = 2
     description: str = ""
+    main: bool = False
 
 
 @dataclass(frozen=True)

@@ -48,9 +48,17 @@ class CtfEstimation(JobType):
     requires = ("motion",)
     Parameters = CtfParameters
     metrics = (
-        Metric("defocus", "Defocus", "µm", scale=1e-4, description="Mean of the two defoci."),
+        Metric("defocus", "Defocus", "µm", scale=1e-4, description="Mean of the two defoci.", main=True),
         Metric("astigmatism", "Astigmatism", "Å", good="low", digits=0, description="Difference of the two defoci."),
-        Metric("ctf_resolution", "CTF resolution", "Å", good="low", digits=1, description="How far the fit holds."),
+        Metric(
+            "ctf_resolution",
+            "CTF resolution",
+            "Å",
+            good="low",
+            digits=1,
+            description="How far the fit holds.",
+            main=True,
+        ),
         Metric("ctf_score", "CTF score", good="high", digits=3, description="Correlation of spectrum and fit."),
         Metric(
             "ice_ring", "Ice ring", good="low", digits=2, description="Power near 3.7 Å relative to its surroundings."

@@ -59,7 +59,13 @@ class MotionCorrection(JobType):
     Parameters = MotionParameters
     metrics = (
         Metric(
-            "motion_total", "Total motion", "Å", good="low", digits=1, description="Length of the path of all frames."
+            "motion_total",
+            "Total motion",
+            "Å",
+            good="low",
+            digits=1,
+            description="Length of the path of all frames.",
+            main=True,
         ),
         Metric("motion_early", "Early motion", "Å", good="low", digits=1, description="Path during the first 4 e/Å²."),
         Metric("motion_late", "Late motion", "Å", good="low", digits=1, description="Path after the first 4 e/Å²."),

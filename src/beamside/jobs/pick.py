@@ -67,7 +67,14 @@ class Picking(JobType):
     requires = ("ctf",)
     Parameters = PickParameters
     metrics = (
-        Metric("particles", "Particles", good="high", digits=0, description="Particles picked in the micrograph."),
+        Metric(
+            "particles",
+            "Particles",
+            good="high",
+            digits=0,
+            description="Particles picked in the micrograph.",
+            main=True,
+        ),
         Metric("pick_score", "Pick score", good="high", description="Median score of the picks."),
         Metric(
             "masked_fraction",
