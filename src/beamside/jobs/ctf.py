@@ -19,7 +19,7 @@ class CtfParameters(ParameterModel):
         30.0, "Lowest resolution used in the fit.", unit="Å", ge=10, le=200, advanced=True, relion="resmin"
     )
     ctf_max_resolution: float = parameter(
-        4.5, "Highest resolution used in the fit.", unit="Å", ge=1, le=20, advanced=True, relion="resmax"
+        4.0, "Highest resolution used in the fit.", unit="Å", ge=1, le=20, advanced=True, relion="resmax"
     )
     min_defocus: float = parameter(3000.0, "Smallest defocus searched.", unit="Å", ge=0, le=200000, relion="dfmin")
     max_defocus: float = parameter(50000.0, "Largest defocus searched.", unit="Å", ge=0, le=200000, relion="dfmax")
