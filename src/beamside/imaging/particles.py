@@ -7,11 +7,11 @@ crops the Fourier transform, and only then the background (outside a circle) is 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from functools import lru_cache
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from beamside.errors import InputError
 
@@ -92,16 +92,15 @@ def extract_particles(
     _check_sizes(box, small)
     _check_inside(micrograph, coordinates, box)
     radius = background_radius(box, small, pixel_size, background_diameter)
-    offset = micrograph.mean(dtype=torch.float64).float()
+    offset = micrograph.float().mean()
     centred = micrograph.float() - offset
     particles = micrograph.new_empty((len(coordinates), small, small), dtype=torch.float32)
-    start = 0
-    for boxes in _cut_boxes(centred, coordinates, box):
-        resized = rescale(boxes, small)
+    chunk = max(1, _CHUNK_PIXELS // (box * box))
+    for start in range(0, len(coordinates), chunk):
+        resized = _cut(centred, coordinates[start : start + chunk], box, small)
         if normalise:
             resized = normalise_background(resized, radius, remove_ramp=remove_ramp)
-        particles[start : start + len(boxes)] = resized
-        start += len(boxes)
+        particles[start : start + chunk] = resized
     if not normalise:
         particles += offset
     return particles.neg_() if invert else particles
@@ -153,13 +152,8 @@ def rescale(images: Tensor, size: int) -> Tensor:
     full = images.shape[-1]
     if size == full:
         return images
-    rows, cosines, sines = _rescaling(full, size, images.device)
-    reduced = rows @ images
-    signs = 1.0 - 2.0 * (torch.arange(size, device=images.device) % 2)
-    result: Tensor = reduced[:, :size] @ cosines.T
-    # The last row holds what one-sided Nyquist rows add: an odd part, with alternating sign.
-    result += signs[:, None] * (reduced[:, size:] @ sines.T)
-    return result
+    rows, _, _ = _rescaling(full, size, images.device)
+    return _rescale_columns(rows @ images, full, size)
 
 
 def _without_factors(number: int, factors: tuple[int, ...]) -> int:
@@ -190,20 +184,40 @@ def _check_inside(micrograph: Tensor, coordinates: Tensor, box: int) -> None:
         )
 
 
-def _cut_boxes(micrograph: Tensor, coordinates: Tensor, box: int) -> Iterator[Tensor]:
-    """Yield stacks ``(m, box, box)`` of the boxes around `coordinates`, with edge pixels repeated outside of the micrograph."""
+def _cut(micrograph: Tensor, coordinates: Tensor, box: int, size: int) -> Tensor:
+    """Return the boxes around `coordinates`, rescaled to `size`. The first product reads the micrograph itself: no box is copied."""
+    corners = (coordinates.trunc().long() - box // 2).tolist()
+    if size == box:
+        cut = micrograph.new_empty((len(corners), box, box))
+        for image, corner in zip(cut, corners, strict=True):
+            image.copy_(_box(micrograph, corner, box))
+        return cut
+    rows, _, _ = _rescaling(box, size, micrograph.device)
+    reduced = micrograph.new_empty((len(corners), size + 1, box))
+    for image, corner in zip(reduced, corners, strict=True):
+        torch.mm(rows, _box(micrograph, corner, box), out=image)
+    return _rescale_columns(reduced, box, size)
+
+
+def _box(micrograph: Tensor, corner: list[int], box: int) -> Tensor:
+    """Return the box ``(box, box)`` from `corner` (y, x) on: a view, or a copy with edge pixels repeated outside of the micrograph."""
     height, width = micrograph.shape
-    steps = torch.arange(box, device=micrograph.device)
-    chunk = max(1, _CHUNK_PIXELS // (box * box))
-    for part in torch.split(coordinates.trunc().long() - box // 2, chunk):
-        boxes = micrograph.new_empty((len(part), box, box))
-        for image, (y, x) in zip(boxes, part.tolist(), strict=True):
-            if 0 <= y <= height - box and 0 <= x <= width - box:
-                image.copy_(micrograph[y : y + box, x : x + box])
-            else:
-                rows = (y + steps).clamp_(0, height - 1)
-                image.copy_(micrograph[rows][:, (x + steps).clamp_(0, width - 1)])
-        yield boxes
+    y, x = corner
+    inside = micrograph[max(y, 0) : y + box, max(x, 0) : x + box]
+    if inside.shape == (box, box):
+        return inside
+    margins = (max(-x, 0), max(x + box - width, 0), max(-y, 0), max(y + box - height, 0))
+    return functional.pad(inside[None, None], margins, mode="replicate")[0, 0]
+
+
+def _rescale_columns(reduced: Tensor, full: int, size: int) -> Tensor:
+    """Finish `rescale`: ``(n, size + 1, full)`` with reduced rows becomes ``(n, size, size)``."""
+    _, cosines, sines = _rescaling(full, size, reduced.device)
+    signs = 1.0 - 2.0 * (torch.arange(size, device=reduced.device) % 2)
+    result: Tensor = reduced[:, :size] @ cosines.T
+    # The last row holds what one-sided Nyquist rows add: an odd part, with alternating sign.
+    result += signs[:, None] * (reduced[:, size:] @ sines.T)
+    return result
 
 
 @lru_cache(maxsize=8)
