@@ -1,0 +1,142 @@
+"""The report's pictures of items and of aggregates (2D classes)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from beamside.jobs.base import JobType
+from beamside.monitor.report_items import ItemView, RoundView, metric_values
+from beamside.monitor.report_pictures import LARGE, MEDIUM, SHOWN_ITEMS, SMALL, Embedded, PictureStore, choose_items
+from beamside.monitor.report_text import clock, count, duration, metric_heading, metric_text
+
+FEW = 40
+"""With so few items there is room for larger pictures."""
+
+CLASS_COLUMNS: Mapping[str, tuple[str, str]] = {
+    "particles": ("Particles", "{:.0f}"),
+    "weight": ("Share", "{:.1%}"),
+    "resolution": ("Resolution", "{:.1f} Å"),
+    "quality": ("Quality (0 to 1)", "{:.2f}"),
+}
+"""Heading and format of what a ``class_table`` says of a class."""
+
+
+@dataclass(frozen=True)
+class Card:
+    """An item of the gallery; `number` is its place among all items."""
+
+    number: int
+    item: ItemView
+    taken: str
+    pictures: tuple[Embedded, ...]
+    values: tuple[tuple[str, str], ...]
+    main: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """The items whose pictures are shown."""
+
+    cards: tuple[Card, ...]
+    total: int
+
+
+@dataclass(frozen=True)
+class AggregateView:
+    """An aggregate job: the pictures of its newest round, its rounds, and its classes, as tables of text."""
+
+    title: str
+    caption: str
+    pictures: tuple[Embedded, ...]
+    round_headings: tuple[str, ...]
+    rounds: tuple[tuple[str, ...], ...]
+    class_headings: tuple[str, ...]
+    classes: tuple[tuple[str, ...], ...]
+
+
+def gallery_view(items: Sequence[ItemView], kinds: Sequence[JobType], store: PictureStore) -> Gallery:
+    """Choose items and make their cards, the newest first."""
+    order = [item.name for item in items]
+    problems = [item.name for item in items if item.state in ("failed", "rejected")]
+    metrics = [
+        (metric, [(items[number].name, value) for number, value in metric_values(items, kind, metric)])
+        for kind in kinds
+        for metric in kind.metrics
+        if not kind.aggregate
+    ]
+    shown = choose_items(order, problems, metrics, SHOWN_ITEMS)
+    chosen = [(number, item) for number, item in enumerate(items) if item.name in shown][::-1]
+    size = MEDIUM if len(chosen) <= FEW else SMALL
+    embedded = iter(store.embed([(caption, path, size) for _, item in chosen for caption, path in item.pictures]))
+    cards = []
+    for number, item in chosen:
+        pictures = tuple(picture for _ in item.pictures if (picture := next(embedded)) is not None)
+        cards.append(
+            Card(number, item, clock(item.taken), pictures, _values(item, kinds), _values(item, kinds, main=True))
+        )
+    return Gallery(tuple(cards), len(items))
+
+
+def _values(item: ItemView, kinds: Sequence[JobType], *, main: bool = False) -> tuple[tuple[str, str], ...]:
+    """Return an item's metrics as text: all of them, or those that tell most."""
+    found = []
+    for kind in kinds:
+        for metric in kind.metrics:
+            if (kind.name, metric.name) in item.values and (metric.main or not main):
+                found.append((metric.label, metric_text(metric, item.values[kind.name, metric.name])))
+    return tuple(found)
+
+
+def classes_view(
+    kinds: Sequence[JobType], rounds: Mapping[str, Sequence[RoundView]], store: PictureStore
+) -> list[AggregateView]:
+    """Return the aggregate jobs that have a finished round."""
+    found = []
+    for kind in kinds:
+        finished = [one for one in rounds.get(kind.name, ()) if one.state in ("done", "rejected") and one.metrics]
+        if finished:
+            found.append(_aggregate(kind, finished, store))
+    return found
+
+
+def _aggregate(kind: JobType, rounds: Sequence[RoundView], store: PictureStore) -> AggregateView:
+    newest = rounds[-1]
+    wanted = [(each.caption, newest.outputs[each.role], LARGE) for each in kind.pictures if each.role in newest.outputs]
+    headings, classes = _class_table(newest.values.get("class_table"))
+    return AggregateView(
+        title=kind.title,
+        caption=f"{newest.name}, {clock(newest.ended)}"
+        + (" – over all particles of the session" if newest.values.get("final") else ""),
+        pictures=tuple(picture for picture in store.embed(wanted) if picture is not None),
+        round_headings=("Round", "Finished", "Took", *(metric_heading(metric) for metric in kind.metrics)),
+        rounds=tuple(_round_row(kind, one) for one in reversed(rounds)),
+        class_headings=headings,
+        classes=classes,
+    )
+
+
+def _round_row(kind: JobType, one: RoundView) -> tuple[str, ...]:
+    values = (
+        metric_text(metric, one.metrics[metric.name]) if metric.name in one.metrics else "" for metric in kind.metrics
+    )
+    return (one.name, clock(one.ended), duration(one.seconds), *values)
+
+
+def _class_table(table: Any) -> tuple[tuple[str, ...], tuple[tuple[str, ...], ...]]:
+    """Return headings and rows of the classes, the largest first; classes without particles are left out."""
+    if not isinstance(table, list) or not table:
+        return (), ()
+    known = [name for name in CLASS_COLUMNS if name in table[0]]
+    numbered = [(number, row) for number, row in enumerate(table, 1) if row.get("particles", 1) > 0]
+    numbered.sort(key=lambda pair: -pair[1].get("particles", 0))
+    rows = tuple(
+        (str(number), *(_cell(name, row[name]) for name in known if row.get(name) is not None))
+        for number, row in numbered
+    )
+    return ("Class", *(CLASS_COLUMNS[name][0] for name in known)), rows
+
+
+def _cell(name: str, value: float) -> str:
+    return count(value) if name == "particles" else CLASS_COLUMNS[name][1].format(value).replace("%", " %")

@@ -1,0 +1,154 @@
+"""What became of every item of a session, over all of its jobs."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from beamside.jobs.base import JobType, Metric
+from beamside.project.index import Index
+from beamside.project.records import ItemState
+
+ItemEnd = Literal["done", "rejected", "failed", "waiting"]
+
+
+@dataclass
+class ItemView:
+    """One item, with what all jobs say about it.
+
+    Attributes
+    ----------
+    taken, ended : when it came and when nothing more was to be done with it (None: it is not finished), in seconds since 1970
+    stage : title of the job that it waits for, or that failed with it or rejected it
+    values : stored values of metrics, by (job type, metric)
+    pictures : (caption, path below the project)
+    steps : (job title, state, seconds of processing)
+    """
+
+    name: str
+    taken: float
+    state: ItemEnd = "waiting"
+    stage: str = ""
+    reason: str = ""
+    ended: float | None = None
+    values: dict[tuple[str, str], float] = field(default_factory=dict)
+    pictures: list[tuple[str, str]] = field(default_factory=list)
+    steps: list[tuple[str, str, float]] = field(default_factory=list)
+
+    @property
+    def short(self) -> str:
+        """The file's name without its folder."""
+        return self.name.rsplit("/", 1)[-1]
+
+
+@dataclass(frozen=True)
+class RoundView:
+    """One round of an aggregate job."""
+
+    name: str
+    state: str
+    reason: str
+    ended: float
+    seconds: float
+    metrics: dict[str, float]
+    outputs: dict[str, str]
+    values: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class ProblemGroup:
+    """Items that failed or were rejected in one job for the same kind of reason, with the reason of each."""
+
+    stage: str
+    state: str
+    reason: str
+    items: tuple[tuple[str, str], ...]
+
+
+def read_items(index: Index, kinds: Sequence[JobType]) -> list[ItemView]:
+    """Return every item of a session, the first to come first; `kinds` is its whole workflow."""
+    views: dict[str, ItemView] = {}
+    jobs = index.jobs()
+    chain = [kind for kind in kinds if not kind.aggregate]
+    for kind in chain:
+        if kind.name in jobs:
+            _read_job(index, kind, jobs[kind.name], views, last=kind is chain[-1])
+    for view in views.values():
+        if view.state == "waiting" and not view.stage:
+            view.stage = next((kind.title for kind in chain[len(view.steps) :]), "")
+    return sorted(views.values(), key=lambda view: (view.taken, view.name))
+
+
+def _read_job(index: Index, kind: JobType, job: str, views: dict[str, ItemView], *, last: bool) -> None:
+    results = dict(index.results(job))
+    for row in index.items(job):
+        view = views.setdefault(row["name"], ItemView(row["name"], taken=row["arrived"]))
+        state, finished = row["state"], row["state"] in (ItemState.DONE, ItemState.REJECTED)
+        view.steps.append((kind.title, state, row["seconds"]))
+        if finished and row["name"] in results:
+            _take_result(view, kind, results[row["name"]])
+        if view.ended is not None or view.stage:
+            continue  # an earlier job has already said what became of it
+        if state in (ItemState.FAILED, ItemState.REJECTED):
+            view.state = "failed" if state == ItemState.FAILED else "rejected"
+            view.stage, view.reason, view.ended = kind.title, row["reason"], row["changed"]
+        elif state != ItemState.DONE:
+            view.stage = kind.title
+        elif last:
+            view.state, view.ended = "done", row["changed"]
+
+
+def _take_result(view: ItemView, kind: JobType, result: dict[str, Any]) -> None:
+    metrics = result.get("metrics") or {}
+    view.values.update(((kind.name, name), value) for name, value in _finite(metrics).items())
+    outputs = result.get("outputs") or {}
+    view.pictures += [(picture.caption, outputs[picture.role]) for picture in kind.pictures if picture.role in outputs]
+
+
+def read_rounds(index: Index, job: str) -> list[RoundView]:
+    """Return the rounds of an aggregate job, in order."""
+    results = dict(index.results(job))
+    return [
+        RoundView(
+            name=row["name"],
+            state=row["state"],
+            reason=row["reason"],
+            ended=row["changed"],
+            seconds=row["seconds"],
+            metrics=_finite((results.get(row["name"]) or {}).get("metrics") or {}),
+            outputs=(results.get(row["name"]) or {}).get("outputs") or {},
+            values=(results.get(row["name"]) or {}).get("values") or {},
+        )
+        for row in index.items(job)
+    ]
+
+
+def _finite(metrics: dict[str, Any]) -> dict[str, float]:
+    numbers = {name: value for name, value in metrics.items() if isinstance(value, int | float)}
+    return {name: float(value) for name, value in numbers.items() if math.isfinite(value)}
+
+
+def metric_values(items: Sequence[ItemView], kind: JobType, metric: Metric) -> list[tuple[int, float]]:
+    """Return (number of the item, stored value) of a metric where it was measured."""
+    key = (kind.name, metric.name)
+    return [(number, item.values[key]) for number, item in enumerate(items) if key in item.values]
+
+
+def group_problems(problems: Sequence[tuple[str, str, str, str]]) -> list[ProblemGroup]:
+    """Put (stage, state, item, reason) together that differ only in names and numbers; the largest groups first."""
+    groups: dict[tuple[str, str, str], list[tuple[str, str]]] = {}
+    for stage, state, item, reason in problems:
+        groups.setdefault((stage, state, _kind_of_reason(reason, item)), []).append((item, reason))
+    found = [
+        ProblemGroup(stage, state, members[0][1] or "no reason was recorded", tuple(members))
+        for (stage, state, _), members in groups.items()
+    ]
+    return sorted(found, key=lambda group: -len(group.items))
+
+
+def _kind_of_reason(reason: str, item: str) -> str:
+    without_names = reason.replace(item, "").replace(item.rsplit("/", 1)[-1], "")
+    return re.sub(r"\S*[/\\]\S+|\d+(\.\d+)?", "…", without_names)

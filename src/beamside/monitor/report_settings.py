@@ -1,0 +1,114 @@
+"""The report's record of how a session was set up: microscope, parameters, versions, host."""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import beamside
+from beamside.flow.settings import sections
+from beamside.jobs.base import JobType
+from beamside.monitor.report_text import default_of, duration, moment, setting_text
+from beamside.monitor.status import SessionStatus
+from beamside.parameters import describe
+from beamside.project.index import Index
+from beamside.project.project import Project
+
+PACKAGES = ("torch", "numpy", "scipy", "parsl", "pydantic", "pillow", "tifffile", "imagecodecs")
+END_EVENTS = ("finished", "stopped", "failed")
+
+OPTICS = (
+    ("voltage", "Voltage", "kV"),
+    ("cs", "Spherical aberration", "mm"),
+    ("pixel_size", "Pixel size", "Å"),
+    ("dose", "Dose per frame", "e/Å²"),
+)
+
+
+@dataclass(frozen=True)
+class ParameterRow:
+    """One parameter as it was used."""
+
+    name: str
+    description: str
+    value: str
+    default: str
+    changed: bool
+
+
+@dataclass(frozen=True)
+class ParameterSection:
+    """A group of parameters."""
+
+    title: str
+    rows: tuple[ParameterRow, ...]
+
+
+def facts(index: Index, status: SessionStatus, settings: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return the header's facts: when the session ran, and the microscope."""
+    events = index.events("session")
+    started = next((record["time"] for record in events if record["state"] == "started"), None)
+    ended = events[-1]["time"] if events and events[-1]["state"] in END_EVENTS else None
+    found: list[tuple[str, str]] = []
+    if started is not None:
+        found.append(("Started", moment(started)))
+        if ended is not None:
+            found.append(("Ended", moment(ended)))
+        found.append(("Duration", duration((ended or time.time()) - started)))
+    found += [(label, setting_text(settings[name], unit)) for name, label, unit in OPTICS if name in settings]
+    found.append(("Beamside", beamside.__version__))
+    found.append(("Project", status.root))
+    return found
+
+
+def parameter_sections(settings: Mapping[str, Any], kinds: Sequence[JobType]) -> list[ParameterSection]:
+    """Return all parameters that the session's workflow has, with those that differ from the defaults marked."""
+    jobs = {kind.name for kind in kinds}
+    general = {"session", "acquisition", "optics", "execution"}
+    found = []
+    for section in sections():
+        rows = []
+        for info in describe(section.model) if section.key in jobs | general else ():
+            if info.name in settings:
+                value, default = settings[info.name], default_of(info)
+                shown = setting_text(default, info.unit) if default is not None else "must be given"
+                description = (info.field.description or "").rstrip(".")
+                changed = default is None or value != default
+                rows.append(
+                    ParameterRow(
+                        info.name, description, setting_text(value, info.unit if value != "" else ""), shown, changed
+                    )
+                )
+        if rows:
+            found.append(ParameterSection(section.title, tuple(rows)))
+    return found
+
+
+def versions(project: Project, index: Index) -> list[tuple[str, str]]:
+    """Return the versions of the programs, and the machine that wrote the report."""
+    created = index.events("project")
+    begun = [("Project created with", f"Beamside {created[0]['version']}")] if created else []
+    packages = [(name, found) for name in PACKAGES if (found := _version(name))]
+    holder = project.writer_process()
+    process = [("Session process", f"{holder.pid} on {holder.host}")] if holder else []
+    machine = f"{platform.node()}, {platform.system()} {platform.release()}, {plural_cores()}"
+    python = ("Python", platform.python_version())
+    return [("Beamside", beamside.__version__), *begun, python, *packages, *process, ("Report written on", machine)]
+
+
+def plural_cores() -> str:
+    """Return how many cores this process may use."""
+    number = len(os.sched_getaffinity(0))
+    return f"{number} core{'' if number == 1 else 's'}"
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return ""
