@@ -164,6 +164,16 @@ def test_simulated_particles_are_found_over_the_range_of_defocus(seed: int, defo
     assert score.f1 >= 0.9
 
 
+def test_hollow_particles_in_a_crowd_are_found_one_by_one() -> None:
+    specimen = make_specimen("shell")
+    settings = MovieSettings(size=(1024, 1024), defocus=(15000.0, 15001.0), particle_spacing=150.0)
+    micrograph, truth = simulate_micrograph(settings, specimen, 6)
+    picks = pick_blobs(torch.from_numpy(micrograph), BlobSettings(1.3, 100.0, 140.0))
+    score = match_picks(truth.particles[:, :2], picks.coordinates.numpy(), 0.2 * specimen.diameter / 1.3)
+    assert len(truth.particles) > 30
+    assert score.f1 >= 0.95
+
+
 @pytest.mark.parametrize("seed", [4, 5])
 def test_empty_ice_has_almost_no_particles(seed: int) -> None:
     settings = MovieSettings(size=(1024, 1024), particle_spacing=0.0, contamination=0.0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import mrcfile
@@ -13,10 +14,7 @@ import torch
 
 from beamside.imaging.particles import boxes_touch, extract_particles
 
-pytestmark = [
-    pytest.mark.peer,
-    pytest.mark.skipif(shutil.which("relion_preprocess") is None, reason="relion_preprocess is not installed"),
-]
+pytestmark = pytest.mark.peer
 
 MICROGRAPHS = """
 data_optics
@@ -41,6 +39,11 @@ _rlnDefocusV #4
 _rlnDefocusAngle #5
 mic.mrc 1 10000 10000 0
 """
+
+
+@pytest.fixture(autouse=True)
+def _relion(require_program: Callable[[str], str]) -> None:
+    require_program("relion_preprocess")
 
 
 @pytest.fixture(scope="module")

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from scipy.spatial import cKDTree
 from torch import Tensor
 from torch.nn import functional
 
@@ -225,12 +226,12 @@ class Detector:
         highest = functional.max_pool2d(masked[None, None], window, 1, window // 2)[0, 0]
         places = ((masked == highest) & allowed).nonzero()
         places = places[masked[places[:, 0], places[:, 1]].argsort(descending=True, stable=True)]
-        near = torch.cdist(places.double(), places.double()) < self.distance
-        keep = torch.ones(len(places), dtype=torch.bool)
-        for index in range(len(places)):
+        near = cKDTree(places.numpy()).query_ball_point(places.numpy(), self.distance) if len(places) else []
+        keep = np.ones(len(places), dtype=bool)
+        for index, neighbours in enumerate(near):
             if keep[index]:
-                keep[index + 1 :] &= ~near[index, index + 1 :]
-        return places[keep]
+                keep[[other for other in neighbours if other > index]] = False
+        return places[torch.from_numpy(keep)]
 
     def _lowest_power(self, power: Tensor, valid: Tensor) -> float:
         """Return the power of ice: the average over a disc, where it is lowest."""
