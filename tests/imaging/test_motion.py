@@ -229,3 +229,13 @@ class TestEdges:
     def test_impossible_settings_are_refused(self, wrong: dict[str, object]) -> None:
         with pytest.raises(ConfigError):
             MotionSettings(**({"pixel_size": 1.0} | wrong))
+
+
+def test_several_threads_give_what_one_gives() -> None:
+    movie = simulate_movie(MovieSettings(size=(320, 352), frames=8, pixel_size=1.35, dose_per_frame=2.0), seed=6)
+    settings = MotionSettings(1.35, dose_per_frame=2.0)
+    one, three = (correct_movie(movie.counts, movie.gain.gain, None, settings, threads=n) for n in (1, 3))
+    assert torch.allclose(one.global_shifts, three.global_shifts, atol=1e-3)
+    assert one.dose_weighted is not None
+    assert three.dose_weighted is not None
+    assert float((one.dose_weighted - three.dose_weighted).std()) < 0.01 * float(one.dose_weighted.std())

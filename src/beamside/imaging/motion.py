@@ -21,6 +21,7 @@ from beamside.imaging.motion_local import fit_local, tile_spectra
 from beamside.imaging.motion_model import LocalMotion, fit_relion, grid_points, normalised, relion_shifts
 from beamside.imaging.motion_sum import sum_frames
 from beamside.imaging.motion_tiles import make_tiling
+from beamside.imaging.motion_workers import Workers
 
 _BINNED_PIXEL = 2.2  # Å: frames are averaged over whole pixels up to this size for the alignment
 _GLOBAL_FINEST = 6.0
@@ -129,7 +130,7 @@ def correct_movie(
     frames : ``(n, h, w)`` counts, or an iterable of frames ``(h, w)``; kept in memory in their own type
     gain : ``(h, w)`` that multiplies the counts, or None; zero marks a defect
     defects : ``(h, w)``, non-zero where the camera is defective, or None
-    threads : of torch, for this call; None leaves them as they are
+    threads : used on the CPU; None for as many as torch uses
     device : "cpu" or "cuda"
 
     Raises
@@ -137,14 +138,8 @@ def correct_movie(
     InputError, GainError
         when frames, gain or defects do not fit together or are not usable
     """
-    before = torch.get_num_threads()
-    if threads is not None:
-        torch.set_num_threads(threads)
-    try:
-        with torch.inference_mode():
-            return _correct(_collect(frames), gain, defects, settings, torch.device(device))
-    finally:
-        torch.set_num_threads(before)
+    with Workers(threads or torch.get_num_threads() if device == "cpu" else 1) as workers:
+        return _correct(_collect(frames), gain, defects, settings, torch.device(device), workers)
 
 
 def model_shifts(result: MotionResult, points: Tensor) -> Tensor:
@@ -163,18 +158,24 @@ def polynomial_shifts(result: MotionResult, points: Tensor) -> Tensor:
 
 
 def _correct(
-    frames: Sequence[Frame], gain: Frame | None, defects: Frame | None, settings: MotionSettings, device: torch.device
+    frames: Sequence[Frame],
+    gain: Frame | None,
+    defects: Frame | None,
+    settings: MotionSettings,
+    device: torch.device,
+    workers: Workers,
 ) -> MotionResult:
     shape = (int(frames[0].shape[0]), int(frames[0].shape[1]))
-    correction, hot = detector_correction(_raw_sum(frames, device), gain, defects)
+    correction, hot = detector_correction(_raw_sum(frames, device, workers), gain, defects)
     factor = max(1, min(int(_BINNED_PIXEL / settings.pixel_size), min(shape) // 64))
-    binned = _binned(frames, correction, factor)
+    binned = _binned(frames, correction, factor, workers)
     binned_pixel = settings.pixel_size * factor
-    start = align_frames(binned, binned_pixel, settings.b_factor, max(_GLOBAL_FINEST, 2.1 * binned_pixel))
+    finest = max(_GLOBAL_FINEST, 2.1 * binned_pixel)
+    start = align_frames(binned, binned_pixel, settings.b_factor, finest, workers=workers)
     global_shifts, local, trust = start * factor, None, 1.0
     # Where whole frames show nothing in common, parts of them show nothing either.
     if min(settings.patches) > 1 and bool(start.any()):
-        global_shifts, local, trust = _local(binned, start, factor, shape, settings)
+        global_shifts, local, trust = _local(binned, start, factor, shape, settings, workers)
     del binned
     patches = grid_points(shape, *settings.patches).to(device)
     grid = grid_points(shape, _FIT_GRID, _FIT_GRID).to(device)
@@ -184,9 +185,8 @@ def _correct(
         return shifts if local is None else shifts + local.shifts(points)
 
     exposure = exposures(len(frames), settings.dose_per_frame, settings.pre_exposure)
-    corrected = (correction.apply(frame, index) for index, frame in enumerate(frames))
     sums = sum_frames(
-        corrected,
+        lambda index: correction.apply(frames[index], index),
         shape,
         shifts_at,
         exposure,
@@ -194,6 +194,7 @@ def _correct(
         settings.voltage,
         weighted=settings.dose_weighting,
         device=device,
+        workers=workers,
     )
     track = (global_shifts[1:] - global_shifts[:-1]).norm(dim=1) * settings.pixel_size
     early = float(track[exposure[1:].to(device) <= _EARLY_EXPOSURE].sum())
@@ -237,12 +238,16 @@ def _collect(frames: NDArray[np.generic] | Iterable[Frame]) -> Sequence[Frame]:
     return collected
 
 
-def _raw_sum(frames: Sequence[Frame], device: torch.device) -> Tensor:
+def _raw_sum(frames: Sequence[Frame], device: torch.device, workers: Workers) -> Tensor:
     """Return the plain sum of the raw frames, ``(h, w)``; whole counts are added without rounding."""
     first = to_tensor(frames[0], device)
     total = torch.zeros(first.shape, dtype=torch.float32 if first.is_floating_point() else torch.int32, device=device)
-    for frame in frames:
-        total += to_tensor(frame, device)
+
+    def add(rows: slice) -> None:
+        for frame in frames:
+            total[rows] += to_tensor(frame[rows], device)
+
+    workers.map(add, workers.shares(len(total)))
     if total.is_floating_point() and not bool(torch.isfinite(total).all()):
         raise InputError(
             "the movie has pixels that are not numbers (NaN or infinite); write it again from the camera's data"
@@ -250,22 +255,25 @@ def _raw_sum(frames: Sequence[Frame], device: torch.device) -> Tensor:
     return total
 
 
-def _binned(frames: Sequence[Frame], correction: DetectorCorrection, factor: int) -> Tensor:
+def _binned(frames: Sequence[Frame], correction: DetectorCorrection, factor: int, workers: Workers) -> Tensor:
     """Return the corrected frames averaged over `factor` × `factor` pixels, contrast relative to the mean, float16 ``(n, h, w)``."""
     height, width = frames[0].shape
     device = correction.defects.device
     result = torch.empty(len(frames), height // factor, width // factor, dtype=torch.float16, device=device)
-    for index, frame in enumerate(frames):
-        values = correction.apply(frame, index)
+
+    def shrink(index: int) -> None:
+        values = correction.apply(frames[index], index)
         if factor > 1:
             values = F.avg_pool2d(values[None], factor)[0]
         mean, deviation = values.mean(), values.std()
         result[index] = ((values - mean) / deviation.clamp(min=1e-12)).clamp(-100, 100)
+
+    workers.map(shrink, range(len(frames)))
     return result
 
 
 def _local(
-    binned: Tensor, start: Tensor, factor: int, shape: tuple[int, int], settings: MotionSettings
+    binned: Tensor, start: Tensor, factor: int, shape: tuple[int, int], settings: MotionSettings, workers: Workers
 ) -> tuple[Tensor, LocalMotion, float]:
     """Fit the local motion; returns global shifts ``(n, 2)``, local motion (both unbinned pixels, first frame zero), trust in the tiles."""
     small = (binned.shape[1], binned.shape[2])
@@ -276,10 +284,9 @@ def _local(
     side = max(_TILE_EXTENT / pixel, math.sqrt(area / _MOST_TILES) * 1.25)
     size = _even(min(side, patch * 1.25)) if patch * 1.25 >= 32 else 32
     tiling = make_tiling(small, size, size // 5)
-    spectra = tile_spectra(binned, start, tiling, pixel, max(_LOCAL_FINEST, 2.1 * pixel))
-    tracks, trust = fit_local(
-        spectra, normalised(tiling.centres, small).to(start.device), start, pixel, settings.dose_per_frame
-    )
+    spectra = tile_spectra(binned, start, tiling, pixel, max(_LOCAL_FINEST, 2.1 * pixel), workers)
+    positions = normalised(tiling.centres, small).to(start.device)
+    tracks, trust = fit_local(spectra, positions, start, pixel, settings.dose_per_frame, workers)
     tracks = (tracks - tracks[0]) * factor
     global_shifts = tracks[:, 0].clone()
     tracks[:, 0] = 0

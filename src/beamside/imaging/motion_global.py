@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from beamside.imaging.fourier import frequencies
+from beamside.imaging.motion_workers import ALONE, Workers
 
 _ROUNDS = 10
 _SETTLED = 0.02  # pixels of the binned frames
@@ -17,7 +18,14 @@ _REACH = 150.0  # Å, the furthest that a frame is looked for from where it was 
 _SIGNIFICANT = 5.0  # standard deviations: the highest of some 10⁶ values of noise stays below
 
 
-def align_frames(frames: Tensor, pixel_size: float, b_factor: float, finest: float, coarsest: float = 400.0) -> Tensor:
+def align_frames(
+    frames: Tensor,
+    pixel_size: float,
+    b_factor: float,
+    finest: float,
+    coarsest: float = 400.0,
+    workers: Workers = ALONE,
+) -> Tensor:
     """Return the shift of each frame, ``(n, 2)`` float64 pixels (y, x), the first one zero.
 
     Parameters
@@ -32,8 +40,14 @@ def align_frames(frames: Tensor, pixel_size: float, b_factor: float, finest: flo
         return torch.zeros(1, 2, dtype=torch.float64, device=frames.device)
     shape = _cropped_shape((height, width), pixel_size, finest)
     weight = _weights(shape, (height, width), pixel_size, b_factor, finest, coarsest).to(frames.device)
-    spectra = torch.stack([_crop(torch.fft.rfft2(frame.to(torch.float32)), (height, width), shape) for frame in frames])
-    spectra *= torch.sqrt(weight)
+    root = torch.sqrt(weight)
+    spectra = torch.empty(count, *root.shape, dtype=torch.complex64, device=frames.device)
+
+    def transform(index: int) -> None:
+        spectrum = torch.fft.rfft2(frames[index].to(torch.float32))
+        torch.mul(_crop(spectrum, (height, width), shape), root, out=spectra[index])
+
+    workers.map(transform, range(count))
     scale = torch.tensor([height / shape[0], width / shape[1]], dtype=torch.float64, device=frames.device)
     shifts = torch.zeros(count, 2, dtype=torch.float64, device=frames.device)
     found = torch.zeros(count, dtype=torch.bool, device=frames.device)
@@ -43,7 +57,7 @@ def align_frames(frames: Tensor, pixel_size: float, b_factor: float, finest: flo
         if round_ < len(_FIRST_LOOKS):
             blur = _FIRST_LOOKS[round_] * b_factor
             extra = _weights(shape, (height, width), pixel_size, blur, finest, coarsest).to(frames.device)
-        moved, found = _round(spectra, shifts / scale, shape, reach, extra)
+        moved, found = _round(spectra, shifts / scale, shape, reach, extra, workers)
         moved = _bridged(moved * scale, found)
         change = float((moved - shifts).abs().max())
         shifts = moved
@@ -65,30 +79,38 @@ def _bridged(shifts: Tensor, found: Tensor) -> Tensor:
 
 
 def _round(
-    spectra: Tensor, shifts: Tensor, shape: tuple[int, int], reach: int, weight: Tensor | None
+    spectra: Tensor, shifts: Tensor, shape: tuple[int, int], reach: int, weight: Tensor | None, workers: Workers
 ) -> tuple[Tensor, Tensor]:
     """Align each frame to the sum of the others, all moved by `shifts`.
 
     Returns the new shifts ``(n, 2)`` in pixels of `shape`, and whether each stands out of the noise.
     """
+    count = len(spectra)
     fy, fx = frequencies(shape, spectra.device)
     fy, fx = fy.double() * (-2 * math.pi), fx.double() * (-2 * math.pi)
     along_y = torch.exp(1j * shifts[:, 0, None] * fy[:, 0]).to(torch.complex64)
     along_x = torch.exp(1j * shifts[:, 1, None] * fx[0]).to(torch.complex64)
-    total = torch.zeros_like(spectra[0])
-    for spectrum, y, x in zip(spectra, along_y, along_x, strict=True):
-        total += spectrum * y[:, None] * x
+
+    def add(share: slice) -> Tensor:
+        part = torch.zeros_like(spectra[0])
+        for index in range(count)[share]:
+            part += spectra[index] * along_y[index][:, None] * along_x[index]
+        return part
+
+    total = torch.stack(workers.map(add, workers.shares(count))).sum(dim=0)
     moved = torch.empty_like(shifts)
-    found = torch.empty(len(shifts), dtype=torch.bool, device=shifts.device)
-    for index, (spectrum, y, x) in enumerate(zip(spectra, along_y, along_x, strict=True)):
-        aligned = spectrum * y[:, None] * x
+    found = torch.empty(count, dtype=torch.bool, device=shifts.device)
+
+    def align(index: int) -> None:
+        aligned = spectra[index] * along_y[index][:, None] * along_x[index]
         product = (total - aligned) * aligned.conj()
         if weight is not None:
             product *= weight
-        correlation = torch.fft.irfft2(product, s=shape)
-        position, height = correlation_peak(correlation, reach)
+        position, height = correlation_peak(torch.fft.irfft2(product, s=shape), reach)
         moved[index] = shifts[index] + position
         found[index] = height > _SIGNIFICANT
+
+    workers.map(align, range(count))
     return moved, found
 
 

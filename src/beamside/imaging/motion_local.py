@@ -18,6 +18,7 @@ from torch import Tensor
 from beamside.imaging.motion_model import spatial_basis
 from beamside.imaging.motion_prior import Evidence, MotionPrior
 from beamside.imaging.motion_tiles import Tiling, cut, fade
+from beamside.imaging.motion_workers import ALONE, Workers
 
 _COARSE_TO_FINE = (1000.0, 500.0, 200.0)  # extra B-factors in Å² of the first rounds
 _ROUNDS = 14
@@ -58,7 +59,9 @@ class TileSpectra:
         return self.information * ((self.averaging > 0) * weight).sum(dim=1)
 
 
-def tile_spectra(frames: Tensor, shifts: Tensor, tiling: Tiling, pixel_size: float, finest: float) -> TileSpectra:
+def tile_spectra(
+    frames: Tensor, shifts: Tensor, tiling: Tiling, pixel_size: float, finest: float, workers: Workers = ALONE
+) -> TileSpectra:
     """Cut the tiles out of `frames` ``(n, h, w)`` at whole-pixel `shifts` ``(n, 2)`` and transform them, up to the resolution `finest` (Å)."""
     count, size = frames.shape[0], tiling.size
     device = frames.device
@@ -68,11 +71,14 @@ def tile_spectra(frames: Tensor, shifts: Tensor, tiling: Tiling, pixel_size: flo
     rows = torch.cat([torch.arange(0, highest + 1), torch.arange(size - highest, size)]).to(device)
     whole = torch.round(shifts).to(torch.int64)
     values = torch.empty(len(tiling.corners), count, len(rows), highest + 1, dtype=torch.complex64, device=device)
-    for index in range(count):
+
+    def transform(index: int) -> None:
         dy, dx = (int(value) for value in whole[index])
         tiles = torch.stack([cut(frames[index], y - dy, x - dx, size) for y, x in tiling.corners]).to(torch.float32)
         tiles -= tiles.mean(dim=(1, 2), keepdim=True)
         values[:, index] = torch.fft.rfft2(tiles * window2d)[:, rows, : highest + 1]
+
+    workers.map(transform, range(count))
     ky = torch.fft.fftfreq(size, device=device)[rows]
     kx = torch.arange(highest + 1, device=device) / size
     redundancy = torch.ones_like(kx)
@@ -110,7 +116,9 @@ def _whiten(values: Tensor, ring: Tensor, averaging: Tensor, highest: int) -> Te
     return power * factor.reshape(-1) ** 2
 
 
-def gather_evidence(spectra: TileSpectra, shifts: Tensor, signal: Tensor, damping: Tensor) -> tuple[Evidence, Tensor]:
+def gather_evidence(
+    spectra: TileSpectra, shifts: Tensor, signal: Tensor, damping: Tensor, workers: Workers = ALONE
+) -> tuple[Evidence, Tensor]:
     """Compare every frame of every tile with the tile's own sum.
 
     Parameters
@@ -131,23 +139,25 @@ def gather_evidence(spectra: TileSpectra, shifts: Tensor, signal: Tensor, dampin
     coefficients = spectra.coefficients()
     gradient = torch.zeros(tiles, count, 2, dtype=torch.float64, device=shifts.device)
     strength = torch.zeros(tiles, dtype=torch.float64, device=shifts.device)
-    seen = torch.zeros_like(signal)
-    for index in range(tiles):
+    profiles = torch.zeros(tiles, len(signal), device=shifts.device)
+
+    def look(index: int) -> None:
         aligned = _aligned(spectra, index, shifts[index])
         total = aligned.sum(dim=0)
         cross = (torch.view_as_real(total).square().sum(dim=-1) - spectra.power[index]) / (count * (count - 1))
-        profile = spectra.averaging @ cross
-        seen += profile / tiles
-        share = _share(profile, signal, coefficients, count)
+        profiles[index] = spectra.averaging @ cross
+        share = _share(profiles[index], signal, coefficients, count)
         if share == 0:
-            continue
+            return
         wiener = share * signal / (share * signal + 1.0 / count)
         strength[index] = share * float((curvature * signal * wiener).sum())
         # Im(conj(reference) aligned) summed with the weights, for all frames in one product.
         reference = total * (wiener / count)[spectra.ring].reshape(-1)
         factors = torch.stack([-reference.imag[:, None] * along, reference.real[:, None] * along], dim=1)
         gradient[index] = torch.view_as_real(aligned).reshape(count, -1) @ factors.reshape(-1, 2)
-    return Evidence(gradient, strength), _significant(seen, coefficients * tiles, count)
+
+    workers.map(look, range(tiles))
+    return Evidence(gradient, strength), _significant(profiles.mean(dim=0), coefficients * tiles, count)
 
 
 def _aligned(spectra: TileSpectra, index: int, shifts: Tensor) -> Tensor:
@@ -185,7 +195,12 @@ def _ring_curvature(spectra: TileSpectra, damping: Tensor) -> Tensor:
 
 
 def fit_local(
-    spectra: TileSpectra, positions: Tensor, start: Tensor, pixel_size: float, dose_per_frame: float
+    spectra: TileSpectra,
+    positions: Tensor,
+    start: Tensor,
+    pixel_size: float,
+    dose_per_frame: float,
+    workers: Workers = ALONE,
 ) -> tuple[Tensor, Tensor]:
     """Fit the smooth model to the tiles.
 
@@ -214,8 +229,8 @@ def fit_local(
         damping = torch.exp(-0.5 * extra * square)
         shifts = torch.einsum("pm,nmc->pnc", basis, tracks)
         if round_ == 0:
-            _, signal = gather_evidence(spectra, shifts, signal, damping)
-        evidence, signal = gather_evidence(spectra, shifts, signal, damping)
+            _, signal = gather_evidence(spectra, shifts, signal, damping, workers)
+        evidence, signal = gather_evidence(spectra, shifts, signal, damping, workers)
         trust = _trust(evidence)
         tracks = prior.step(basis, evidence, trust, tracks, start)
         change = (torch.einsum("pm,nmc->pnc", basis, tracks) - shifts).square().mean().sqrt() * pixel_size

@@ -8,7 +8,7 @@ only the sums are transformed back and faded into each other. Where neighbouring
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -16,6 +16,7 @@ from torch import Tensor
 
 from beamside.imaging.dose import dose_weights, weight_norm
 from beamside.imaging.motion_tiles import Tiling, cut, fade, make_tiling
+from beamside.imaging.motion_workers import ALONE, Workers
 
 _TILE, _RAMP = 160, 32
 _SPECTRUM_SIZE = 512
@@ -34,7 +35,7 @@ class Sums:
 
 
 def sum_frames(
-    frames: Iterable[Tensor],
+    frame_at: Callable[[int], Tensor],
     shape: tuple[int, int],
     shifts_at: Callable[[Tensor], Tensor],
     exposure: Tensor,
@@ -43,12 +44,13 @@ def sum_frames(
     *,
     weighted: bool,
     device: torch.device | str = "cpu",
+    workers: Workers = ALONE,
 ) -> Sums:
-    """Add up corrected `frames` ``(h, w)`` moved by the model.
+    """Add up the corrected frames moved by the model.
 
     Parameters
     ----------
-    frames : the frames, one after the other
+    frame_at : gives a corrected frame by its number
     shape : of a frame
     shifts_at : gives the shifts ``(n, m, 2)`` in pixels (y, x) at points ``(m, 2)``
     exposure : ``(n,)`` e/Å² at the end of each frame
@@ -72,20 +74,23 @@ def sum_frames(
     total = torch.zeros_like(group) if weighted else None
     average = torch.zeros(shape, device=device)
     amplitude = torch.zeros(shape[0], shape[1] // 2 + 1, device=device)
-    for index, frame in enumerate(frames):
-        spectra = _moved_spectra(frame, tiling, shifts[index], buffer, fy, fx)
-        group += spectra
-        if total is not None:
-            torch.view_as_real(total).addcmul_(torch.view_as_real(spectra), weights[index, :, :, None])
-        if index + 1 == len(group_of) or group_of[index + 1] != group_of[index]:
-            image = _assemble(group, tiling)
+    count = len(exposure)
+    coming = workers.start(frame_at, 0)
+    for index in range(count):
+        frame = coming.result()
+        add = _adder(frame, tiling, shifts[index], buffer, group, total, weights[index])
+        workers.map(add, workers.shares(tiles))
+        if index + 1 < count:
+            coming = workers.start(frame_at, index + 1)
+        if index + 1 == count or group_of[index + 1] != group_of[index]:
+            image = _assemble(group, tiling, workers)
             average += image
             amplitude += torch.fft.rfft2(image - image.mean()).abs()
             group.zero_()
     if total is not None:
         total = torch.view_as_complex(torch.view_as_real(total) / weight_norm(weights)[..., None])
     spectrum, spectrum_pixel = _binned_spectrum(amplitude / (group_of[-1] + 1), shape, pixel_size)
-    return Sums(average, None if total is None else _assemble(total, tiling), spectrum, spectrum_pixel)
+    return Sums(average, None if total is None else _assemble(total, tiling, workers), spectrum, spectrum_pixel)
 
 
 def _groups(exposure: Tensor) -> list[int]:
@@ -97,22 +102,42 @@ def _groups(exposure: Tensor) -> list[int]:
     return [min(index // length, groups - 1) for index in range(count)]
 
 
-def _moved_spectra(frame: Tensor, tiling: Tiling, shifts: Tensor, buffer: Tensor, fy: Tensor, fx: Tensor) -> Tensor:
-    """Return the spectra ``(p, size, size // 2 + 1)`` of all tiles of `frame`, each moved by its shift."""
+def _adder(
+    frame: Tensor,
+    tiling: Tiling,
+    shifts: Tensor,
+    buffer: Tensor,
+    group: Tensor,
+    total: Tensor | None,
+    weight: Tensor,
+) -> Callable[[slice], None]:
+    """Return what adds a share of the tiles of `frame`, moved by `shifts` ``(p, 2)``, to the sums of spectra."""
     whole = torch.round(shifts)
-    for number, ((y, x), (dy, dx)) in enumerate(zip(tiling.corners, whole.to(torch.int64).tolist(), strict=True)):
-        buffer[number] = cut(frame, y - dy, x - dx, tiling.size)
-    spectra: Tensor = torch.fft.rfft2(buffer)
-    rest = shifts - whole
-    along_y = torch.exp(-2j * math.pi * rest[:, 0, None] * fy).to(torch.complex64)
-    along_x = torch.exp(-2j * math.pi * rest[:, 1, None] * fx).to(torch.complex64)
-    spectra *= along_y[:, :, None] * along_x[:, None, :]
-    return spectra
+    corners, steps = tiling.corners, whole.to(torch.int64).tolist()
+    rest = (-2j * math.pi) * (shifts - whole)
+    fy = torch.fft.fftfreq(tiling.size, dtype=torch.float64, device=shifts.device)
+    fx = torch.fft.rfftfreq(tiling.size, dtype=torch.float64, device=shifts.device)
+    along_y = torch.exp(rest[:, 0, None] * fy).to(torch.complex64)
+    along_x = torch.exp(rest[:, 1, None] * fx).to(torch.complex64)
+
+    def add(share: slice) -> None:
+        for number in range(len(corners))[share]:
+            (y, x), (dy, dx) = corners[number], steps[number]
+            buffer[number] = cut(frame, y - dy, x - dx, tiling.size)
+        spectra = torch.fft.rfft2(buffer[share])
+        spectra *= along_y[share, :, None] * along_x[share, None, :]
+        group[share] += spectra
+        if total is not None:
+            torch.view_as_real(total[share]).addcmul_(torch.view_as_real(spectra), weight[:, :, None])
+
+    return add
 
 
-def _assemble(spectra: Tensor, tiling: Tiling) -> Tensor:
+def _assemble(spectra: Tensor, tiling: Tiling, workers: Workers) -> Tensor:
     """Return the image ``(h, w)`` of the tiles, which fade into each other."""
-    tiles = torch.fft.irfft2(spectra, s=(tiling.size, tiling.size))
+    size = (tiling.size, tiling.size)
+    shares = workers.shares(len(spectra))
+    tiles = torch.cat(workers.map(lambda share: torch.fft.irfft2(spectra[share], s=size), shares))
     window = fade(tiling.size, tiling.ramp).to(tiles)
     image = torch.zeros(tiling.shape, device=tiles.device)
     across = torch.zeros(tiling.shape[1], device=tiles.device)
