@@ -47,6 +47,8 @@ class LocalWorkers(Executor):
             cores_per_worker=1e-6,
             heartbeat_period=5,
             heartbeat_threshold=30,
+            # A pool of workers that dies is started again; Parsl's own handler would give up all work for good.
+            block_error_handler=False,
             interchange_launch_cmd=[sys.executable, "-m", "beamside.execution.interchange"],
             provider=LocalProvider(  # type: ignore[no-untyped-call]
                 init_blocks=1,
