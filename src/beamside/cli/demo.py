@@ -189,6 +189,9 @@ def _start(project: Project, resolved: Resolved) -> None:
     keep_origins(project, resolved)
     process = start_background(project, session_command(project))
     click.echo(f"The session {project.root} runs in process {process}.")
+    if any(stage.failed for stage in read_status(project).stages):
+        click.echo("What has failed before is tried again.")
+        control.send(project, "retry")
 
 
 def _watch(project: Project, microscope: subprocess.Popen[bytes], places: Places) -> None:
