@@ -53,7 +53,7 @@ def parameter(
     **constraints: Any,
 ) -> Any:
     """Declare a parameter; `constraints` are pydantic's (``ge``, ``le``, ``gt``, ``min_length``, ...). Use ``...`` for required ones."""
-    extra = {
+    extra: dict[str, Any] = {
         _KEY: {"unit": unit, "flag": flag, "advanced": advanced, "relion": relion, "affects_result": affects_result}
     }
     return Field(default, description=description, json_schema_extra=extra, **constraints)

@@ -47,7 +47,8 @@ def crop_image(image: Tensor, new_shape: tuple[int, int]) -> Tensor:
     shape = (image.shape[-2], image.shape[-1])
     if shape == new_shape:
         return image
-    return torch.fft.irfft2(crop_spectrum(torch.fft.rfft2(image), shape, new_shape), s=new_shape)
+    resampled: Tensor = torch.fft.irfft2(crop_spectrum(torch.fft.rfft2(image), shape, new_shape), s=new_shape)
+    return resampled
 
 
 def shift_phases(shifts: Tensor, shape: tuple[int, int]) -> Tensor:

@@ -17,8 +17,12 @@ from beamside.jobs.extract import PARTICLE_COLUMNS, particles_star
 COMMENT = "RELION optimiser; version 3.1.3, written by Beamside"
 """RELION recognises the file by how the first line begins."""
 
+GROUP = "group_01"
+"""All particles share one noise spectrum; without a name RELION would make a group of each micrograph."""
+
 DATA_COLUMNS = (
     *PARTICLE_COLUMNS,
+    "rlnGroupName",
     "rlnGroupNumber",
     "rlnAngleRot",
     "rlnAngleTilt",
@@ -147,7 +151,7 @@ def _model(found: Round, classes: str) -> list[StarBlock]:
         [f"{k + 1:06d}@{classes}", float(found.weights[k]), 999.0, 999.0, float(found.resolutions[k]), 1.0, 0.0, 0.0]
         for k in range(count)
     ]
-    groups: list[list[Value]] = [[1, "group_01", len(found.labels), 1.0]]
+    groups: list[list[Value]] = [[1, GROUP, len(found.labels), 1.0]]
     return [
         _list("model_general", general),
         StarBlock("model_classes", columns, table),
