@@ -149,6 +149,21 @@ def test_a_class_is_not_left_empty_when_others_hold_many_particles() -> None:
     assert not empty_classes(torch.as_tensor(classified().counts)).any()
 
 
+def test_there_are_as_many_classes_as_the_particles_are_enough_for() -> None:
+    stack = simulated()
+    few = classify(stack.images[:40], ctf_of(stack)[:40], None, SETTINGS, iterations=2)
+    assert len(few.references) == 2
+    more = classify(stack.images, ctf_of(stack), None, SETTINGS, few)
+    assert len(more.references) == SETTINGS.classes
+    assert (more.counts > 0).all()
+
+
+def test_noise_is_not_taken_for_detail() -> None:
+    noise = np.random.default_rng(0).standard_normal((120, 32, 32)).astype(np.float32)
+    found = classify(noise, None, None, replace(SETTINGS, classes=3))
+    assert found.current_resolution == SETTINGS.start_resolution
+
+
 def test_each_group_has_the_power_of_its_own_noise() -> None:
     stack = simulated()
     groups = (np.arange(len(stack.images)) >= 120).astype(int)
@@ -201,7 +216,7 @@ def test_a_state_of_another_classification_is_refused() -> None:
     stack = simulated()
     state = classify(stack.images[:40], ctf_of(stack)[:40], None, SETTINGS, iterations=1)
     with pytest.raises(InputError, match="classes of 32 pixels"):
-        classify(stack.images[:40], ctf_of(stack)[:40], None, replace(SETTINGS, classes=2), state)
+        classify(stack.images[:40], ctf_of(stack)[:40], None, replace(SETTINGS, classes=1), state)
     with pytest.raises(InputError, match="knows 40 particles"):
         classify(stack.images[:30], ctf_of(stack)[:30], None, SETTINGS, state)
 

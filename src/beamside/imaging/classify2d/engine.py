@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -23,7 +24,14 @@ from beamside.imaging.classify2d.expectation import (
     make_templates,
     turned,
 )
-from beamside.imaging.classify2d.maximisation import Averages, average, centre_of_mass, empty_classes, split_classes
+from beamside.imaging.classify2d.maximisation import (
+    Averages,
+    active_classes,
+    average,
+    centre_of_mass,
+    empty_classes,
+    split_classes,
+)
 from beamside.imaging.classify2d.model import ClassifySettings, State
 from beamside.imaging.classify2d.particles import Particles
 from beamside.imaging.classify2d.polar import PolarGrid, coarse_angles
@@ -38,12 +46,18 @@ LAST_STAGE = 20
 """No iteration before this one can be the last (unless the caller says so)."""
 GROWTH = 1.15
 """Most that the radius of comparison grows in one iteration."""
+MARGIN = 4
+"""Rings beyond those compared, on which averages are made as well."""
+_LEAK = 2
+"""The first of them are not looked at: masks smear what is on one ring over its neighbours."""
+GROWS_ABOVE, SHRINKS_BELOW = 0.2, 0.05
+"""Mean correlation of half averages on those rings above or below which comparison reaches further or less far."""
 SETTLED = 0.005
 """Classification has converged when a smaller fraction of the particles changes class."""
 RECENTRED = 2.0
 """Averages are moved when their centre of mass is at least this many pixels off."""
-_FEWEST_ANGLES = 60
-_BATCH_VALUES = 3_000_000
+_FEWEST_ANGLES = 64
+_BATCH_VALUES = 1_000_000
 _SMALLEST_SHIFT_SD = 1.0
 _FIRST_BATCH = 60
 """Particles per class in the first iterations, when there are many particles."""
@@ -51,9 +65,20 @@ _FIRST_BATCH = 60
 
 @dataclass(frozen=True)
 class Plan:
-    """How one iteration compares: the rings, the trial shifts in pixels, the first rotation in radians, which particles, and around where."""
+    """How one iteration compares.
+
+    Attributes
+    ----------
+    grid : rings of the averages
+    compared : number of rings that particles and references are compared on; the others show, without bias, whether there is more to compare
+    shifts : ``(U, 2)`` trial shifts in pixels
+    turn : first rotation in radians
+    chosen : numbers of the particles
+    wide : look for particles around the middle of their box; otherwise around where they were found before
+    """
 
     grid: PolarGrid
+    compared: int
     shifts: Tensor
     turn: float
     chosen: Tensor
@@ -124,7 +149,8 @@ def classify(
 
 def start(particles: Particles, settings: ClassifySettings) -> State:
     """Return the state before the first iteration: each reference is the average of a random share of the particles, as they are."""
-    count, classes, device = particles.count, settings.classes, particles.device
+    count, device = particles.count, particles.device
+    classes = active_classes(settings, count)
     rng = np.random.default_rng([settings.seed, 0])
     noise = particles.group_power() / particles.mask_fraction
     radius = _radius_of(settings.start_resolution, particles)
@@ -164,10 +190,11 @@ def start(particles: Particles, settings: ClassifySettings) -> State:
 
 def resume(particles: Particles, settings: ClassifySettings, state: State) -> State:
     """Return `state` made to fit `particles`, of which more may have come."""
-    if state.references.shape != (settings.classes, particles.box, particles.box):
+    known, box = state.references.shape[:2]
+    if box != particles.box or known > settings.classes:
         raise InputError(
-            f"The saved classification has {state.references.shape[0]} classes of {state.references.shape[1]} pixels, but "
-            f"{settings.classes} of {particles.box} are asked for; start a new one."
+            f"The saved classification has {known} classes of {box} pixels, but at most {settings.classes} of {particles.box} are asked "
+            "for; start a new one."
         )
     seen, count = len(state.label), particles.count
     if count < seen:
@@ -175,26 +202,37 @@ def resume(particles: Particles, settings: ClassifySettings, state: State) -> St
             f"The saved classification knows {seen} particles, but there are only {count}; give it the stack it was made from "
             "(more may follow), or start a new one."
         )
-    if count == seen:
-        return state
-    more = count - seen
+    return state if count == seen else _with_more(particles, settings, state)
+
+
+def _with_more(particles: Particles, settings: ClassifySettings, state: State) -> State:
+    """Return `state` with room for the particles that have come, and for the classes that they allow: empty ones, filled by splitting others."""
+    count, more = particles.count, particles.count - len(state.label)
+    classes = max(active_classes(settings, count), len(state.references)) - len(state.references)
     power = (particles.group_power() / particles.mask_fraction).cpu().numpy()
-    noise = np.concatenate([state.noise, power[len(state.noise) :]]).astype(np.float32)
-    zeros = np.zeros(more, np.float32)
     again = count >= 2 * state.annealed_at
     resolution = settings.start_resolution if again else max(state.current_resolution, settings.start_resolution * 0.75)
     return replace(
         state,
-        noise=noise,
-        label=np.concatenate([state.label, np.full(more, -1, np.int64)]),
-        psi=np.concatenate([state.psi, zeros]),
-        shift=np.concatenate([state.shift, np.zeros((more, 2), np.float32)]),
-        pmax=np.concatenate([state.pmax, zeros]),
-        evidence=np.concatenate([state.evidence, zeros]),
+        references=_extended(state.references, classes, 0),
+        class_weights=_extended(state.class_weights, classes, 0),
+        resolution=_extended(state.resolution, classes, settings.start_resolution),
+        quality=_extended(state.quality, classes, 0),
+        noise=np.concatenate([state.noise, power[len(state.noise) :]]),
+        label=_extended(state.label, more, -1),
+        psi=_extended(state.psi, more, 0),
+        shift=_extended(state.shift, more, 0),
+        pmax=_extended(state.pmax, more, 0),
+        evidence=_extended(state.evidence, more, 0),
         current_resolution=resolution,
         stage=0 if again else WIDE_STAGES - 3,
         annealed_at=count if again else state.annealed_at,
     )
+
+
+def _extended(values: npt.NDArray[Any], more: int, value: float) -> npt.NDArray[Any]:
+    """Return `values` with `more` rows of one value added."""
+    return np.concatenate([values, np.full((more, *values.shape[1:]), value, values.dtype)])
 
 
 def converged(before: State, after: State) -> bool:
@@ -208,15 +246,15 @@ def converged(before: State, after: State) -> bool:
 def iterate(particles: Particles, settings: ClassifySettings, state: State) -> State:
     """Do one iteration over all particles (early on, over a part of them)."""
     plan = make_plan(particles, settings, state)
-    full, device, pixel = particles.grid, particles.device, settings.pixel_size
+    device, pixel = particles.device, settings.pixel_size
     found = _found(state, pixel, device)
     noise = torch.as_tensor(state.noise, device=device)
     masked = torch.as_tensor(state.references, device=device) * particles.reference_mask
-    references = full.cut(particles.transform.forward(masked), plan.grid)
+    references = particles.level(plan.grid).forward(masked)
+    references[:, plan.compared :] = 0
     templates = make_templates(references, plan.grid, plan.shifts, plan.turn)
-    shift_sd = state.shift_sd / pixel
     halves = [
-        _sweep(particles, plan, templates, noise, shift_sd, found, plan.chosen[plan.chosen % 2 == half])
+        _sweep(particles, plan, templates, noise, state.shift_sd / pixel, found, plan.chosen[plan.chosen % 2 == half])
         for half in range(2)
     ]
     data = torch.stack([half[0] for half in halves])
@@ -229,7 +267,7 @@ def iterate(particles: Particles, settings: ClassifySettings, state: State) -> S
         images = split_classes(averages, counts, images)
     if state.stage < SPLIT_STAGES[-1]:
         images = _recentre(particles, images, found)
-    shifts = found.shift[plan.chosen]
+    shift_sd = _shift_sd(found, plan) * pixel if state.stage >= WIDE_STAGES else state.shift_sd
     return State(
         iteration=state.iteration + 1,
         references=images.cpu().numpy(),
@@ -243,8 +281,8 @@ def iterate(particles: Particles, settings: ClassifySettings, state: State) -> S
         shift=found.shift.cpu().numpy() * np.float32(pixel),
         pmax=found.pmax.cpu().numpy(),
         evidence=found.evidence.cpu().numpy(),
-        shift_sd=pixel * max(_SMALLEST_SHIFT_SD, math.sqrt(float(shifts.square().sum(1).mean()) / 2)),
-        current_resolution=_next_resolution(particles, state, averages, counts),
+        shift_sd=shift_sd,
+        current_resolution=_next_resolution(particles, plan, state, averages, counts),
         stage=state.stage + 1,
         annealed_at=state.annealed_at,
     )
@@ -282,11 +320,12 @@ def make_plan(particles: Particles, settings: ClassifySettings, state: State) ->
     rng = np.random.default_rng([settings.seed, state.iteration + 1])
     full, device = particles.grid, particles.device
     radius = _radius_of(state.current_resolution, particles)
-    rings = full.ring_of(radius)
+    compared = full.ring_of(radius)
+    rings = min(compared + MARGIN, full.rings)
     grid = full.coarser(rings, coarse_angles(full, particles.data_radius, rings, _FEWEST_ANGLES))
     wide = state.stage < WIDE_STAGES
     detail = particles.box / radius  # pixels
-    step = max(0.75, detail / 4)
+    step = max(1.5 if wide else 0.75, detail / 4)
     reach = settings.max_shift / settings.pixel_size if wide else min(1.5, max(1.0, 3 / step)) * step
     jitter = torch.as_tensor(rng.uniform(-0.5, 0.5, 2) * step, dtype=torch.float32)
     shifts = _disc_of_shifts(reach, step) + jitter
@@ -296,7 +335,7 @@ def make_plan(particles: Particles, settings: ClassifySettings, state: State) ->
         first = max(_FIRST_BATCH * settings.classes, 1000) * 2 ** (state.stage / 3)
         if first < particles.count:
             chosen = torch.as_tensor(np.sort(rng.permutation(particles.count)[: int(first)]))
-    return Plan(grid, shifts.to(device), turn, chosen.to(device), wide)
+    return Plan(grid, compared, shifts.to(device), turn, chosen.to(device), wide)
 
 
 def _disc_of_shifts(reach: float, step: float) -> Tensor:
@@ -337,6 +376,11 @@ def _new_noise(
     return torch.maximum(power, floor) / particles.mask_fraction
 
 
+def _shift_sd(found: Found, plan: Plan) -> float:
+    """Return the standard deviation of the shifts along one axis, in pixels."""
+    return max(_SMALLEST_SHIFT_SD, math.sqrt(float(found.shift[plan.chosen].square().sum(1).mean()) / 2))
+
+
 def _recentre(particles: Particles, images: Tensor, found: Found) -> Tensor:
     """Bring what is bright in the averages to the middle, and the particles' shifts along with it."""
     centres = centre_of_mass(images, particles.reference_mask).round()
@@ -355,12 +399,24 @@ def _recentre(particles: Particles, images: Tensor, found: Found) -> Tensor:
     return moved
 
 
-def _next_resolution(particles: Particles, state: State, averages: Averages, counts: Tensor) -> float:
-    """Return up to where the next iteration compares, in Å: a little beyond what the better fifth of the classes has reached."""
+def _next_resolution(particles: Particles, plan: Plan, state: State, averages: Averages, counts: Tensor) -> float:
+    """Return up to where the next iteration compares, in Å.
+
+    Particles that are aligned to a common reference agree with each other even where there is only noise, but not on the rings that were not
+    compared. So comparison moves outwards only while half averages correlate on those, and moves inwards when they do not just inside.
+    """
+    if state.stage < BLURRED_STAGES:
+        return state.current_resolution
     grid = particles.grid
+    used = counts * ~empty_classes(counts)
+    correlation = (averages.shape_correlation * used[:, None]).sum(0) / used.sum().clamp(min=1)
+    outer = correlation[plan.compared + _LEAK :]
+    if len(outer) == 0:
+        return state.current_resolution
+    common = float(outer.mean())
     radius = _radius_of(state.current_resolution, particles)
-    used = ~empty_classes(counts)
-    reached = float(torch.quantile(averages.radius[used], 0.8)) if bool(used.any()) else 0.0
-    growth = 1.0 if state.stage < BLURRED_STAGES else GROWTH
-    radius = min(max(radius, reached + 2 * grid.spacing), radius * growth, grid.rings * grid.spacing)
+    if common > GROWS_ABOVE:
+        radius = min(radius * GROWTH, radius + MARGIN * grid.spacing)
+    elif common < SHRINKS_BELOW:
+        radius = max(radius / GROWTH, _radius_of(particles.settings.start_resolution, particles))
     return float(particles.box * particles.settings.pixel_size / radius)

@@ -128,7 +128,8 @@ def log_likelihood_ratio(templates: Templates, batch: Batch) -> Tensor:
     """Return the logarithm ``(B, K, U, N)`` of the likelihood ratio of every hypothesis against pure noise."""
     angles, classes, trials = templates.grid.angles, templates.classes, len(templates.shifts)
     products = torch.bmm(batch.modes.conj(), templates.modes)
-    ratio: Tensor = torch.fft.irfft(products.permute(1, 2, 0).contiguous(), n=angles)
+    # a transpose of two dimensions is copied block by block: several times faster than a permutation of three
+    ratio: Tensor = torch.fft.irfft(products.view(len(products), -1).t().contiguous(), n=angles)
     ratio = ratio.view(-1, classes, trials, angles)
     products = torch.bmm(batch.weights.conj(), templates.power)
     half_norm = torch.fft.irfft(
@@ -253,13 +254,12 @@ class Sums:
 
     def add_all(self, joint: Tensor, top: Tensor, batch: Batch) -> Tensor:
         """Add a batch whose posterior is exp(`joint` - `top`) but for a factor; returns the sum over all hypotheses ``(B,)``."""
-        size, _, _, angles = joint.shape
+        size = len(joint)
         joint.sub_(top[:, None, None, None]).exp_()
         orders = torch.fft.rfft(joint)
         scale: Tensor = orders[..., 0].real.sum(dim=(1, 2))
-        self.modes.baddbmm_(
-            orders.view(size, -1, angles // 2 + 1).permute(2, 1, 0).contiguous(), batch.modes / scale[:, None]
-        )
+        by_order = orders.view(-1, orders.shape[-1]).t().contiguous().view(orders.shape[-1], size, -1)
+        self.modes.baddbmm_(by_order.transpose(1, 2), batch.modes / scale[:, None])
         even = orders[..., ::2].sum(2).permute(2, 1, 0)
         self.weights.baddbmm_(even.contiguous(), batch.weights / scale[:, None])
         self.counts += (even[0].real / scale).sum(dim=1)

@@ -15,6 +15,9 @@ _TINY = 1e-6
 EMPTY_SHARE = 0.15
 """A class with less than this part of its equal share of the particles counts as empty."""
 
+PARTICLES_PER_CLASS = 15
+"""Fewer particles than this cannot, on average, be told from noise: then there are fewer classes."""
+
 
 @dataclass(frozen=True)
 class Averages:
@@ -26,6 +29,7 @@ class Averages:
     halves : ``(2, K, b, b)`` the same of each half of the particles
     signal : ``(R,)`` signal power, all classes together; zero on rings that were not compared
     correlation : ``(K, R')`` Fourier ring correlation of the halves
+    shape_correlation : ``(K, R')`` the same without what is round: averages over all rotations agree on that, but on nothing else
     radius : ``(K,)`` Fourier pixels, where the signal-to-noise ratio of the average falls below 1
     resolution : ``(K,)`` the same in Å
     quality : ``(K,)`` from 0 to 1
@@ -35,6 +39,7 @@ class Averages:
     halves: Tensor
     signal: Tensor
     correlation: Tensor
+    shape_correlation: Tensor
     radius: Tensor
     resolution: Tensor
     quality: Tensor
@@ -60,10 +65,10 @@ def average(
     """
     signal = signal_power(data.sum(0), weights.sum(0), particles.mask_fraction)
     prior = 1 / (settings.tau2_fudge * signal[:, None])
-    widen, backward = particles.grid.widen, particles.transform.backward
-    images = backward(widen(data.sum(0) / (weights.sum(0) + prior)))
-    halves = torch.stack([backward(widen(data[half] / (weights[half] + prior / 2))) for half in range(2)])
-    correlation = _ring_correlation(particles, grid, halves)
+    backward = particles.level(grid).backward
+    images = backward(data.sum(0) / (weights.sum(0) + prior))
+    halves = torch.stack([backward(data[half] / (weights[half] + prior / 2)) for half in range(2)])
+    correlation, shape_correlation = _ring_correlations(particles, grid, halves)
     radius = _reached(correlation, grid)
     full_signal = torch.zeros(particles.grid.rings, device=signal.device)
     full_signal[: grid.rings] = signal
@@ -72,6 +77,7 @@ def average(
         halves=halves,
         signal=full_signal,
         correlation=correlation,
+        shape_correlation=shape_correlation,
         radius=radius,
         resolution=particles.box * settings.pixel_size / radius,
         quality=_quality(correlation, radius, grid),
@@ -88,11 +94,16 @@ def signal_power(data: Tensor, weights: Tensor, noise_fraction: float) -> Tensor
     return torch.maximum(signal, floor)
 
 
-def _ring_correlation(particles: Particles, grid: PolarGrid, halves: Tensor) -> Tensor:
-    """Return the Fourier ring correlation ``(K, R')`` of half averages inside the mask; zero where a half has nothing."""
-    first, second = (
-        particles.grid.cut(particles.transform.forward(half * particles.reference_mask), grid) for half in halves
-    )
+def _ring_correlations(particles: Particles, grid: PolarGrid, halves: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the Fourier ring correlation ``(K, R')`` of half averages inside the mask, with and without each ring's mean."""
+    first, second = (particles.level(grid).forward(half * particles.reference_mask) for half in halves)
+    # the mean over the whole circle is real: the other half is the complex conjugate
+    flat = [rings - rings.real.mean(-1, keepdim=True) for rings in (first, second)]
+    return _correlation(first, second), _correlation(*flat)
+
+
+def _correlation(first: Tensor, second: Tensor) -> Tensor:
+    """Return the correlation along the last dimension; zero where there is nothing."""
     product = (first * second.conj()).real.mean(-1)
     norm = torch.sqrt((first.abs() ** 2).mean(-1) * (second.abs() ** 2).mean(-1))
     return torch.where(norm > 1e-12, product / norm.clamp(min=1e-12), torch.zeros_like(norm))
@@ -119,6 +130,11 @@ def _quality(correlation: Tensor, radius: Tensor, grid: PolarGrid) -> Tensor:
 def empty_classes(counts: Tensor) -> Tensor:
     """Tell which classes ``(K,)`` have next to no particles."""
     return counts < EMPTY_SHARE * counts.sum() / len(counts)
+
+
+def active_classes(settings: ClassifySettings, count: int) -> int:
+    """Return how many classes `count` particles are enough for."""
+    return max(1, min(settings.classes, count // PARTICLES_PER_CLASS))
 
 
 def split_classes(averages: Averages, counts: Tensor, images: Tensor) -> Tensor:

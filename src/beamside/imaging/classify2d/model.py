@@ -21,7 +21,7 @@ class ClassifySettings:
 
     Attributes
     ----------
-    classes : number of classes
+    classes : number of classes; while there are few particles, fewer are used
     pixel_size : Å
     particle_diameter : diameter of the circular mask of the class averages, Å; its soft edge comes on top
     voltage : kV

@@ -15,6 +15,8 @@ from beamside.imaging.ctf_model import aberration_phase, directional_defocus
 _CACHE_BYTES = 800_000_000
 """Rings of all particles are kept when they take no more than this; otherwise they are made again for each iteration."""
 _CHUNK = 256
+_USABLE = 0.95
+"""Part of the Nyquist frequency up to which images are compared."""
 MASK_EDGE = 5.0
 """Width in pixels of the soft edge of masks, as in RELION (``--maskedge``)."""
 
@@ -51,12 +53,12 @@ class Particles:
         wanted = settings.particle_diameter / 2 / pixel + MASK_EDGE
         self.object_radius = min(wanted, widest)
         data_radius = min(wanted + settings.max_shift / pixel, widest)
-        largest = self.box / 2 - 0.5
+        largest = self.box / 2 * _USABLE
         if settings.finest_resolution > 0:
             largest = min(largest, self.box * pixel / settings.finest_resolution)
         self.data_radius = data_radius
         self.grid = make_grid(self.box, data_radius, largest)
-        self.transform = PolarTransform(self.grid, data_radius, device)
+        self._transform = self._level = PolarTransform(self.grid, data_radius, device)
         edge = min(MASK_EDGE, data_radius / 2)
         self._mask = soft_disc(self.box, data_radius - edge, edge, device)
         self.mask_fraction = float(self._mask.square().mean())
@@ -81,7 +83,13 @@ class Particles:
         return cache
 
     def _rings(self, indices: npt.NDArray[np.int64]) -> Tensor:
-        return self.transform.forward(as_float32(self._stack[indices]).to(self.device) * self._mask)
+        return self._transform.forward(as_float32(self._stack[indices]).to(self.device) * self._mask)
+
+    def level(self, grid: PolarGrid) -> PolarTransform:
+        """Return the transform to the rings of `grid`; the last one is kept."""
+        if self._level.grid != grid:
+            self._level = PolarTransform(grid, self.data_radius, self.device)
+        return self._level
 
     def rings(self, indices: Tensor, grid: PolarGrid) -> Tensor:
         """Return the spectra ``(m, R, N / 2)`` of some particles on the rings of `grid`, a coarser part of the whole."""

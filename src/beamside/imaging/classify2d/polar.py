@@ -21,8 +21,8 @@ from torch import Tensor
 _BLOCK_VALUES = 24_000_000
 """Elements of the transform's matrix that are kept; a larger matrix is made in blocks when needed (96 MB)."""
 
-_ANGLE_COUNTS = (48, 72, 96, 120, 144, 192, 240, 288, 360, 480, 720, 960, 1440, 1920)
-"""Numbers of angles around a full circle: fast to transform, and with divisors for the coarse levels."""
+_ANGLE_COUNTS = (48, 64, 96, 128, 192, 288, 384, 576, 768, 1152, 1536, 2304)
+"""Numbers of angles around a full circle: fast to transform and to go through, and with divisors for the coarse levels."""
 
 
 @dataclass(frozen=True)
@@ -70,16 +70,6 @@ class PolarGrid:
         """Return the points ``(..., R', N' / 2)`` of `coarse` out of `values` ``(..., R, N / 2)``."""
         return values[..., : coarse.rings, :: self.angles // coarse.angles]
 
-    def widen(self, values: Tensor) -> Tensor:
-        """Return `values` ``(..., R', N' / 2)`` of a coarser grid on all angles, with zeros on the rings that it lacks."""
-        modes = to_modes(values)
-        fewer = modes.shape[-1] - 1
-        full = modes.new_zeros((*values.shape[:-2], self.rings, self.angles // 2 + 1))
-        full[..., : values.shape[-2], : fewer + 1] = modes * (self.angles / (2 * fewer))
-        if 2 * fewer < self.angles:
-            full[..., fewer] /= 2
-        return from_modes(full)
-
     def ring_of(self, radius: float) -> int:
         """Return how many rings lie inside `radius` Fourier pixels, at least 1."""
         return max(1, min(self.rings, round(radius / self.spacing)))
@@ -102,7 +92,7 @@ def coarse_angles(grid: PolarGrid, object_radius: float, rings: int, fewest: int
     """Return the smallest divisor of the grid's angles that `rings` rings need and that is at least `fewest`."""
     needed = 2 * (2 * math.pi * rings * grid.spacing * object_radius / grid.box + 3)
     wanted = min(grid.angles, max(needed, fewest))
-    fitting = [count for count in range(4, grid.angles + 1, 4) if grid.angles % count == 0 and count >= wanted]
+    fitting = [count for count in range(16, grid.angles + 1, 16) if grid.angles % count == 0 and count >= wanted]
     return fitting[0]
 
 
