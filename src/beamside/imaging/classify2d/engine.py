@@ -36,13 +36,13 @@ from beamside.imaging.classify2d.model import ClassifySettings, State
 from beamside.imaging.classify2d.particles import Particles
 from beamside.imaging.classify2d.polar import PolarGrid, coarse_angles
 
-WIDE_STAGES = 8
+WIDE_STAGES = 7
 """Iterations after each annealing that look for the particles anywhere within `max_shift`; later ones look around where they were."""
 BLURRED_STAGES = 4
 """Iterations after each annealing that stay at the first resolution: what they call correlation of halves is their common start."""
-SPLIT_STAGES = (9, 12, 15)
+SPLIT_STAGES = (8, 11, 14)
 """Iterations after which empty classes are given half of a large one."""
-LAST_STAGE = 20
+LAST_STAGE = 18
 """No iteration before this one can be the last (unless the caller says so)."""
 GROWTH = 1.15
 """Most that the radius of comparison grows in one iteration."""
@@ -325,7 +325,7 @@ def make_plan(particles: Particles, settings: ClassifySettings, state: State) ->
     grid = full.coarser(rings, coarse_angles(full, particles.data_radius, rings, _FEWEST_ANGLES))
     wide = state.stage < WIDE_STAGES
     detail = particles.box / radius  # pixels
-    step = max(1.5 if wide else 0.75, detail / 4)
+    step = max(2.0 if wide else 0.75, detail / 4)
     reach = settings.max_shift / settings.pixel_size if wide else min(1.5, max(1.0, 3 / step)) * step
     jitter = torch.as_tensor(rng.uniform(-0.5, 0.5, 2) * step, dtype=torch.float32)
     shifts = _disc_of_shifts(reach, step) + jitter
