@@ -40,6 +40,9 @@ from beamside.monitor.status import SessionStatus, read_status
 from beamside.project.index import Index
 from beamside.project.project import Project
 
+SHOWN_WARNINGS = 8
+"""So many of the newest warnings are shown at once; all of them are in the history."""
+
 ENDED = ("finished", "stopped", "failed", "dead", "new")
 
 
@@ -90,6 +93,7 @@ def _collect(project: Project, status: SessionStatus, index: Index) -> dict[str,
     gallery = gallery_view(items, kinds, store)
     classes = classes_view(kinds, rounds, store)
     store.forget_unused()
+    happened = history(index)
     groups = problem_groups(items, kinds, rounds)
     return {
         "status": status,
@@ -99,7 +103,8 @@ def _collect(project: Project, status: SessionStatus, index: Index) -> dict[str,
         "tiles": tiles(status, kinds, items, rounds),
         "accounting": accounting(items, status),
         "problems": groups,
-        "history": history(index),
+        "history": happened,
+        "warnings": [row for row in happened if row.level == "warning"][-SHOWN_WARNINGS:],
         "stages": stage_rows(status, index),
         "metrics": metric_tables(items, kinds),
         "gallery": gallery,

@@ -86,26 +86,27 @@ def tiles(
     """Return the tiles: stages, particles, data volume, and what went wrong."""
     by_name = {kind.name: kind for kind in kinds}
     found: list[Tile] = []
+    single = [stage for stage in status.stages if not by_name[stage.name].aggregate]
+    found += [_stage_tile(stage, first=stage.name == kinds[0].name) for stage in single]
+    if status.stages:
+        finished = sum(item.state == "done" for item in items)
+        mean = f"{status.particles / finished:.0f} per finished file" if finished else ""
+        found.append(Tile("Particles", count(status.particles), mean))
     for stage in status.stages:
         if by_name[stage.name].aggregate:
-            found += [_aggregate_tile(by_name[stage.name], rounds.get(stage.name, ()))]
-        else:
-            found.append(_stage_tile(stage, first=stage.name == kinds[0].name))
-    if status.stages:
-        per_done = f"{status.particles / len(items):.0f} per file taken in" if items else ""
-        found.append(Tile("Particles", count(status.particles), per_done))
+            found.append(_aggregate_tile(by_name[stage.name], rounds.get(stage.name, ())))
     gigabytes = _total(items, kinds[0], "GB")
     if gigabytes is not None:
-        found.append(Tile("Data volume", volume(gigabytes), "raw data in the project"))
+        found.append(Tile("Data volume", volume(gigabytes), "raw data"))
     ends = Counter(item.state for item in items)
     failed, rejected = ends["failed"], ends["rejected"]
     failed += sum(1 for many in rounds.values() for one in many if one.state == "failed")
-    found.append(Tile("Failed", count(failed), "see the reasons below" if failed else "none", "bad" if failed else ""))
+    found.append(Tile("Failed", count(failed), "reasons below" if failed else "none", "bad" if failed else ""))
     found.append(
         Tile(
             "Rejected",
             count(rejected),
-            "processed, not used further" if rejected else "none",
+            "not used further" if rejected else "none",
             "bad" if rejected else "",
         )
     )
@@ -125,8 +126,7 @@ def _aggregate_tile(kind: JobType, rounds: Sequence[RoundView]) -> Tile:
     metric = kind.metrics[0] if kind.metrics else None
     if newest is None or metric is None or metric.name not in newest.metrics:
         return Tile(metric.label if metric else kind.title, "0", "not begun")
-    others = [each for each in kind.metrics[1:3] if each.name in newest.metrics]
-    note = ", ".join(f"{each.label.lower()}: {metric_text(each, newest.metrics[each.name])}" for each in others)
+    note = f"{newest.name}, {clock(newest.ended).split()[1]}"
     return Tile(metric.label, metric_text(metric, newest.metrics[metric.name]), note)
 
 
@@ -262,20 +262,21 @@ def _curves(
         return {"progress": [], "rates": [], "backlog": []}
     first, last = min([start, *moments]), max(moments)
 
+    width = series.bin_width(last - first, len(items))
+
     def relative(points: series.Points) -> list[list[float]]:
         return [[round(moment - start, 1), round(value, 2)] for moment, value in points]
 
     return {
         "progress": [
-            {"name": title, "points": relative(series.cumulative(many))} for title, many in times.items() if many
+            {"name": title, "points": relative(series.cumulative(many, last))} for title, many in times.items() if many
         ],
         "rates": [
-            {"name": title, "points": relative(series.hourly_rate(many, first, last))}
+            {"name": title, "points": relative(series.hourly_rate(many, first, last, width))}
             for title, many in times.items()
             if many
         ],
         "backlog": relative(series.backlog([item.taken for item in items], ends)),
-        "rateWidth": series.bin_width(last - first),
     }
 
 

@@ -150,9 +150,10 @@ def reduced_jpeg(path: Path, size: Size) -> bytes:
     with Image.open(path) as picture:
         picture.draft(picture.mode if picture.mode in ("L", "RGB") else "RGB", (size.pixels, size.pixels))
         plain = picture if picture.mode in ("L", "RGB") else _on_white(picture)
-        plain.thumbnail((size.pixels, size.pixels), Image.Resampling.BICUBIC, reducing_gap=2.0)
+        plain.thumbnail((size.pixels, size.pixels), Image.Resampling.LANCZOS, reducing_gap=2.0)
         stream = io.BytesIO()
-        plain.save(stream, "JPEG", quality=size.quality, subsampling=0 if _is_drawing(plain) else -1)
+        # Thin coloured lines (picks, curves) do not survive halved colours.
+        plain.save(stream, "JPEG", quality=size.quality, subsampling=0)
     return stream.getvalue()
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import quantiles
@@ -13,6 +13,7 @@ CURVE_POINTS = 400
 """Curves over time have no more points than a screen can show."""
 
 RATE_BINS = 60
+ITEMS_PER_BIN = 2
 
 
 @dataclass(frozen=True)
@@ -45,9 +46,11 @@ def thinned(points: Points, limit: int = CURVE_POINTS) -> Points:
     return [points[round(index * step)] for index in range(limit)]
 
 
-def cumulative(times: Sequence[float]) -> Points:
-    """Return how many of the moments `times` have passed, at each of them."""
-    return thinned([(moment, float(number)) for number, moment in enumerate(sorted(times), 1)])
+def cumulative(times: Sequence[float], end: float) -> Points:
+    """Return how many of the moments `times` have passed: from 0 at the first of them to all at `end`."""
+    ordered = sorted(times)
+    points = thinned([(moment, float(number)) for number, moment in enumerate(ordered, 1)])
+    return [(ordered[0], 0.0), *points, (max(end, ordered[-1]), float(len(ordered)))]
 
 
 def backlog(arrivals: Sequence[float], ends: Sequence[float]) -> Points:
@@ -77,23 +80,25 @@ def _thinned_peaks(points: Points) -> Points:
     return kept
 
 
-def hourly_rate(times: Sequence[float], start: float, end: float) -> Points:
-    """Return items per hour in equal stretches of time between `start` and `end`, at the middle of each."""
+def hourly_rate(times: Sequence[float], start: float, end: float, width: float) -> Points:
+    """Return items per hour in stretches of `width` seconds between `start` and `end` (the last may be shorter), at the
+    beginning of each, and the last once more at `end`."""
     ordered = sorted(times)
-    width = bin_width(end - start)
     points: Points = []
     left = start
-    while left < end or not points:
-        right = min(left + width, end) if end > left else left + width
-        number = bisect_right(ordered, right) - bisect_right(ordered, left)
-        if left == start:
-            number += sum(1 for moment in ordered[:1] if moment == start)
-        points.append(((left + right) / 2, 3600.0 * number / (right - left)))
-        left += width
-    return points
+    while left < end:
+        right = min(left + width, end)
+        # The last stretch has its end too; one that is much shorter than the others would say little, so it joins the one before.
+        if end - right < width / 2:
+            right = end
+        upper = len(ordered) if right >= end else bisect_left(ordered, right)
+        points.append((left, 3600.0 * (upper - bisect_left(ordered, left)) / (right - left)))
+        left = right
+    return [*points, (end, points[-1][1])] if points else []
 
 
-def bin_width(length: float) -> float:
-    """Return a round stretch of time, in seconds, that divides `length` into at most `RATE_BINS` parts."""
-    rounds = (10, 20, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400, 21600, 43200, 86400)
-    return float(next((width for width in rounds if length / width <= RATE_BINS), max(length / RATE_BINS, 86400.0)))
+def bin_width(length: float, items: int) -> float:
+    """Return a round stretch of time, in seconds, so that `length` has at most `RATE_BINS` of them and each some items."""
+    bins = min(RATE_BINS, max(1, items // ITEMS_PER_BIN))
+    widths = (10, 20, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400, 21600, 43200, 86400)
+    return float(next((width for width in widths if length / width <= bins), max(length / bins, 86400.0)))

@@ -76,7 +76,7 @@ def parameter_sections(settings: Mapping[str, Any], kinds: Sequence[JobType]) ->
         for info in describe(section.model) if section.key in jobs | general else ():
             if info.name in settings:
                 value, default = settings[info.name], default_of(info)
-                shown = setting_text(default, info.unit) if default is not None else "must be given"
+                shown = f"default: {setting_text(default, info.unit)}" if default is not None else "has no default"
                 description = (info.field.description or "").rstrip(".")
                 changed = default is None or value != default
                 rows.append(

@@ -24,7 +24,7 @@ def clock(seconds: float) -> str:
 
 def duration(seconds: float) -> str:
     """Return a length of time in the two units that matter: "2 h 14 min", "3 min 20 s", "4.2 s"."""
-    if seconds < 60:
+    if seconds < 59.95:
         return f"{max(seconds, 0.0):.1f} s"
     minutes, rest = divmod(round(seconds), 60)
     if minutes < 60:
@@ -40,7 +40,7 @@ def volume(gigabytes: float) -> str:
     """Return an amount of data."""
     if gigabytes >= 1000:
         return f"{gigabytes / 1000:.2f} TB"
-    return f"{gigabytes:.2f} GB" if gigabytes >= 1 else f"{gigabytes * 1000:.0f} MB"
+    return f"{gigabytes:.1f} GB" if gigabytes >= 1 else f"{gigabytes * 1000:.0f} MB"
 
 
 def count(number: float) -> str:

@@ -72,7 +72,7 @@
   }
 
   function runningMedian(points) {
-    const half = Math.floor(clamp(Math.round(points.length / 15), 5, 101) / 2);
+    const half = Math.floor(clamp(Math.round(points.length / 15), 7, 101) / 2);
     return points.map(([x], index) => {
       const near = points.slice(Math.max(0, index - half), index + half + 1).map((point) => point[1]).sort((a, b) => a - b);
       const middle = near.length >> 1;
@@ -223,6 +223,14 @@
     return points.map(([x, y], index) => `${index ? "L" : "M"}${chart.px(x).toFixed(1)} ${chart.py(y).toFixed(1)}`).join("");
   }
 
+  // Counts stay as they are until the next change.
+  function stairs(chart, points) {
+    return points.map(([x, y], index) => {
+      const [px, py] = [chart.px(x).toFixed(1), chart.py(y).toFixed(1)];
+      return index ? `H${px}V${py}` : `M${px} ${py}`;
+    }).join("");
+  }
+
   const padded = (low, high) => (high > low ? [low - (high - low) * 0.02, high + (high - low) * 0.02] : [low - 30, high + 30]);
 
   // -- progress: curves over time with a legend --------------------------------------------------------------------------
@@ -238,7 +246,7 @@
       yRange: () => [0, visible().flatMap((curve) => curve.points).reduce((top, point) => Math.max(top, point[1]), 1) * 1.06],
       draw(self) {
         for (const curve of visible()) {
-          const line = path(self, curve.points);
+          const line = stairs(self, curve.points);
           if (area && curve.points.length) {
             const first = self.px(curve.points[0][0]);
             const last = self.px(curve.points.at(-1)[0]);
@@ -258,8 +266,7 @@
         const lines = [];
         self.over.append(shape("line", { class: "cursor", x1: px, x2: px, y1: self.top, y2: self.bottom }));
         for (const curve of visible()) {
-          const value = valueAt(curve.points, at, area || curve.steps);
-          if (value !== null) lines.push(`${curve.name}: ${withUnit(value, digits, unit)}`);
+          lines.push(`${curve.name}: ${withUnit(valueAt(curve.points, at), digits, unit)}`);
         }
         showTip(event, `${day(at)} ${clock(at)}`, lines);
       },
@@ -267,19 +274,16 @@
     if (drawn.length > 1) figure.append(legend(drawn, chart));
   }
 
-  // The newest value at a time; between the middles of bins the nearest one.
-  function valueAt(points, at, steps) {
-    if (!points.length) return null;
-    let low = 0;
+  // The newest value at a time; before the first there is none.
+  function valueAt(points, at) {
+    let low = -1;
     let high = points.length - 1;
     while (low < high) {
       const middle = (low + high + 1) >> 1;
       if (points[middle][0] <= at) low = middle;
       else high = middle - 1;
     }
-    if (steps) return points[low][0] <= at ? points[low][1] : 0;
-    const next = points[low + 1];
-    return next && next[0] - at < at - points[low][0] ? next[1] : points[low][1];
+    return low < 0 ? 0 : points[low][1];
   }
 
   function legend(curves, chart) {
@@ -324,7 +328,8 @@
 
   function drawTimeLine(figure, metric, range) {
     const points = metric.items.map((item, index) => [data.taken[item], metric.values[index], item]).sort((a, b) => a[0] - b[0]);
-    const median = points.length >= 8 ? runningMedian(points) : [];
+    const median = points.length >= 10 ? runningMedian(points) : [];
+    const style = points.length > 150 ? "dots" : "dots few";
     const dots = (chart, wanted) => wanted.map(([x, y]) => `M${chart.px(x).toFixed(1)} ${chart.py(y).toFixed(1)}h0`).join("");
     const nearest = (chart, px, py) => {
       let best = null;
@@ -341,9 +346,9 @@
       xRange: padded(points[0][0], points.at(-1)[0]),
       yRange: () => range,
       draw(chart) {
-        chart.plot.append(shape("path", { class: "dots", d: dots(chart, points.filter((point) => !isProblem(point[2]))) }));
+        chart.plot.append(shape("path", { class: style, d: dots(chart, points.filter((point) => !isProblem(point[2]))) }));
         chart.plot.append(shape("path", { class: "median", d: path(chart, median) }));
-        chart.plot.append(shape("path", { class: "dots problem", d: dots(chart, points.filter((point) => isProblem(point[2]))) }));
+        chart.plot.append(shape("path", { class: `${style} problem`, d: dots(chart, points.filter((point) => isProblem(point[2]))) }));
       },
       hover(chart, event, px, py) {
         const found = nearest(chart, px, py);
@@ -483,7 +488,11 @@
   function picturesOf(item) {
     const entry = byItem.get(item);
     const figures = entry ? [...entry.card.querySelectorAll("figure")] : [];
-    if (figures.length) return element("div", { class: "pictures" }, ...figures.map((figure) => figure.cloneNode(true)));
+    if (figures.length) {
+      const copies = figures.map((figure) => figure.cloneNode(true));
+      for (const copy of copies) copy.addEventListener("click", () => copy.classList.toggle("whole"));
+      return element("div", { class: "pictures" }, ...copies);
+    }
     const why = entry ? "This file has no pictures." : "The pictures of this file are in the project, not in this report.";
     return element("p", { class: "quiet" }, why);
   }
@@ -524,7 +533,7 @@
   }
 
   const CURVES = {
-    progress: (figure) => curvesChart(figure, data.progress.map((curve) => ({ ...curve, steps: true })), { unit: "files", digits: 0 }),
+    progress: (figure) => curvesChart(figure, data.progress, { unit: "files", digits: 0 }),
     rates: (figure) => curvesChart(figure, data.rates, { unit: "files/h", digits: 0 }),
     backlog: (figure) => curvesChart(figure, [{ name: "Backlog", points: data.backlog }], { unit: "files", digits: 0, area: true }),
   };
