@@ -55,7 +55,7 @@ class LocalWorkers(Executor):
                 min_blocks=1,
                 max_blocks=1,
                 launcher=SimpleLauncher(),
-                worker_init="export OMP_NUM_THREADS=1 MKL_NUM_THREADS=1",
+                worker_init="export OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE",
             ),
             worker_logdir_root=str(self._directory),
             working_dir=str(self._directory),

@@ -54,6 +54,8 @@ class Tables:
                     )
                 elif entry.state is ItemState.WAITING and not stage.job_type.aggregate and stage.upstream is not None:
                     stage.waiting[entry.name] = None
+                elif entry.state is ItemState.FAILED and stage.job_type.aggregate:
+                    self._record(stage, entry.name, ItemState.WAITING, attempt=0, reason="a new session tries again")
             for name in stage.stale():
                 self._redo(stage, name, "its inputs or parameters changed")
         for stage in self.stages:

@@ -97,6 +97,7 @@ def _data_lines(found: Round, particles: Sequence[Sequence[Value]]) -> list[list
         line[class_column], line[psi_column] = int(found.labels[index]) + 1, float(found.psi[index])
         y, x = found.shifts[index]
         more: list[Value] = [
+            GROUP,
             1,
             0.0,
             0.0,
