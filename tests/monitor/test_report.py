@@ -24,7 +24,7 @@ from beamside.jobs.motion import MotionCorrection
 from beamside.monitor import report_series as series
 from beamside.monitor.report import collect, render, script_safe_json, write_report
 from beamside.monitor.report_items import group_problems
-from beamside.monitor.report_pictures import SHOWN_ITEMS, SMALL, PictureStore, choose_items, reduced_jpeg
+from beamside.monitor.report_pictures import SHOWN_ITEMS, SIZES, PictureStore, choose_items, reduced_jpeg
 from beamside.monitor.report_text import duration, metric_text, setting_text, volume
 from beamside.project.project import Project, ProjectWriter
 
@@ -358,9 +358,9 @@ def test_a_picture_that_was_made_again_is_copied_again(session: Callable[..., An
     name = made.item(1)
     store = PictureStore(made.writer.project)
     relative = f"{made.jobs['motion']}/{name}_thumbnail.png"
-    (first,) = store.embed([("a", relative, SMALL)])
+    (first,) = store.embed([("a", relative, SIZES[0])])
     Image.new("L", (30, 40)).save(made.root / relative)
-    (second,) = store.embed([("a", relative, SMALL)])
+    (second,) = store.embed([("a", relative, SIZES[0])])
     assert first is not None
     assert second is not None
     assert (second.width, second.height) == (30, 40)
@@ -369,9 +369,9 @@ def test_a_picture_that_was_made_again_is_copied_again(session: Callable[..., An
 @pytest.mark.parametrize("mode", ["L", "RGB", "RGBA", "P", "1", "I;16"])
 def test_copies_are_no_larger_than_wanted(tmp_path: Path, mode: str) -> None:
     Image.new(mode, (1000, 500)).save(tmp_path / "a.png")
-    with Image.open(io.BytesIO(reduced_jpeg(tmp_path / "a.png", SMALL))) as copy:
+    with Image.open(io.BytesIO(reduced_jpeg(tmp_path / "a.png", SIZES[0]))) as copy:
         assert copy.format == "JPEG"
-        assert copy.size == (SMALL.pixels, SMALL.pixels // 2)
+        assert copy.size == (SIZES[0].pixels, SIZES[0].pixels // 2)
 
 
 def test_drawings_on_white_are_told_from_photographs(session: Callable[..., Any]) -> None:
@@ -379,8 +379,16 @@ def test_drawings_on_white_are_told_from_photographs(session: Callable[..., Any]
     Image.new("RGB", (40, 40), "white").save(made.root / "drawing.png")
     Image.new("RGB", (40, 40), "grey").save(made.root / "photograph.png")
     store = PictureStore(made.writer.project)
-    found = store.embed([("", "drawing.png", SMALL), ("", "photograph.png", SMALL)])
+    found = store.embed([("", "drawing.png", SIZES[0]), ("", "photograph.png", SIZES[0])])
     assert [picture.drawing for picture in found if picture] == [True, False]
+
+
+def test_many_pictures_are_made_smaller_so_that_all_of_them_fit(project: Project) -> None:
+    store = PictureStore(project)
+    paths = [path.relative_to(project.root).as_posix() for path in sorted(project.root.glob("MotionCorr/*/raw/*.png"))]
+    assert store.fitting_size(paths, budget=10**9) == SIZES[0]
+    assert store.fitting_size(paths, budget=1) == SIZES[-1]
+    assert store.fitting_size([]) == SIZES[0]
 
 
 def test_all_items_are_shown_when_there_are_few() -> None:

@@ -8,11 +8,8 @@ from typing import Any
 
 from beamside.jobs.base import JobType
 from beamside.monitor.report_items import ItemView, RoundView, metric_values
-from beamside.monitor.report_pictures import LARGE, MEDIUM, SHOWN_ITEMS, SMALL, Embedded, PictureStore, choose_items
+from beamside.monitor.report_pictures import LARGE, SHOWN_ITEMS, Embedded, PictureStore, choose_items
 from beamside.monitor.report_text import clock, count, duration, metric_heading, metric_text
-
-FEW = 40
-"""With so few items there is room for larger pictures."""
 
 CLASS_COLUMNS: Mapping[str, tuple[str, str]] = {
     "particles": ("Particles", "{:.0f}"),
@@ -68,7 +65,7 @@ def gallery_view(items: Sequence[ItemView], kinds: Sequence[JobType], store: Pic
     ]
     shown = choose_items(order, problems, metrics, SHOWN_ITEMS)
     chosen = [(number, item) for number, item in enumerate(items) if item.name in shown][::-1]
-    size = MEDIUM if len(chosen) <= FEW else SMALL
+    size = store.fitting_size([path for _, item in chosen for _, path in item.pictures])
     embedded = iter(store.embed([(caption, path, size) for _, item in chosen for caption, path in item.pictures]))
     cards = []
     for number, item in chosen:

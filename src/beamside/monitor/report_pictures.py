@@ -20,7 +20,7 @@ from beamside.formats.atomic import atomic_path
 from beamside.jobs.base import Metric
 from beamside.project.project import Project
 
-SHOWN_ITEMS = 120
+SHOWN_ITEMS = 100
 """No more items than this show their pictures in one report."""
 
 NEWEST_ITEMS = 60
@@ -39,7 +39,17 @@ class Size:
     quality: int
 
 
-SMALL, MEDIUM, LARGE = Size(360, 62), Size(560, 72), Size(1800, 86)
+LARGE = Size(1800, 86)
+"""For the few pictures of aggregates."""
+
+SIZES = (Size(720, 76), Size(560, 72), Size(440, 66), Size(360, 62), Size(300, 60), Size(240, 52))
+"""For the many pictures of items: the first of these with which all of them fit."""
+
+BUDGET = 9_000_000
+"""Bytes that all pictures of items may take together; in the page they take a third more."""
+
+TRIED = 18
+"""So many pictures are made to see how much room all of them would take."""
 
 
 @dataclass(frozen=True)
@@ -102,6 +112,16 @@ class PictureStore:
         with ThreadPoolExecutor(max_workers=min(4, len(os.sched_getaffinity(0)))) as pool:
             return list(pool.map(lambda picture: self._embed(*picture), wanted))
 
+    def fitting_size(self, paths: Sequence[str], budget: int = BUDGET) -> Size:
+        """Return the size with which the pictures `paths` (below the project) take at most about `budget` bytes, judged by some of them."""
+        stretch = max(1, len(paths) // TRIED)
+        tried = paths[::stretch]
+        for size in SIZES:
+            found = [len(copy.uri) * 3 // 4 for copy in self.embed([("", path, size) for path in tried]) if copy]
+            if not found or sum(found) / len(found) * len(paths) <= budget:
+                return size
+        return SIZES[-1]
+
     def forget_unused(self) -> None:
         """Remove copies that this report did not use."""
         if not self.cache.is_dir():
@@ -150,7 +170,9 @@ def reduced_jpeg(path: Path, size: Size) -> bytes:
     with Image.open(path) as picture:
         picture.draft(picture.mode if picture.mode in ("L", "RGB") else "RGB", (size.pixels, size.pixels))
         plain = picture if picture.mode in ("L", "RGB") else _on_white(picture)
-        plain.thumbnail((size.pixels, size.pixels), Image.Resampling.LANCZOS, reducing_gap=2.0)
+        # The noise of photographs is better averaged away, the lines of drawings are better kept.
+        filter_ = Image.Resampling.LANCZOS if _is_drawing(plain) else Image.Resampling.BILINEAR
+        plain.thumbnail((size.pixels, size.pixels), filter_, reducing_gap=2.0)
         stream = io.BytesIO()
         # Thin coloured lines (picks, curves) do not survive halved colours.
         plain.save(stream, "JPEG", quality=size.quality, subsampling=0)
