@@ -71,12 +71,14 @@
     return { ticks, label: (at) => (step >= 86400 ? day(at) : clock(at, step < 60)) };
   }
 
+  // At no more places than can be seen, each over a fifteenth of the points.
   function runningMedian(points) {
-    const half = Math.floor(clamp(Math.round(points.length / 15), 7, 101) / 2);
-    return points.map(([x], index) => {
+    const half = Math.floor(clamp(Math.round(points.length / 15), 7, 501) / 2);
+    const step = Math.max(1, Math.floor(points.length / 250));
+    const places = points.map((_, index) => index).filter((index) => index % step === 0 || index === points.length - 1);
+    return places.map((index) => {
       const near = points.slice(Math.max(0, index - half), index + half + 1).map((point) => point[1]).sort((a, b) => a - b);
-      const middle = near.length >> 1;
-      return [x, near.length % 2 ? near[middle] : (near[middle - 1] + near[middle]) / 2];
+      return [points[index][0], quantile(near, 0.5)];
     });
   }
 
@@ -114,7 +116,8 @@
       this.svg.addEventListener("pointercancel", () => this.forget());
       this.svg.addEventListener("pointerleave", () => { if (!this.pressed) this.leave(); });
       this.svg.addEventListener("dblclick", () => { this.reset(); this.redraw(); });
-      new ResizeObserver(() => this.redraw()).observe(figure);
+      this.redraw();
+      new ResizeObserver(() => requestAnimationFrame(() => this.fit())).observe(figure);
     }
 
     reset() {
@@ -127,10 +130,15 @@
     dataX(px) { return this.x[0] + ((px - this.left) / (this.right - this.left)) * (this.x[1] - this.x[0]); }
     dataY(py) { return this.y[0] + ((this.bottom - py) / (this.bottom - this.top)) * (this.y[1] - this.y[0]); }
 
+    fit() {
+      if (Math.round(this.figure.clientWidth) !== this.width) this.redraw();
+    }
+
     redraw() {
       const width = Math.round(this.figure.clientWidth);
       if (width < 40) return;
       const height = this.spec.height;
+      this.width = width;
       Object.assign(this, { left: 52, right: width - 12, top: 10, bottom: height - 24 });
       this.svg.setAttribute("viewBox", `0 0 ${width} ${height}`);
       this.svg.replaceChildren();
@@ -329,7 +337,7 @@
   function drawTimeLine(figure, metric, range) {
     const points = metric.items.map((item, index) => [data.taken[item], metric.values[index], item]).sort((a, b) => a[0] - b[0]);
     const median = points.length >= 10 ? runningMedian(points) : [];
-    const style = points.length > 150 ? "dots" : "dots few";
+    const style = points.length > 1500 ? "dots many" : points.length > 150 ? "dots" : "dots few";
     const dots = (chart, wanted) => wanted.map(([x, y]) => `M${chart.px(x).toFixed(1)} ${chart.py(y).toFixed(1)}h0`).join("");
     const nearest = (chart, px, py) => {
       let best = null;
@@ -347,8 +355,8 @@
       yRange: () => range,
       draw(chart) {
         chart.plot.append(shape("path", { class: style, d: dots(chart, points.filter((point) => !isProblem(point[2]))) }));
-        chart.plot.append(shape("path", { class: "median", d: path(chart, median) }));
         chart.plot.append(shape("path", { class: `${style} problem`, d: dots(chart, points.filter((point) => isProblem(point[2]))) }));
+        chart.plot.append(shape("path", { class: "median", d: path(chart, median) }));
       },
       hover(chart, event, px, py) {
         const found = nearest(chart, px, py);
@@ -545,7 +553,11 @@
     place.append(panel);
     fill();
   }
-  for (const numbers of document.querySelectorAll("details.numbers")) numbers.open = false;
+  const tables = document.querySelectorAll("details.numbers");
+  const openTables = (open) => tables.forEach((table) => { table.open = open; });
+  openTables(false);
+  addEventListener("beforeprint", () => openTables(true));
+  addEventListener("afterprint", () => openTables(false));
   setUpGallery();
   linkProblems();
   showAge();
