@@ -29,7 +29,7 @@ from beamside.project.project import Project
 PIXEL_SIZE, VOLTAGE, DOSE, FRAMES = 1.3, 300.0, 1.0, 24
 DIAMETERS = "130:190"
 """Å: the specimen is a barrel of 145 by 150 Å, whose diagonal is 188 Å."""
-CLASSES, CLASS_MIN = 20, 500
+CLASSES, CLASS_MIN = 16, 400
 GAIN_SECONDS = 60.0
 """How long the microscope may take until its gain reference is there."""
 
@@ -57,7 +57,7 @@ class Places:
 
 
 @click.command()
-@click.option("--movies", default=20, show_default=True, type=click.IntRange(1, 10000), help="Number of movies.")
+@click.option("--movies", default=16, show_default=True, type=click.IntRange(1, 10000), help="Number of movies.")
 @click.option(
     "--size",
     default=1536,
