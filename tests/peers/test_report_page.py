@@ -56,6 +56,10 @@ addEventListener('load', () => {
   const total = (card) => Number((card.textContent.match(/Total motion\\s*([\\d.]+) Å/) || [0, -1])[1]);
   const totals = cards().map(total);
   tell('sorted', totals.every((value, index) => !index || value <= totals[index - 1]) && totals[0] > 0);
+  const problem = document.querySelector('#problems .items .name');
+  problem.click();
+  tell('problem', box.open && problem.textContent.endsWith(box.querySelector('h2').textContent));
+  box.close();
   const text = document.getElementById('gallery-text');
   text.value = 'img src';
   text.dispatchEvent(new Event('input'));
@@ -140,7 +144,7 @@ def test_clicks_keys_filters_and_zoom_work_without_any_request(
     found = dict(pair.split("=") for pair in probe.group(1).split())
     wrong = {name for name, value in found.items() if value == "false"}
     assert not wrong
-    assert {"offline", "zoomed", "legend", "hover", "sorted"} <= set(found)
+    assert {"offline", "zoomed", "legend", "hover", "sorted", "problem"} <= set(found)
     assert int(found["lightbox-pictures"]) >= 1
     assert found["found"] == "1"
 

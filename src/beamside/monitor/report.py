@@ -64,7 +64,7 @@ def write_report(project: Project, output: Path | None = None) -> Path:
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with atomic_path(target, durable=False) as temporary:
-            temporary.write_text(page, encoding="utf-8")
+            temporary.write_text(page, encoding="utf-8", errors="replace")
     except OSError as error:
         raise ProjectError(
             f"The report {target} cannot be written ({error.strerror}); free space there or change its permissions."
@@ -103,6 +103,7 @@ def _collect(project: Project, status: SessionStatus, index: Index) -> dict[str,
         "tiles": tiles(status, kinds, items, rounds),
         "accounting": accounting(items, status),
         "problems": groups,
+        "numbers": {item.name: number for number, item in enumerate(items)},
         "history": happened,
         "warnings": [row for row in happened if row.level == "warning"][-SHOWN_WARNINGS:],
         "stages": stage_rows(status, index),

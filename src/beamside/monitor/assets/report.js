@@ -522,13 +522,10 @@
   // -- the rest of the page ------------------------------------------------------------------------------------------------
 
   function linkProblems() {
-    const numbers = new Map(data.names.map((name, index) => [name, index]));
-    for (const line of document.querySelectorAll(".items li")) {
-      const item = numbers.get(line.dataset.name.split("/").at(-1));
-      if (item === undefined) continue;
+    for (const line of document.querySelectorAll(".items li:not([data-number=''])")) {
       const name = line.querySelector(".name");
       name.classList.add("link");
-      name.addEventListener("click", () => openItem(item));
+      name.addEventListener("click", () => openItem(Number(line.dataset.number)));
     }
   }
 
