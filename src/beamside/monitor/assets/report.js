@@ -68,7 +68,7 @@
     const shift = data.start + data.zone;
     const ticks = [];
     for (let at = Math.ceil((low + shift) / step) * step - shift; at <= high; at += step) ticks.push(at);
-    return { ticks, label: (at) => (step >= 86400 ? day(at) : clock(at, step < 60)) };
+    return { ticks, label: (at) => (step >= 86400 || clock(at) === "00:00:00" ? day(at) : clock(at, step < 60)) };
   }
 
   // At no more places than can be seen, each over a fifteenth of the points.
@@ -320,8 +320,8 @@
     const [low, middle, high] = [0.25, 0.5, 0.75].map((part) => number(quantile(sorted, part), metric.digits));
     const unit = metric.unit ? ` ${metric.unit}` : "";
     const better = { low: "lower is better", high: "higher is better" }[metric.good] || "";
-    const timeLine = element("figure", { class: "chart" });
-    const histogram = element("figure", { class: "chart" });
+    const timeLine = element("figure", { class: "chart", role: "img", "aria-label": `${metric.label} over time` });
+    const histogram = element("figure", { class: "chart", role: "img", "aria-label": `Histogram of ${metric.label}` });
     const panel = element("div", { class: "panel metric" },
       element("header", {},
         element("h4", {}, heading(metric)),
