@@ -46,6 +46,8 @@ LAST_STAGE = 18
 """No iteration before this one can be the last (unless the caller says so)."""
 GROWTH = 1.15
 """Most that the radius of comparison grows in one iteration."""
+SEEDS = 2
+"""Particles that each first reference is made of."""
 MARGIN = 4
 """Rings beyond those compared, on which averages are made as well."""
 _LEAK = 2
@@ -148,39 +150,38 @@ def classify(
 
 
 def start(particles: Particles, settings: ClassifySettings) -> State:
-    """Return the state before the first iteration: each reference is the average of a random share of the particles, as they are."""
+    """Return the state before the first iteration: each reference is the filtered average of a few random particles, as they are.
+
+    Averages of more particles are all alike: round, with next to nothing on the rings where views differ, and expectation-maximisation leaves that
+    saddle slowly or never. What these have there is mostly noise, but it is different for each class and strong enough to start from.
+    """
     count, device = particles.count, particles.device
     classes = active_classes(settings, count)
     rng = np.random.default_rng([settings.seed, 0])
     noise = particles.group_power() / particles.mask_fraction
-    radius = _radius_of(settings.start_resolution, particles)
     full = particles.grid
-    grid = full.coarser(full.ring_of(radius), coarse_angles(full, particles.data_radius, full.ring_of(radius), 0))
-    share = min(count, max(1, min(count // classes, _FIRST_BATCH)))
-    order = np.resize(rng.permutation(count), classes * share).reshape(classes, share)
-    data = torch.zeros((2, classes, grid.rings, grid.angles // 2), dtype=torch.complex64, device=device)
-    weights = torch.zeros(data.shape, device=device)
-    for number, members in enumerate(order):
-        indices = torch.as_tensor(members, device=device)
-        transfer = particles.transfer(indices, grid)
-        weighted = transfer / noise[particles.groups[indices], : grid.rings, None]
-        data[0, number] = (particles.rings(indices, grid) * weighted).sum(0)
-        weights[0, number] = (transfer * weighted).sum(0)
-    averages = average(particles, settings, grid, data, weights)
-    ones = np.zeros(count, np.float32)
+    rings = full.ring_of(_radius_of(settings.start_resolution, particles))
+    grid = full.coarser(rings, coarse_angles(full, particles.data_radius, rings, 0))
+    members = torch.as_tensor(np.resize(rng.permutation(count), classes * SEEDS), device=device)
+    transfer = particles.transfer(members, grid)
+    weights = transfer / noise[particles.groups[members], :rings, None]
+    shape = (classes, SEEDS, rings, grid.angles // 2)
+    data = (particles.rings(members, grid) * weights).view(shape).sum(1)
+    total = (transfer * weights).view(shape).sum(1) + 1 / noise[:, :rings].mean(0)[:, None]
+    zeros = np.zeros(count, np.float32)
     return State(
         iteration=0,
-        references=averages.images.cpu().numpy(),
+        references=particles.level(grid).backward(data / total).cpu().numpy(),
         class_weights=np.full(classes, 1 / classes, np.float32),
         resolution=np.full(classes, settings.start_resolution, np.float32),
         quality=np.zeros(classes, np.float32),
-        signal=averages.signal.cpu().numpy(),
+        signal=np.zeros(full.rings, np.float32),
         noise=noise.cpu().numpy(),
         label=np.full(count, -1, np.int64),
-        psi=ones,
+        psi=zeros,
         shift=np.zeros((count, 2), np.float32),
-        pmax=ones,
-        evidence=ones,
+        pmax=zeros,
+        evidence=zeros,
         shift_sd=max(settings.max_shift / 2, _SMALLEST_SHIFT_SD * settings.pixel_size),
         current_resolution=settings.start_resolution,
         stage=0,
@@ -408,8 +409,10 @@ def _next_resolution(particles: Particles, plan: Plan, state: State, averages: A
     if state.stage < BLURRED_STAGES:
         return state.current_resolution
     grid = particles.grid
-    used = counts * ~empty_classes(counts)
-    correlation = (averages.shape_correlation * used[:, None]).sum(0) / used.sum().clamp(min=1)
+    # classes that have formed have the say; they are told by the compared rings, so that choosing them favours nothing on the others
+    formed = averages.shape_correlation[:, : plan.compared].mean(1).clamp(min=0).square()
+    used = counts * ~empty_classes(counts) * formed
+    correlation = (averages.shape_correlation * used[:, None]).sum(0) / used.sum().clamp(min=1e-6)
     outer = correlation[plan.compared + _LEAK :]
     if len(outer) == 0:
         return state.current_resolution

@@ -68,7 +68,7 @@ def average(
     backward = particles.level(grid).backward
     images = backward(data.sum(0) / (weights.sum(0) + prior))
     halves = torch.stack([backward(data[half] / (weights[half] + prior / 2)) for half in range(2)])
-    correlation, shape_correlation = _ring_correlations(particles, grid, halves)
+    correlation, shape_correlation = _ring_correlations(particles, grid, data, weights)
     radius = _reached(correlation, grid)
     full_signal = torch.zeros(particles.grid.rings, device=signal.device)
     full_signal[: grid.rings] = signal
@@ -94,9 +94,17 @@ def signal_power(data: Tensor, weights: Tensor, noise_fraction: float) -> Tensor
     return torch.maximum(signal, floor)
 
 
-def _ring_correlations(particles: Particles, grid: PolarGrid, halves: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the Fourier ring correlation ``(K, R')`` of half averages inside the mask, with and without each ring's mean."""
-    first, second = (particles.level(grid).forward(half * particles.reference_mask) for half in halves)
+def _ring_correlations(particles: Particles, grid: PolarGrid, data: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the Fourier ring correlation ``(K, R')`` of half averages inside the mask, with and without each ring's mean.
+
+    The averages are not regularised here but brought to the same power on all rings: what the mask smears from the strong inner rings over the weak
+    outer ones would correlate perfectly.
+    """
+    level = particles.level(grid)
+    floor = 0.1 * weights.mean(-1, keepdim=True).clamp(min=_TINY)
+    halves = data / (weights + floor)
+    halves = halves / halves.abs().square().mean(dim=(0, -1), keepdim=True).sqrt().clamp(min=_TINY)
+    first, second = (level.forward(level.backward(half) * particles.reference_mask) for half in halves)
     # the mean over the whole circle is real: the other half is the complex conjugate
     flat = [rings - rings.real.mean(-1, keepdim=True) for rings in (first, second)]
     return _correlation(first, second), _correlation(*flat)
