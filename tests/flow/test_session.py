@@ -13,7 +13,7 @@ from beamside.flow.settings import SessionSettings
 from beamside.flow.start import recompute_cost
 from beamside.formats.mrc import write_mrc
 from beamside.formats.star import read_star
-from beamside.project.project import Project
+from beamside.project.project import Project, ProjectWriter
 from beamside.project.records import ItemState
 from beamside.project.relion_recovery import read_pipeline
 
@@ -175,6 +175,21 @@ def test_a_stopped_session_goes_on_where_it_was(session_settings: Settings, writ
     assert {job.status for job in read_pipeline(project.root).jobs} == {"Aborted"}
     run(settings)
     assert states(project, "extract") == dict.fromkeys("ab", ItemState.DONE)
+
+
+@pytest.mark.parametrize("state", [ItemState.QUEUED, ItemState.RUNNING])
+def test_what_was_in_flight_when_a_session_died_is_processed_by_the_next_one(
+    session_settings: Settings, write_movie: WriteMovie, state: ItemState
+) -> None:
+    for name in ("a", "b"):
+        write_movie(name)
+    project = run(session_settings())
+    with ProjectWriter(project) as writer:  # the records of a session that was killed while it worked at "a"
+        for step in (ItemState.WAITING, ItemState.QUEUED, state)[: 2 if state is ItemState.QUEUED else 3]:
+            writer.item("MotionCorr/job002", "raw/a_fractions", step)
+    run(session_settings())
+    assert states(project, "motion") == dict.fromkeys("ab", ItemState.DONE)
+    assert calls(project)["motion raw/a_fractions"] == 2
 
 
 def test_star_files_and_pipeline_are_made_again_from_the_journals(

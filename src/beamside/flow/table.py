@@ -52,7 +52,7 @@ class Tables:
                     self._record(
                         stage, entry.name, ItemState.WAITING, reason="the session ended while this was processed"
                     )
-                elif entry.state is ItemState.WAITING and not stage.job_type.aggregate and stage.upstream is not None:
+                if entry.state is ItemState.WAITING and not stage.job_type.aggregate and stage.upstream is not None:
                     stage.waiting[entry.name] = None
                 elif entry.state is ItemState.FAILED and stage.job_type.aggregate:
                     self._record(stage, entry.name, ItemState.WAITING, attempt=0, reason="a new session tries again")
