@@ -321,7 +321,7 @@ def test_the_sums_are_those_of_turned_and_shifted_particles(monkeypatch: pytest.
     for fraction in (0.0, 2.0):
         monkeypatch.setattr("beamside.imaging.classify2d.expectation.SPARSE_FRACTION", fraction)
         monkeypatch.setattr("beamside.imaging.classify2d.expectation.NEGLIGIBLE", 60.0)
-        sums = Sums(templates)
+        sums = Sums(templates, grid.rings)
         best = add_particles(joint.clone(), templates, batch, sums)
         results.append((*sums.finish(templates), sums.counts, best.pmax, best.evidence))
     for dense, sparse in zip(*results, strict=True):

@@ -54,6 +54,8 @@ _LEAK = 2
 """The first of them are not looked at: masks smear what is on one ring over its neighbours."""
 GROWS_ABOVE, SHRINKS_BELOW = 0.2, 0.05
 """Mean correlation of half averages on those rings above or below which comparison reaches further or less far."""
+GROWS_FOR_ONE = 0.6
+"""The same of a single class: no class of noise comes by such a correlation."""
 SETTLED = 0.005
 """Classification has converged when a smaller fraction of the particles changes class."""
 RECENTRED = 2.0
@@ -253,7 +255,8 @@ def iterate(particles: Particles, settings: ClassifySettings, state: State) -> S
     masked = torch.as_tensor(state.references, device=device) * particles.reference_mask
     references = particles.level(plan.grid).forward(masked)
     references[:, plan.compared :] = 0
-    templates = make_templates(references, plan.grid, plan.shifts, plan.turn)
+    compared = plan.grid.coarser(plan.compared, plan.grid.angles)
+    templates = make_templates(references[:, : plan.compared], compared, plan.shifts, plan.turn)
     halves = [
         _sweep(particles, plan, templates, noise, state.shift_sd / pixel, found, plan.chosen[plan.chosen % 2 == half])
         for half in range(2)
@@ -299,7 +302,7 @@ def _sweep(
     indices: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Compare some particles with all templates; returns Σ p Y and Σ p B of each class, and Σ p."""
-    sums = Sums(templates)
+    sums = Sums(templates, plan.grid.rings)
     hypotheses = templates.classes * len(plan.shifts) * plan.grid.angles
     for part in torch.split(indices, max(4, _BATCH_VALUES // hypotheses)):
         centres = torch.zeros((len(part), 2), device=particles.device) if plan.wide else found.shift[part]
@@ -417,8 +420,10 @@ def _next_resolution(particles: Particles, plan: Plan, state: State, averages: A
     if len(outer) == 0:
         return state.current_resolution
     common = float(outer.mean())
+    single = averages.shape_correlation[~empty_classes(counts)][:, plan.compared + _LEAK :].mean(1)
+    best = float(single.max()) if len(single) else 0.0
     radius = _radius_of(state.current_resolution, particles)
-    if common > GROWS_ABOVE:
+    if common > GROWS_ABOVE or best > GROWS_FOR_ONE:
         radius = min(radius * GROWTH, radius + MARGIN * grid.spacing)
     elif common < SHRINKS_BELOW:
         radius = max(radius / GROWTH, _radius_of(particles.settings.start_resolution, particles))

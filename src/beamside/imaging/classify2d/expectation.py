@@ -35,7 +35,7 @@ class Templates:
 
     Attributes
     ----------
-    grid : R rings of N angles
+    grid : R rings of N angles, on which particles are compared; particles may have more rings
     modes : complex ``(M, R, K * U)``, angular orders of each class under each trial shift, times the area of a point; M = N / 2 + 1
     power : complex ``(M', R, K)``, even angular orders of |A|², times the area of a point; M' = N / 4 + 1
     shifts : ``(U, 2)`` trial shifts in the reference's frame in pixels, y and x
@@ -127,11 +127,12 @@ def make_batch(rings: Tensor, ctf: Tensor, noise: Tensor, centres: Tensor, grid:
 def log_likelihood_ratio(templates: Templates, batch: Batch) -> Tensor:
     """Return the logarithm ``(B, K, U, N)`` of the likelihood ratio of every hypothesis against pure noise."""
     angles, classes, trials = templates.grid.angles, templates.classes, len(templates.shifts)
-    products = torch.bmm(batch.modes.conj(), templates.modes)
+    rings = templates.grid.rings
+    products = torch.bmm(batch.modes[..., :rings].conj(), templates.modes)
     # a transpose of two dimensions is copied block by block: several times faster than a permutation of three
     ratio: Tensor = torch.fft.irfft(products.view(len(products), -1).t().contiguous(), n=angles)
     ratio = ratio.view(-1, classes, trials, angles)
-    products = torch.bmm(batch.weights.conj(), templates.power)
+    products = torch.bmm(batch.weights[..., :rings].conj(), templates.power)
     half_norm = torch.fft.irfft(
         products.permute(1, 2, 0), n=angles // 2
     )  # over half a circle: half of the sum over all
@@ -237,14 +238,15 @@ class Sums:
 
     Attributes
     ----------
-    modes : complex ``(M, K * U, R)``, Σ p Y in angular orders, from whole batches; `rows` ``(K * U, M, R)`` from single rows
+    modes : complex ``(M, K * U, R)``, Σ p Y in angular orders on all of the particles' rings, from whole batches;
+        `rows` ``(K * U, M, R)`` from single rows
     weights : complex ``(M', K, R)``, Σ p B in even angular orders; `row_weights` ``(K, M', R)``
     counts : ``(K,)``, Σ p
     """
 
-    def __init__(self, templates: Templates) -> None:
+    def __init__(self, templates: Templates, rings: int) -> None:
         device = templates.shifts.device
-        orders, rings, columns = templates.modes.shape
+        orders, _, columns = templates.modes.shape
         even, classes = templates.power.shape[0], templates.classes
         self.modes = torch.zeros((orders, columns, rings), dtype=torch.complex64, device=device)
         self.weights = torch.zeros((even, classes, rings), dtype=torch.complex64, device=device)
@@ -283,7 +285,8 @@ class Sums:
 
     def finish(self, templates: Templates) -> tuple[Tensor, Tensor]:
         """Return Σ p Y, complex ``(K, R, N / 2)``, and Σ p B, ``(K, R, N / 2)``, on the references' rings."""
-        grid, device = templates.grid, self.modes.device
+        device, rows = self.modes.device, self.modes.shape[-1]
+        grid = templates.grid.coarser(rows, templates.grid.angles)
         modes = self.modes.permute(1, 2, 0) + self.rows.permute(0, 2, 1)
         rings = from_modes(modes * _turning(grid.angles // 2 + 1, 1, -templates.turn, device))
         rings = rings.view(templates.classes, -1, grid.rings, grid.angles // 2)
