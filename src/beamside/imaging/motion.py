@@ -91,7 +91,7 @@ class MotionResult:
     hot_pixels : ``(k, 2)`` hot and dead pixels (y, x) found in this movie
     average : ``(h, w)`` plain sum of the gain-corrected frames
     dose_weighted : ``(h, w)`` or None
-    power_spectrum : ``(s, s)`` amplitude spectrum, mean over groups of some 4 e/Å², frequency zero at ``(s // 2, s // 2)``
+    power_spectrum : ``(s, s)`` amplitude spectrum of the dose-weighted sum (else of the average), frequency zero at ``(s // 2, s // 2)``
     power_spectrum_pixel_size : pixel size of an image whose spectrum reaches as far, Å
     motion_total, motion_early, motion_late : lengths of the global track in Å; early is up to 4 e/Å²
     """

@@ -42,19 +42,46 @@ def micrograph_spectrum(
         The micrograph is too small, or it is constant or has values that are not finite.
     """
     stack = micrograph.reshape(-1, *micrograph.shape[-2:]).to(torch.float32)
-    edge = min(stack.shape[-2:])
-    tile, size = _tile_size(edge, pixel_size, box, finest_pixel_size)
-    window = _window(tile, stack.device)
-    power = torch.zeros(size, size // 2 + 1, dtype=torch.float64, device=stack.device)
+    spectrum = SpectrumSum((stack.shape[-2], stack.shape[-1]), pixel_size, box, finest_pixel_size=finest_pixel_size)
     for image in stack:
+        spectrum.add(image)
+    return spectrum.amplitude(), spectrum.pixel_size
+
+
+class SpectrumSum:
+    """Adds up the power of images of one size, tile by tile: for `micrograph_spectrum`, without holding all images at once.
+
+    Attributes
+    ----------
+    pixel_size : Å, of an image whose spectrum `amplitude` is
+    """
+
+    def __init__(
+        self, shape: tuple[int, int], pixel_size: float, box: int = 512, *, finest_pixel_size: float = 1.4
+    ) -> None:
+        self.tile, self.size = _tile_size(min(shape), pixel_size, box, finest_pixel_size)
+        self.pixel_size = pixel_size * self.tile / self.size
+        self._power: Tensor | None = None
+
+    def add(self, image: Tensor) -> None:
+        """Add the power of `image` ``(h, w)``. Raises ProcessingError when it is constant or not finite."""
+        tile, size = self.tile, self.size
+        window = _window(tile, image.device)
         prepared = _without_outliers(image)
         rows, columns = (_origins(length, tile) for length in image.shape)
+        if self._power is None:
+            self._power = torch.zeros(size, size // 2 + 1, dtype=torch.float64, device=image.device)
         for top in rows:
             strip = torch.stack([prepared[top : top + tile, left : left + tile] for left in columns])
             strip = (strip - strip.mean(dim=(-2, -1), keepdim=True)) * window
             spectra = crop_spectrum(torch.fft.rfft2(strip), (tile, tile), (size, size))
-            power += (spectra.real**2 + spectra.imag**2).sum(dim=0)
-    return _centred(torch.sqrt(power).to(torch.float32)), pixel_size * tile / size
+            self._power += (spectra.real**2 + spectra.imag**2).sum(dim=0)
+
+    def amplitude(self) -> Tensor:
+        """Return the amplitude spectrum ``(s, s)``, zero frequency at ``(s // 2, s // 2)``; zeros when no image was added."""
+        if self._power is None:
+            return torch.zeros(self.size, self.size)
+        return _centred(torch.sqrt(self._power).to(torch.float32))
 
 
 def _tile_size(edge: int, pixel_size: float, box: int, finest_pixel_size: float) -> tuple[int, int]:
