@@ -21,7 +21,7 @@ from beamside.imaging.charts import BLUE, GREEN, GREY, INK, ORANGE, PALE, Axes, 
 Array = NDArray[np.floating]
 Bytes = NDArray[np.uint8]
 
-PICK_COLOUR = (96, 220, 120)
+PICK_COLOUR = (40, 230, 90)
 
 
 def to_bytes(image: Array, low: float = 0.5, high: float = 99.5) -> Bytes:
@@ -100,7 +100,7 @@ def picks_overlay(
     canvas = Canvas(small.width, small.height)
     canvas.paste(small.convert("RGB"), (0, 0))
     for (y, x), diameter in zip(points, sizes, strict=True):
-        canvas.circle(((x + 0.5) * scale, (y + 0.5) * scale), max(3.0, diameter / pixel_size / 2 * scale), colour, 1.5)
+        canvas.circle(((x + 0.5) * scale, (y + 0.5) * scale), max(3.0, diameter / pixel_size / 2 * scale), colour, 2.2)
     _scale_bar(canvas, image.shape[1] * pixel_size, scale / pixel_size)
     return canvas.finish()
 

@@ -61,7 +61,7 @@ class CtfEstimation(JobType):
         ),
         Metric("ctf_score", "CTF score", good="high", digits=3, description="Correlation of spectrum and fit."),
         Metric(
-            "ice_ring", "Ice ring", good="low", digits=2, description="Power near 3.7 Å relative to its surroundings."
+            "ice_ring", "Ice ring", good="low", digits=3, description="Power near 3.7 Å relative to its surroundings."
         ),
     )
     nodes = (Node("micrographs_ctf.star", 1, "MicrographsData.star.relion.ctf"),)
