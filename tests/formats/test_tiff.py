@@ -32,7 +32,9 @@ def test_what_is_written_is_read_back_exactly(tmp_path: Path, dtype: str, compre
     with open_movie(path) as movie:
         assert np.array_equal(movie.read(threads=3), frames)
         assert np.array_equal(movie.read(1, 3), frames[1:3])
-    assert np.array_equal(tifffile.imread(path)[:, ::-1], frames), "TIFF has the top row first, arrays have the bottom row first"
+    assert np.array_equal(tifffile.imread(path)[:, ::-1], frames), (
+        "TIFF has the top row first, arrays have the bottom row first"
+    )
 
 
 @pytest.mark.parametrize(
