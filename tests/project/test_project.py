@@ -140,6 +140,26 @@ def test_a_deleted_index_is_made_again(tmp_path: Path) -> None:
     index.close()
 
 
+def _open_index(root: Path, start: "multiprocessing.synchronize.Event") -> None:
+    start.wait(30)
+    Index(Project(root)).catch_up()
+
+
+def test_several_processes_may_make_the_index_at_once(tmp_path: Path) -> None:
+    with ProjectWriter(Project(tmp_path)) as writer:
+        finish(writer, add_job(writer), "raw/a", 1.0)
+    context = multiprocessing.get_context("spawn")
+    start = context.Event()
+    processes = [context.Process(target=_open_index, args=(tmp_path, start)) for _ in range(4)]
+    for process in processes:
+        process.start()
+    time.sleep(1.0)
+    start.set()
+    for process in processes:
+        process.join(30)
+    assert [process.exitcode for process in processes] == [0, 0, 0, 0]
+
+
 def test_the_index_is_not_kept_on_a_network_file_system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     project = Project(tmp_path / "project")
     with ProjectWriter(project):
