@@ -48,10 +48,10 @@ def classify_round(
     checkpoint = Checkpoint(job)
     state, members = checkpoint.load()
     gathered = gather(items, members, workspace.root)
-    if gathered.known == 0:
-        state = None
     pixel_size, diameter = _sizes(items, parameters)
-    settings = _settings(parameters, pixel_size, diameter, workspace, len(gathered.rows))
+    settings = _settings(parameters, pixel_size, diameter, workspace)
+    if state is not None and (gathered.known == 0 or not _fits(state, settings, gathered.stack)):
+        state = None
     found = classify(
         gathered.stack,
         gathered.ctf,
@@ -159,11 +159,11 @@ def _sizes(items: Sequence[Item], parameters: Class2dParameters) -> tuple[float,
 
 
 def _settings(
-    parameters: Class2dParameters, pixel_size: float, diameter: float, workspace: Workspace, particles: int
+    parameters: Class2dParameters, pixel_size: float, diameter: float, workspace: Workspace
 ) -> ClassifySettings:
     optics = workspace.optics
     return ClassifySettings(
-        classes=max(1, min(parameters.classes, particles // 5)),
+        classes=parameters.classes,
         pixel_size=pixel_size,
         particle_diameter=diameter,
         voltage=optics.voltage,
@@ -173,6 +173,11 @@ def _settings(
         max_iterations=parameters.class_iterations,
         tau2_fudge=parameters.class_tau,
     )
+
+
+def _fits(state: State, settings: ClassifySettings, stack: NDArray[np.float32]) -> bool:
+    """Tell whether a classification can go on from `state`: one with more classes or boxes of another size begins anew."""
+    return len(state.references) <= settings.classes and state.references.shape[-1] == stack.shape[-1]
 
 
 def _describe(found: State, stack: NDArray[np.float32], settings: ClassifySettings, diameter: float) -> Round:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -11,6 +12,7 @@ from beamside.imaging.classify2d.model import ClassifySettings
 from beamside.imaging.classify2d.particles import Particles
 from beamside.imaging.classify2d.polar import PolarGrid
 
+_INNER = 3.0
 _TINY = 1e-6
 EMPTY_SHARE = 0.15
 """A class with less than this part of its equal share of the particles counts as empty."""
@@ -118,10 +120,14 @@ def _correlation(first: Tensor, second: Tensor) -> Tensor:
 
 
 def _reached(correlation: Tensor, grid: PolarGrid) -> Tensor:
-    """Return the radius ``(K,)`` in Fourier pixels where the halves' correlation, smoothed over three rings, first falls below 1/3."""
+    """Return the radius ``(K,)`` in Fourier pixels where the halves' correlation, smoothed over three rings, first falls below 1/3.
+
+    The innermost rings do not count: they hold the slopes of the background and the neighbours, which differ from particle to particle.
+    """
     padded = torch.nn.functional.pad(correlation[:, None], (1, 1), mode="replicate")
     smooth = torch.nn.functional.avg_pool1d(padded, 3, stride=1)[:, 0]
     low = smooth < 1 / 3
+    low[:, : math.ceil(_INNER / grid.spacing)] = False
     first = torch.where(low.any(1), low.float().argmax(1), torch.full_like(low[:, 0], grid.rings, dtype=torch.long))
     return first.clamp(min=1) * grid.spacing
 

@@ -1,0 +1,125 @@
+"""A round of classification: from extracted particles to RELION's files, going on from the checkpoint."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from beamside.formats.mrc import read_mrc, write_mrc
+from beamside.formats.star import StarBlock, read_star, write_star
+from beamside.jobs.base import Item, Optics, Result, Workspace
+from beamside.jobs.class2d import Class2dParameters
+from beamside.jobs.class2d_worker import Checkpoint, classify_round, gather, shell_power
+from beamside.jobs.extract import PARTICLE_COLUMNS
+
+BOX, PIXEL = 24, 8.0
+
+
+def make_item(root: Path, name: str, count: int, seed: int) -> Item:
+    """Particles that are a bar or a disc, in noise."""
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[:BOX, :BOX] - BOX // 2
+    shapes = [(np.abs(y) < 2) & (np.abs(x) < 8), y**2 + x**2 < 30]
+    images = np.stack([shapes[index % 2] * 3.0 + rng.normal(size=(BOX, BOX)) for index in range(count)]).astype(
+        np.float32
+    )
+    stack, star = f"Extract/job005/raw/{name}.mrcs", f"Extract/job005/raw/{name}_extract.star"
+    (root / stack).parent.mkdir(parents=True, exist_ok=True)
+    write_mrc(root / stack, images, PIXEL)
+    row = [
+        100.0,
+        100.0,
+        1.0,
+        0,
+        0.0,
+        "",
+        f"MotionCorr/job002/raw/{name}.mrc",
+        1,
+        5.0,
+        0.1,
+        15000.0,
+        14900.0,
+        20.0,
+        0.0,
+        1.0,
+        0.0,
+    ]
+    rows = [[*row[:5], f"{index + 1:06d}@{stack}", *row[6:]] for index in range(count)]
+    write_star(root / star, [StarBlock("images", list(PARTICLE_COLUMNS), rows)])
+    extracted = Result(
+        metrics={"extracted": float(count)},
+        outputs={"particles": stack, "particles_star": star},
+        values={"image_pixel_size": PIXEL, "image_size": BOX},
+    )
+    return Item(f"raw/{name}", {"pick": Result(values={"max_diameter": 130.0}), "extract": extracted})
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Workspace:
+    return Workspace(tmp_path, "Class2D/job006", Optics(2.0, 300.0, 2.7, 0.1, 1.0))
+
+
+PARAMETERS = Class2dParameters(classes=2, class_iterations=8)
+
+
+def test_a_round_writes_what_relion_and_people_need(workspace: Workspace) -> None:
+    items = [make_item(workspace.root, name, 40, seed) for seed, name in enumerate("ab")]
+    result = classify_round(items, PARAMETERS, workspace, round_name="round001", final=True)
+    assert result.metrics["classified"] == 80
+    data = read_star(workspace.root / result.outputs["data"])["particles"]
+    labels = np.array(data.integers("rlnClassNumber"))
+    agreement = (labels[::2] == labels[0]).mean(), (labels[1::2] != labels[0]).mean()
+    assert min(agreement) > 0.9, "bars and discs are in classes of their own"
+    model = read_star(workspace.root / result.outputs["model"])
+    assert sum(model["model_classes"].floats("rlnClassDistribution")) == pytest.approx(1, abs=1e-3)
+    assert read_mrc(workspace.root / result.outputs["classes"]).shape == (2, BOX, BOX)
+    assert (workspace.root / result.outputs["classes_image"]).stat().st_size > 0
+    assert [entry["particles"] for entry in result.values["class_table"]] == [40, 40]
+
+
+def test_new_particles_join_the_classes_that_are_there(workspace: Workspace) -> None:
+    first = [make_item(workspace.root, "a", 40, 0)]
+    before = classify_round(first, PARAMETERS, workspace, round_name="round001", final=False)
+    both = [make_item(workspace.root, "b", 20, 1), *first]
+    after = classify_round(both, PARAMETERS, workspace, round_name="round002", final=True)
+    assert after.metrics["iterations"] > before.metrics["iterations"]
+    rows = read_star(workspace.root / after.outputs["data"])["particles"].texts("rlnMicrographName")
+    assert rows[0].endswith("a.mrc"), "the particles of the last round come first, in their order"
+    assert len(rows) == 60
+
+
+def test_particles_that_changed_make_it_begin_anew(workspace: Workspace) -> None:
+    first = [make_item(workspace.root, "a", 40, 0)]
+    classify_round(first, PARAMETERS, workspace, round_name="round001", final=False)
+    again = classify_round(
+        [make_item(workspace.root, "a", 30, 0)], PARAMETERS, workspace, round_name="round002", final=False
+    )
+    assert again.metrics["iterations"] <= PARAMETERS.class_iterations
+
+
+def test_fewer_classes_make_it_begin_anew(workspace: Workspace) -> None:
+    items = [make_item(workspace.root, "a", 60, 0)]
+    classify_round(
+        items, Class2dParameters(classes=3, class_iterations=4), workspace, round_name="round001", final=False
+    )
+    again = classify_round(items, PARAMETERS, workspace, round_name="round002", final=False)
+    assert len(again.values["class_table"]) == 2
+
+
+def test_a_damaged_checkpoint_is_as_if_there_were_none(tmp_path: Path) -> None:
+    checkpoint = Checkpoint(tmp_path)
+    checkpoint.members_path.write_text('[["a.mrcs", 3]]')
+    checkpoint.state_path.write_bytes(b"not a checkpoint")
+    assert checkpoint.load() == (None, [])
+
+
+def test_micrographs_without_particles_are_passed_over(workspace: Workspace) -> None:
+    empty = Item("raw/e", {"extract": Result(metrics={"extracted": 0.0})})
+    gathered = gather([empty, make_item(workspace.root, "a", 5, 0)], [], workspace.root)
+    assert gathered.members == [("Extract/job005/raw/a.mrcs", 5)]
+    assert gathered.known == 0
+
+
+def test_power_of_white_noise_is_flat_and_in_relions_scale() -> None:
+    noise = np.random.default_rng(1).normal(size=(400, 16, 16)).astype(np.float32)
+    assert np.allclose(shell_power(noise)[1:], 1 / (2 * 16**2), rtol=0.1)
