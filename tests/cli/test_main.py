@@ -25,6 +25,13 @@ def test_help_is_everywhere(beamside, words: list[str]) -> None:
     assert not err
 
 
+@pytest.mark.parametrize("words", [[], ["session"], ["project"]])
+def test_a_command_that_is_left_out_is_answered_with_the_help(beamside, words: list[str]) -> None:
+    code, out, err = beamside(*words)
+    assert (code, out) == (2, "")
+    assert "\nCommands:\n" in err and err.startswith("Usage: ")
+
+
 def test_every_command_says_what_it_does() -> None:
     def walk(command: click.Command, path: str) -> None:
         assert command.help, f"{path} has no help"

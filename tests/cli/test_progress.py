@@ -1,4 +1,5 @@
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -61,6 +62,11 @@ def test_the_table_shows_every_count_and_last_values(width: int) -> None:
     assert row.split()[2:8] == ["3", "2", "40", "·", "1", "540"]
     assert "Total motion 12.5 Å, Early motion 6.0 Å" in text
     assert max(map(len, text.splitlines())) <= width
+
+
+def test_the_first_line_names_the_process_while_there_is_one() -> None:
+    assert drawn(replace(STATUS, pid=4711), 160).splitlines()[0].split() == ["lab/run1", "running", "process", "4711"]
+    assert "process" not in drawn(STATUS, 160)
 
 
 def test_failures_are_shown_with_reasons_and_brackets_intact() -> None:

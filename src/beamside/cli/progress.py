@@ -76,6 +76,8 @@ def status_table(status: SessionStatus, width: int) -> Group:
     """Return the status for a terminal of `width` columns; in a narrow one the last values go below the table."""
     colour = STATE_COLOURS.get(status.state, "cyan")
     head = Text.from_markup(f"[bold]{escape(status.name)}[/bold]  [{colour}]{escape(status.state)}[/{colour}]")
+    if status.pid:
+        head.append(f"  process {status.pid}", style="dim")
     facts = headline(status).split(", ", 1)[-1]
     wide = width >= WIDE
     table = Table(box=None, pad_edge=False, header_style="dim")

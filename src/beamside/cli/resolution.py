@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -147,7 +148,7 @@ def _missing_sentence(names: list[str]) -> str:
     parts = []
     for name in names:
         info = declared_parameters()[name].info
-        description = (info.field.description or name).split(":")[0].split(",")[0].split(" (")[0].rstrip(".")
+        description = re.sub(r" \([^)]*\)", "", info.field.description or name).split(":")[0].split(",")[0].rstrip(".")
         parts.append(f"{info.flag} ({description[0].lower()}{description[1:]}{', ' + info.unit if info.unit else ''})")
     if len(parts) == 1:
         return f"{parts[0]} is missing: give it on the command line or in beamside.toml"

@@ -30,6 +30,9 @@ def in_sentences(action: Callable[[], Any], *, debug: bool = False) -> int:
         return result if isinstance(result, int) else 0
     except click.exceptions.Exit as stop:
         return stop.exit_code
+    except click.exceptions.NoArgsIsHelpError as no_command:
+        click.echo(no_command.format_message(), err=True)
+        return EXIT_ERROR
     except BrokenPipeError:
         # the reader ("| head") has gone; nothing more can be written, not even at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -59,4 +59,6 @@ def find_project(name: str | None) -> Project:
 
 
 def _which(projects: list[Project]) -> str:
-    return "Which session? " + ", ".join(str(project.root) for project in projects)
+    return "There are several sessions; name the one that you mean: " + ", ".join(
+        str(project.root) for project in projects
+    )

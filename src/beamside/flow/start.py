@@ -41,10 +41,8 @@ def prepare(settings: SessionSettings) -> list[str]:
             f"The session {project.root} is running already (process {holder.pid} on {holder.host}); "
             "use `beamside session status`, or stop it first."
         )
-    if settings.acquisition.gain and not Path(settings.acquisition.gain).is_file():
-        raise InputError(f"The gain reference {settings.acquisition.gain} does not exist; check --gain.")
-    if settings.acquisition.defects and not Path(settings.acquisition.defects).is_file():
-        raise InputError(f"The defects file {settings.acquisition.defects} does not exist; check --defects.")
+    _check_file(settings.acquisition.gain, "gain reference", "--gain")
+    _check_file(settings.acquisition.defects, "defects file", "--defects")
     with atomic_path(settings_path(project)) as temporary:
         temporary.write_text(json.dumps(settings.to_json(), indent=1))
     register(project)
@@ -118,6 +116,12 @@ def _check_writable(root: Path) -> None:
         raise InputError(
             f"The target {root} cannot be written ({error.strerror}); choose another --target or change its permissions."
         ) from error
+
+
+def _check_file(path: str, what: str, flag: str) -> None:
+    if path and not Path(path).is_file():
+        wrong = "is not a file" if Path(path).exists() else "does not exist"
+        raise InputError(f"The {what} {path} {wrong}; check {flag}.")
 
 
 def _source_warnings(settings: SessionSettings) -> list[str]:

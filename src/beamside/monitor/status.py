@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,6 +15,9 @@ from beamside.project.records import ItemState
 
 RATE_WINDOW = 600.0
 """Rates are those of the last so many seconds."""
+
+SHORTEST_RATE_SPAN = 5.0
+"""A rate from fewer seconds, such as that of files that were there when the session began, says nothing."""
 
 
 @dataclass(frozen=True)
@@ -140,13 +142,13 @@ def _stage(index: Index, kind: JobType, job: str) -> StageStatus:
 
 
 def _per_hour(index: Index, job: str) -> float:
-    """Return how many items an hour were finished, over the last window that has any."""
+    """Return how many items an hour were finished, over the last window that has any; 0 when too few were for a rate."""
     times = index.finished_times(job)
     if not times:
         return 0.0
     recent = [moment for moment in times if moment > times[-1] - RATE_WINDOW]
-    span = max(recent[-1] - recent[0], time.time() - recent[0] if len(recent) == 1 else 0.0)
-    return 3600.0 * (len(recent) - 1 if len(recent) > 1 else 1) / span if span > 0 else 0.0
+    span = recent[-1] - recent[0]
+    return 3600.0 * (len(recent) - 1) / span if span >= SHORTEST_RATE_SPAN else 0.0
 
 
 def _last_values(index: Index, kind: JobType, job: str) -> list[LastValue]:
