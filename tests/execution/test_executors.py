@@ -5,13 +5,15 @@ import os
 import subprocess
 import sys
 import time
+import timeit
 from pathlib import Path
 
 import psutil
 import pytest
 
-from beamside.execution.executors import LocalWorkers, put_scripts_on_path, start_executor
-from beamside.execution.orphans import process_created
+from beamside.execution.engine import put_scripts_on_path
+from beamside.execution.executors import LocalWorkers, WorkersLostError, start_executor
+from beamside.execution.orphans import end_with_session, process_created
 from beamside.execution.settings import ExecutionSettings, available_cores
 
 SESSION_THAT_IS_KILLED = """
@@ -47,6 +49,52 @@ def test_workers_do_the_work_and_a_worker_that_dies_costs_only_its_task() -> Non
         with pytest.raises(Exception, match=r"(?i)worker|lost|exit"):
             lost.result(timeout=60)
         assert workers.submit(pow, 3, 2).result(timeout=60) == 9
+    finally:
+        workers.shutdown(wait=False)
+
+
+def kill_part(workers: LocalWorkers, part: str) -> None:
+    engine = workers._engine
+    if part == "interchange":
+        assert engine._executor.interchange_proc is not None
+        engine._executor.interchange_proc.kill()
+    for group in engine.pool_groups() if part == "pool" else ():
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error, ProcessLookupError):
+                if os.getpgid(process.pid) == group and "process_worker_pool" in " ".join(process.cmdline()):
+                    process.kill()
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+@pytest.mark.parametrize("part", ["interchange", "pool"])
+def test_when_a_part_that_drives_the_workers_dies_it_is_started_again_and_its_workers_end(part: str) -> None:
+    workers = LocalWorkers(1)
+    try:
+        worker = workers.submit(os.getpid).result(timeout=60)
+        workers.submit(end_with_session, os.getpid(), process_created(os.getpid())).result(timeout=60)
+        lost = workers.submit(timeit.timeit, "time.sleep(600)", "import time", number=1)
+        kill_part(workers, part)
+        with pytest.raises(Exception, match=r"(?i)lost|loss"):
+            lost.result(timeout=90)
+        assert workers.submit(pow, 3, 2).result(timeout=60) == 9
+        assert process_created(worker) == 0
+    finally:
+        workers.shutdown(wait=False)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+def test_workers_that_die_again_and_again_are_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("beamside.execution.executors.RESTARTS", 0)
+    workers = LocalWorkers(1)
+    try:
+        kill_part(workers, "interchange")
+        deadline = time.monotonic() + 30
+        with pytest.raises(WorkersLostError, match="not started again"):
+            while time.monotonic() < deadline:
+                workers.submit(abs, -1)
+                time.sleep(0.2)
     finally:
         workers.shutdown(wait=False)
 

@@ -86,4 +86,7 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    code = main()
+    logging.shutdown()
+    # Everything is on disk. Ending in the usual way would wait for threads, which may hang when a part of Parsl was killed.
+    os._exit(code)

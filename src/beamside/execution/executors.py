@@ -1,22 +1,29 @@
-"""Executors: all of them are ``concurrent.futures.Executor``.
-
-Worker processes are Parsl's: warm, isolated, and replaced when they die. Parsl starts its programs by name, so the directory of this Python is put on
-PATH; its files go to a temporary directory, whose name has no spaces.
-"""
+"""Executors: all of them are ``concurrent.futures.Executor``."""
 
 from __future__ import annotations
 
 import logging
-import os
-import shutil
-import sys
-import tempfile
+import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
+from beamside.errors import BeamsideError
+from beamside.execution.engine import Engine
 from beamside.execution.settings import ExecutionSettings
+
+log = logging.getLogger(__name__)
+
+WATCH_SECONDS = 1.0
+"""Time between two looks at whether the engine lives."""
+
+RESTARTS, RESTARTS_WITHIN = 5, 600.0
+"""An engine that dies more often than this, in so many seconds, is not started again: something is wrong with the machine."""
+
+
+class WorkersLostError(BeamsideError):
+    """All worker processes were lost, with what they had in hand."""
 
 
 def start_executor(settings: ExecutionSettings) -> Executor:
@@ -27,68 +34,78 @@ def start_executor(settings: ExecutionSettings) -> Executor:
 
 
 class LocalWorkers(Executor):
-    """Worker processes on this machine."""
+    """Worker processes on this machine. When what drives them dies, it is started again, and only what was in hand is lost."""
 
     def __init__(self, workers: int) -> None:
-        import parsl
-        from parsl.concurrent import ParslPoolExecutor
-        from parsl.config import Config
-        from parsl.executors import HighThroughputExecutor
-        from parsl.launchers import SimpleLauncher
-        from parsl.providers import LocalProvider
-
-        put_scripts_on_path()
-        logging.getLogger("parsl").setLevel(logging.ERROR)
-        self._directory = Path(tempfile.mkdtemp(prefix="beamside-workers-"))
-        engine = HighThroughputExecutor(
-            label="local",
-            address="127.0.0.1",
-            max_workers_per_node=workers,
-            cores_per_worker=1e-6,
-            heartbeat_period=5,
-            heartbeat_threshold=30,
-            # A pool of workers that dies is started again; Parsl's own handler would give up all work for good.
-            block_error_handler=False,
-            interchange_launch_cmd=[sys.executable, "-m", "beamside.execution.interchange"],
-            provider=LocalProvider(  # type: ignore[no-untyped-call]
-                init_blocks=1,
-                min_blocks=1,
-                max_blocks=1,
-                launcher=SimpleLauncher(),
-                worker_init="export OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE",
-            ),
-            worker_logdir_root=str(self._directory),
-            working_dir=str(self._directory),
-        )
-        config = Config(
-            executors=[engine],
-            run_dir=str(self._directory),
-            retries=0,
-            strategy="simple",
-            initialize_logging=False,
-            usage_tracking=0,
-        )
-        self._kernel: Any = parsl.DataFlowKernel(config)
-        self._pool: Executor = ParslPoolExecutor(dfk=self._kernel)
+        self._workers = workers
+        self._engine = Engine(workers)
+        self._lock = threading.RLock()
+        self._pending: set[Future[Any]] = set()
+        self._deaths: list[float] = []
+        self._broken = ""
+        self._end = threading.Event()
+        threading.Thread(target=self._watch, name="workers-watch", daemon=True).start()
 
     def submit(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
-        """Run ``function(*args, **kwargs)`` in a worker."""
-        return self._pool.submit(function, *args, **kwargs)
+        """Run ``function(*args, **kwargs)`` in a worker.
+
+        Raises WorkersLostError when the workers have died so often that they are not started again.
+        """
+        with self._lock:
+            if self._broken:
+                raise WorkersLostError(self._broken)
+            future: Future[Any] = Future()
+            self._pending.add(future)
+            self._engine.submit(function, *args, **kwargs).add_done_callback(lambda inner: self._settle(future, inner))
+            return future
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """End the workers; with ``wait=False`` also those that are busy."""
-        if self._kernel is None:
+        if self._end.is_set():
             return
-        if wait:
-            self._kernel.wait_for_current_tasks()
-        self._kernel.cleanup()
-        self._kernel = None
-        shutil.rmtree(self._directory, ignore_errors=True)
+        if wait and not self._broken:
+            self._engine.wait()
+        self._end.set()
+        with self._lock:
+            self._engine.shutdown()
 
+    def _settle(self, future: Future[Any], inner: Future[Any]) -> None:
+        with self._lock:
+            if future not in self._pending:
+                return  # it was given up when the engine died
+            self._pending.discard(future)
+        error = inner.exception()
+        if error is not None:
+            future.set_exception(error)
+        else:
+            future.set_result(inner.result())
 
-def put_scripts_on_path() -> None:
-    """Put the directory of this Python's scripts first on PATH: a virtual environment that is not activated is not on it."""
-    scripts = str(Path(sys.executable).parent)
-    parts = os.environ.get("PATH", "").split(os.pathsep)
-    if parts[0] != scripts:
-        os.environ["PATH"] = os.pathsep.join([scripts, *(part for part in parts if part != scripts)])
+    def _watch(self) -> None:
+        while not self._end.wait(WATCH_SECONDS):
+            if not self._engine.alive():
+                self._replace_engine()
+
+    def _replace_engine(self) -> None:
+        with self._lock:
+            if self._end.is_set():
+                return
+            now = time.monotonic()
+            self._deaths = [*(death for death in self._deaths if now - death < RESTARTS_WITHIN), now]
+            often = len(self._deaths) > RESTARTS
+            self._engine.kill()
+            lost, self._pending = self._pending, set()
+            if often:
+                self._broken = (
+                    f"The worker processes were lost {RESTARTS + 1} times in {RESTARTS_WITHIN / 60:g} minutes and are not started again; "
+                    "look for what ends them (memory, limits of the system), then resume the session."
+                )
+                self._end.set()
+            else:
+                log.warning("the process that drives the workers has died; it is started again")
+                try:
+                    self._engine = Engine(self._workers)
+                except Exception as error:
+                    self._broken = f"The worker processes cannot be started again ({type(error).__name__}: {error})."
+                    self._end.set()
+        for future in lost:
+            future.set_exception(WorkersLostError("all workers were lost and had to be started again"))

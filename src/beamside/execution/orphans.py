@@ -6,6 +6,7 @@ import contextlib
 import os
 import threading
 import time
+from pathlib import Path
 
 import psutil
 
@@ -16,7 +17,8 @@ _watched: set[int] = set()
 def end_with_session(pid: int, created: float) -> None:
     """End this process, from a thread, once the session process `pid` that began at `created` is no longer there.
 
-    A new process may get the same number, so the time at which it began counts too.
+    A new process may get the same number, so the time at which it began counts too. A worker also ends when its pool is gone: what it does then
+    reaches nobody, and another worker may already do the same.
     """
     if pid in _watched or pid == os.getpid():
         return
@@ -25,7 +27,18 @@ def end_with_session(pid: int, created: float) -> None:
 
 
 def process_created(pid: int) -> float:
-    """Return when the process `pid` began, in seconds; 0 when there is none."""
+    """Return when the process `pid` began, in seconds; 0 when there is none, or only what its parent has not yet been told of its end.
+
+    On Linux the seconds count from the start of the machine, so that setting the clock never makes a living process look like another one.
+    """
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
+    except OSError:
+        return 0.0 if Path("/proc/self/stat").exists() else _created_by_clock(pid)
+    return 0.0 if fields[0] in "ZX" else int(fields[19]) / os.sysconf("SC_CLK_TCK")
+
+
+def _created_by_clock(pid: int) -> float:
     try:
         return float(psutil.Process(pid).create_time())
     except psutil.Error:
@@ -33,7 +46,10 @@ def process_created(pid: int) -> float:
 
 
 def _watch(pid: int, created: float) -> None:
+    parent = os.getppid()
     while abs(process_created(pid) - created) < 1.0:
+        if os.getppid() != parent:
+            os._exit(1)
         time.sleep(_INTERVAL)
     if "PARSL_WORKER_RANK" in os.environ:
         # The pool that started this worker would start another one in its place, and leaves helpers of its own behind when it is killed.

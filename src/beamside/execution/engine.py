@@ -1,0 +1,136 @@
+"""Worker processes of this machine, run by Parsl: warm, isolated, and replaced when they die.
+
+Parsl starts its programs by name, so the directory of this Python is put on PATH; its files go to a temporary directory, whose name has no spaces.
+Parsl does not notice when its interchange, the process between it and the workers, has died; `alive` tells.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import shutil
+import signal
+import sys
+import tempfile
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any
+
+SHUTDOWN_SECONDS, KILLED_SECONDS = 30.0, 5.0
+"""How long an orderly end may take before the processes are killed, and how long what remains in this process may take then."""
+
+log = logging.getLogger(__name__)
+
+
+class Engine:
+    """One interchange with one pool of `workers` workers."""
+
+    def __init__(self, workers: int) -> None:
+        import parsl
+        from parsl.concurrent import ParslPoolExecutor
+        from parsl.config import Config
+        from parsl.executors import HighThroughputExecutor
+        from parsl.launchers import SimpleLauncher
+        from parsl.providers import LocalProvider
+
+        put_scripts_on_path()
+        logging.getLogger("parsl").setLevel(logging.ERROR)
+        self._directory = Path(tempfile.mkdtemp(prefix="beamside-workers-"))
+        self._provider = LocalProvider(  # type: ignore[no-untyped-call]
+            init_blocks=1,
+            min_blocks=1,
+            max_blocks=1,
+            launcher=SimpleLauncher(),
+            worker_init="export OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE",
+        )
+        self._executor = HighThroughputExecutor(
+            label="local",
+            address="127.0.0.1",
+            max_workers_per_node=workers,
+            cores_per_worker=1e-6,
+            heartbeat_period=5,
+            heartbeat_threshold=30,
+            # A pool of workers that dies is started again; Parsl's own handler would give up all work for good.
+            block_error_handler=False,
+            interchange_launch_cmd=[sys.executable, "-m", "beamside.execution.interchange"],
+            provider=self._provider,
+            worker_logdir_root=str(self._directory),
+            working_dir=str(self._directory),
+        )
+        config = Config(
+            executors=[self._executor],
+            run_dir=str(self._directory),
+            retries=0,
+            strategy="simple",
+            initialize_logging=False,
+            usage_tracking=0,
+        )
+        self._kernel = parsl.DataFlowKernel(config)
+        self._pool = ParslPoolExecutor(dfk=self._kernel)
+
+    def submit(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Future[Any]:
+        """Run ``function(*args, **kwargs)`` in a worker."""
+        return self._pool.submit(function, *args, **kwargs)  # type: ignore[no-any-return]
+
+    def alive(self) -> bool:
+        """Return True while the interchange runs."""
+        process = self._executor.interchange_proc
+        return process is not None and process.poll() is None
+
+    def wait(self) -> None:
+        """Wait until all tasks are done."""
+        self._kernel.wait_for_current_tasks()
+
+    def shutdown(self) -> None:
+        """End the workers, also those that are busy; by force when that takes too long."""
+        if self.alive():
+            self._clean_up(SHUTDOWN_SECONDS)
+        self.kill()
+
+    def kill(self) -> None:
+        """Kill all processes of this engine, let Parsl end its threads, and remove the files."""
+        interchange = self._executor.interchange_proc
+        if interchange is not None:
+            interchange.kill()
+            interchange.wait()
+        for group in self.pool_groups():
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(group, signal.SIGKILL)
+        if not self._kernel.cleanup_called:
+            self._hang_up()
+            self._clean_up(KILLED_SECONDS)
+        shutil.rmtree(self._directory, ignore_errors=True)
+
+    def _hang_up(self) -> None:
+        """Make Parsl expect nothing more of an interchange that is dead: its threads, and the end of this process, would wait for ever."""
+        executor = self._executor
+        executor.set_bad_state_and_fail_all(RuntimeError("the workers' interchange was lost"))
+        executor.outgoing_q.zmq_socket.linger = 0
+        executor.command_client.ok = False
+
+    def _clean_up(self, seconds: float) -> None:
+        ending = threading.Thread(target=self._kernel.cleanup, name="workers-end", daemon=True)
+        ending.start()
+        ending.join(seconds)
+        if ending.is_alive():
+            log.warning("Parsl has not ended in order after %g s; its processes are killed", seconds)
+
+    def pool_groups(self) -> set[int]:
+        """Return the process groups of the pools of workers that run: Parsl starts each in a group of its own, not as a child of this process."""
+        groups = set()
+        for resource in self._provider.resources.values():
+            with contextlib.suppress(ProcessLookupError):
+                if not resource["status"].terminal:
+                    groups.add(os.getpgid(resource["remote_pid"]))
+        return groups - {os.getpgid(0)}
+
+
+def put_scripts_on_path() -> None:
+    """Put the directory of this Python's scripts first on PATH: a virtual environment that is not activated is not on it."""
+    scripts = str(Path(sys.executable).parent)
+    parts = os.environ.get("PATH", "").split(os.pathsep)
+    if parts[0] != scripts:
+        os.environ["PATH"] = os.pathsep.join([scripts, *(part for part in parts if part != scripts)])
