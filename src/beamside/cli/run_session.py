@@ -19,6 +19,9 @@ from beamside.project.project import Project
 
 log = logging.getLogger("beamside.session")
 
+REPORT_SECONDS = 600.0
+"""How long the last report may take."""
+
 
 class ReportProcess:
     """Writes reports in processes of their own, so that the session is never held up and a report's fault never touches it."""
@@ -31,12 +34,21 @@ class ReportProcess:
         if self._running is not None and self._running.poll() is None:
             if not final:
                 return
-            self._running.wait()
+            self._wait()
         self._running = subprocess.Popen(
             [sys.executable, "-m", "beamside.cli.main", "report", str(project.root), "--quiet"]
         )
-        if final and self._running.wait() != 0:
+        if final and self._wait() != 0:
             raise BeamsideError(f"`beamside report {project.root}` ended with exit code {self._running.returncode}.")
+
+    def _wait(self) -> int:
+        """Wait for the report, but never for ever: the session ends with or without it."""
+        assert self._running is not None
+        try:
+            return self._running.wait(REPORT_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._running.kill()
+            return self._running.wait()
 
 
 def run_session(settings: SessionSettings, *, until_empty: bool = False) -> str:

@@ -73,7 +73,7 @@ class Engine:
 
     def submit(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Future[Any]:
         """Run ``function(*args, **kwargs)`` in a worker."""
-        return self._pool.submit(function, *args, **kwargs)  # type: ignore[no-any-return]
+        return self._pool.submit(function, *args, **kwargs)  # type: ignore[no-any-return, no-untyped-call]
 
     def alive(self) -> bool:
         """Return True while the interchange runs."""

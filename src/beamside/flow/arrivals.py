@@ -99,5 +99,8 @@ class ArrivalThread(threading.Thread):
             outputs, values = self.prepare(taken)
         except (BeamsideError, OSError) as error:
             self.events.put(Taken(taken, {}, {}, str(error)))
+        except Exception as error:  # one strange file must not end the session; the log has where it came from
+            log.exception("%s could not be prepared", taken.path)
+            self.events.put(Taken(taken, {}, {}, f"{type(error).__name__}: {error}"))
         else:
             self.events.put(Taken(taken, outputs, values))

@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 from beamside.errors import ConfigError
+from beamside.formats.atomic import atomic_path
 from beamside.project.project import Project
 
 
@@ -21,7 +22,8 @@ def register(project: Project) -> None:
     directory = registry_directory()
     directory.mkdir(parents=True, exist_ok=True)
     name = hashlib.sha256(str(project.root).encode()).hexdigest()[:16]
-    (directory / name).write_text(str(project.root))
+    with atomic_path(directory / name) as temporary:
+        temporary.write_text(str(project.root))
 
 
 def known_projects() -> list[Project]:
@@ -29,7 +31,7 @@ def known_projects() -> list[Project]:
     directory = registry_directory()
     if not directory.is_dir():
         return []
-    files = sorted(directory.iterdir(), key=lambda path: path.stat().st_mtime, reverse=True)
+    files = sorted(directory.glob("[!.]*"), key=lambda path: path.stat().st_mtime, reverse=True)
     return [project for project in (Project(Path(file.read_text().strip())) for file in files) if project.exists]
 
 

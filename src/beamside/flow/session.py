@@ -6,6 +6,7 @@ It is the only writer of the project. Everything it knows is in the journals, so
 from __future__ import annotations
 
 import logging
+import os
 import queue
 import shutil
 import time
@@ -62,7 +63,10 @@ class Session:
 
     def run(self) -> str:
         """Run until the end; returns "finished" or "stopped"."""
+        for_another = control.receive(self.project)
         with ProjectWriter(self.project) as writer:
+            for message in for_another:  # asked of a session that has died since; this one was started to work
+                message.path.unlink(missing_ok=True)
             self.writer = writer
             writer.settings(self.settings.to_json())
             self.tables = Tables(self.settings, writer)
@@ -74,7 +78,7 @@ class Session:
             self.dispatcher = Dispatcher(self.settings, self.tables, executor, self.events)
             self.rounds = Rounds(self.settings, self.tables, self.dispatcher)
             self.arrivals = self._start_arrivals(stages[0])
-            writer.session("started")
+            writer.session("started", pid=os.getpid())
             try:
                 self._loop()
                 return self._end()
@@ -109,7 +113,11 @@ class Session:
         if state != self.state:
             self.state = state
             self.writer.session({"running": "resumed"}.get(state, state))
-        if state == "paused":
+        self._let_arrive()
+
+    def _let_arrive(self) -> None:
+        """Nothing is taken in while the session is paused or the disk is full."""
+        if self.state == "paused" or self._full:
             self.arrivals.paused.set()
         else:
             self.arrivals.paused.clear()
@@ -199,7 +207,12 @@ class Session:
 
     def _all_done(self) -> bool:
         idle = self.settings.session.idle_minutes
-        if idle and not self.finishing and time.monotonic() - self._last_arrival > idle * 60:
+        if (
+            idle
+            and self.state == "running"
+            and not self.finishing
+            and time.monotonic() - self._last_arrival > idle * 60
+        ):
             self.ask("finish")
         if not self.finishing or self.state != "running" or self._empty_looks < EMPTY_LOOKS or not self.events.empty():
             return False
@@ -220,12 +233,16 @@ class Session:
     def _live(self, state: str = "") -> dict[str, Any]:
         """Return what is known only here, for status displays."""
         return {
-            "state": state
-            or ("waiting for disk space" if self._full else "finishing" if self.finishing else self.state),
+            "state": state or self._shown_state(),
             "waiting_at_source": self.waiting_at_source,
             "in_flight": {stage.name: sorted(stage.in_flight) for stage in self.tables.stages if stage.in_flight},
             "problems": list(self._told)[-5:],
         }
+
+    def _shown_state(self) -> str:
+        if self.state != "running":
+            return self.state
+        return "waiting for disk space" if self._full else "finishing" if self.finishing else self.state
 
     def _watch_space(self) -> None:
         if time.monotonic() - self._last_space_check < 5:
@@ -241,7 +258,7 @@ class Session:
             )
             log.warning(text)
             self.writer.note("warning" if full else "info", text)
-            (self.arrivals.paused.set if full or self.state == "paused" else self.arrivals.paused.clear)()
+            self._let_arrive()
 
     def _periodic_report(self) -> None:
         if time.monotonic() - self._last_report > self.settings.session.report_minutes * 60:

@@ -17,10 +17,11 @@ from beamside.flow.registry import register
 from beamside.flow.settings import SessionSettings
 from beamside.flow.table import stale_items
 from beamside.formats.atomic import atomic_path
+from beamside.project.journal import read_journal
 from beamside.project.project import Project
 
-START_SECONDS = 60.0
-"""How long a session may take to say that it runs."""
+START_SECONDS = 240.0
+"""How long a session may take to say that it runs: it may first wait until it is known that the holder of RELION's lock is dead."""
 
 
 def settings_path(project: Project) -> Path:
@@ -85,7 +86,7 @@ def start_background(project: Project, command: list[str]) -> int:
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline:
         holder = project.writer_process()
-        if holder is not None and holder.pid == process.pid and project.exists and _running(project):
+        if holder is not None and holder.pid == process.pid and _says_it_runs(project, process.pid):
             return process.pid
         if process.poll() is not None:
             if process.returncode == 0:
@@ -102,8 +103,10 @@ def session_command(project: Project) -> list[str]:
     return [sys.executable, "-m", "beamside.cli.run_session", str(project.root)]
 
 
-def _running(project: Project) -> bool:
-    return project.load().session_state in ("started", "finished", "finishing")
+def _says_it_runs(project: Project, pid: int) -> bool:
+    """Return True once the session process `pid` has noted that it has started; what earlier sessions noted does not count."""
+    records = (record for record, _ in read_journal(project.project_journal) if record["event"] == "session")
+    return any(record["state"] == "started" and record.get("pid") == pid for record in records)
 
 
 def _check_writable(root: Path) -> None:

@@ -17,6 +17,8 @@ from pathlib import Path
 
 from beamside.errors import ProjectBusyError, ProjectError
 
+LOCK_ATTEMPTS = 10
+
 
 @dataclass(frozen=True)
 class Holder:
@@ -35,7 +37,7 @@ class Lease:
         self.path = path
         self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
-            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _lock(self._descriptor)
         except OSError as error:
             holder = _read_holder(self._descriptor)
             os.close(self._descriptor)
@@ -72,6 +74,18 @@ def current_holder(path: Path) -> Holder | None:
     finally:
         os.close(descriptor)
     return None
+
+
+def _lock(descriptor: int) -> None:
+    """Take the lock; a process that only looks who has it holds it for an instant, so one refusal says nothing."""
+    for _ in range(LOCK_ATTEMPTS - 1):
+        try:
+            return fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
+                raise
+        time.sleep(0.02)
+    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def _read_holder(descriptor: int) -> Holder | None:
