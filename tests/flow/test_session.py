@@ -1,3 +1,5 @@
+import threading
+import time
 from collections import Counter
 from collections.abc import Callable
 from itertools import pairwise
@@ -37,6 +39,32 @@ def states(project: Project, job: str) -> dict[str, ItemState]:
 def calls(project: Project) -> Counter[str]:
     path = project.root / "calls.txt"
     return Counter(path.read_text().splitlines() if path.exists() else [])
+
+
+def send_once_running(project: Project, command: control.Command) -> None:
+    while project.writer_process() is None:
+        time.sleep(0.01)
+    control.send(project, command)
+
+
+def test_what_a_session_that_died_was_asked_does_not_concern_the_next_one(
+    session_settings: Settings, write_movie: WriteMovie
+) -> None:
+    write_movie("a")
+    settings = session_settings()
+    control.send(Project(settings.root), "stop")
+    assert states(run(settings), "extract") == {"a": ItemState.DONE}
+
+
+def test_a_paused_session_stays_paused_however_long_nothing_arrives(
+    session_settings: Settings, write_movie: WriteMovie
+) -> None:
+    session = Session(session_settings(idle_minutes=0.001))
+    session.state = "paused"
+    session._last_arrival -= 3600
+    assert not session._all_done()
+    assert session.state == "paused"
+    assert session._shown_state() == "paused"
 
 
 def test_every_movie_goes_through_all_jobs(session_settings: Settings, write_movie: WriteMovie) -> None:
@@ -169,8 +197,7 @@ def test_a_stopped_session_goes_on_where_it_was(session_settings: Settings, writ
         write_movie(name)
     settings = session_settings()
     project = Project(settings.root)
-    project.inbox.mkdir(parents=True)
-    control.send(project, "stop")
+    threading.Thread(target=send_once_running, args=(project, "stop")).start()
     assert Session(settings).run() == "stopped"
     assert {job.status for job in read_pipeline(project.root).jobs} == {"Aborted"}
     run(settings)

@@ -151,6 +151,8 @@ class Tables:
             rejected = result.get("rejected", "")
             state = ItemState.REJECTED if rejected else ItemState.DONE
             self._finish(stage, name, state, key=key, result=result, reason=rejected, seconds=seconds)
+            if not stage.job_type.aggregate and key != stage.expected_key(name):
+                self._redo(stage, name, "its inputs changed while it was processed")
             return
         reason = outcome["reason"]
         log.warning("%s: %s: %s%s", stage.job_type.title, name, reason, "\n" + outcome["log"] if outcome["log"] else "")
