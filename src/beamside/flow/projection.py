@@ -10,6 +10,7 @@ import logging
 import os
 import shlex
 import socket
+import sqlite3
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -100,7 +101,7 @@ class Projection:
             )
             self._live_pace.done()
         if force or self._index_pace.due():
-            self.index.catch_up()
+            self._catch_up()
             self._index_pace.done()
         for stage in self.stages:
             self._write_star_files(stage, force)
@@ -109,9 +110,12 @@ class Projection:
             self._pipeline_pace.done()
 
     def _write_star_files(self, stage: Stage, force: bool) -> None:
-        newest = max((entry.changed for entry in stage.job.items.values() if entry.result is not None), default=-1.0)
         pace = self._star_pace[stage.name]
-        if newest == self._seen[stage.name] or not (force or pace.due()):
+        if not (pace.due() or force):
+            return
+        newest = max((entry.changed for entry in stage.job.items.values() if entry.result is not None), default=-1.0)
+        if newest == self._seen[stage.name]:
+            pace.done()
             return
         try:
             write_star_files(self.root, stage, stage.rows())
@@ -121,6 +125,13 @@ class Projection:
         else:
             self._seen[stage.name] = newest
         pace.done()
+
+    def _catch_up(self) -> None:
+        """Bring the index up to date; a full disk or a locked file delays it and never ends the session."""
+        try:
+            self.index.catch_up()
+        except sqlite3.Error as error:
+            log.warning("the index could not be brought up to date now: %s", error)
 
     def abort_asked(self) -> bool:
         """Return True when a user of RELION asked one of the jobs to stop."""

@@ -23,7 +23,7 @@ from beamside.flow.arrivals import ArrivalThread, Looked, NotTaken, Taken, Warne
 from beamside.flow.classification import Rounds
 from beamside.flow.dispatch import Dispatcher, Finished
 from beamside.flow.incoming import MicrographPreparation, MoviePreparation
-from beamside.flow.projection import Projection
+from beamside.flow.projection import Pace, Projection
 from beamside.flow.settings import SessionSettings
 from beamside.flow.stages import Stage
 from beamside.flow.table import Tables
@@ -57,6 +57,7 @@ class Session:
         self._last_report = self._last_space_check = time.monotonic()
         self._last_arrival = time.monotonic()
         self._empty_looks = 0
+        self._rounds_pace = Pace(0.0)
         self._full = False
         self._told: dict[str, None] = {}
         self.waiting_at_source = 0
@@ -142,7 +143,9 @@ class Session:
                 message.path.unlink(missing_ok=True)
             self._watch_space()
             if self.state == "running" and not self._full:
-                self.rounds.consider(final=False)
+                if self._rounds_pace.due():  # it looks at every item
+                    self.rounds.consider(final=False)
+                    self._rounds_pace.done()
                 self.dispatcher.fill()
             self.projection.refresh(self._live())
             if self.projection.abort_asked():
