@@ -52,7 +52,10 @@ class Measure(JobType):
         if "odd" in item.name:
             return Result(rejected="too odd")
         size = workspace.absolute(item.results["import"].outputs["movie"]).stat().st_size
-        return Result(metrics={"bytes": float(size)}, outputs={"micrograph": item.name})
+        result = workspace.root / f"{workspace.job}/{item.name}.txt"
+        result.parent.mkdir(parents=True, exist_ok=True)
+        result.write_text(str(size))
+        return Result(metrics={"bytes": float(size)}, outputs={"micrograph": workspace.relative(result)})
 
     def star_files(
         self, rows: Sequence[Row], parameters: Any, optics: Optics, job: str, root: Path

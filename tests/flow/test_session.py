@@ -160,6 +160,21 @@ def test_aggregates_run_at_a_count_at_increments_and_over_all_at_the_end(
     assert results[-1]["values"]["final"]
 
 
+def test_particles_that_were_extracted_again_are_classified_again_before_the_end(
+    session_settings: Settings, write_movie: WriteMovie
+) -> None:
+    for number in range(5):
+        write_movie(f"m{number}")
+    job = run(session_settings()).load().job_of_type("class2d")
+    assert job is not None
+    before = len(job.items)
+    job = run(session_settings(patches_x=3)).load().job_of_type("class2d")
+    assert job is not None
+    rounds = [entry.result for entry in job.items.values() if entry.result][before:]
+    assert [result["values"]["final"] for result in rounds] == [*[False] * (len(rounds) - 1), True]
+    assert len(rounds) > 1, "the classes of before are out of date as soon as there are enough particles again"
+
+
 def test_a_truncated_movie_is_set_aside_with_the_reason(session_settings: Settings, write_movie: WriteMovie) -> None:
     write_movie("a")
     broken = write_movie("broken", shape=(3, 64, 64))
@@ -226,9 +241,35 @@ def test_star_files_and_pipeline_are_made_again_from_the_journals(
     project = run(session_settings())
     star = project.root / "MotionCorr/job002/corrected_micrographs.star"
     before = star.read_bytes()
-    star.unlink()
-    (project.root / "default_pipeline.star").unlink()
-    (project.private / "index.sqlite").unlink()
-    rebuild(project)
+    files = ["default_pipeline.star", "MotionCorr/job002/job.star", ".gui_motioncorrjob.star", "checksums.sha256"]
+    texts = {name: (project.root / name).read_bytes() for name in files}
+    for path in (star, project.private / "index.sqlite", *(project.root / name for name in files)):
+        path.unlink()
+    assert rebuild(project).lost == 0
     assert star.read_bytes() == before
+    assert {name: (project.root / name).read_bytes() for name in files} == texts
+    assert (project.root / "MotionCorr/job002/RELION_JOB_EXIT_SUCCESS").exists()
     assert len(read_pipeline(project.root).jobs) == 4
+
+
+def test_results_whose_files_are_gone_are_computed_again_after_a_rebuild(
+    session_settings: Settings, write_movie: WriteMovie
+) -> None:
+    for name in ("a", "b"):
+        write_movie(name)
+    project = run(session_settings())
+    lost = project.root / "MotionCorr/job002/raw/a_fractions.txt"
+    lost.unlink()
+    assert rebuild(project).lost == 2, "its extraction follows"
+    table = read_star(project.root / "MotionCorr/job002/corrected_micrographs.star")["micrographs"]
+    assert table.column("rlnMicrographName") == ["raw/b_fractions"]
+    run(session_settings())
+    assert lost.exists()
+    assert calls(project) == Counter(
+        {
+            "motion raw/a_fractions": 2,
+            "motion raw/b_fractions": 1,
+            "extract raw/a_fractions": 2,
+            "extract raw/b_fractions": 1,
+        }
+    )

@@ -16,12 +16,21 @@ def project() -> None:
 @project.command("rebuild")
 @click.argument("project", metavar="PROJECT")
 def rebuild(project: str) -> None:
-    """Make the STAR files, RELION's pipeline and the index again from the journals."""
+    """Make the STAR files, RELION's pipeline, the checksums and the index again.
+
+    They are made from the journals. Results whose files are gone, such as a corrected micrograph, wait to be computed again by
+    'beamside session resume'.
+    """
+    from beamside.acquisition.manifest import CHECKSUMS_NAME
     from beamside.flow.projection import rebuild as rebuild_projection
 
     found = find_project(project)
-    records = rebuild_projection(found)
-    click.echo(f"{found.root}: STAR files, default_pipeline.star and an index of {records} records were made again.")
+    rebuilt = rebuild_projection(found)
+    click.echo(
+        f"{found.root}: STAR files, default_pipeline.star, {CHECKSUMS_NAME} and an index of {rebuilt.records} records were made again."
+    )
+    if rebuilt.lost:
+        click.echo(f"{rebuilt.lost} results lack files; 'beamside session resume {found.root}' computes them again.")
 
 
 @project.command("verify")

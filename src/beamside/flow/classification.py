@@ -9,7 +9,7 @@ from beamside.flow.keys import item_key
 from beamside.flow.settings import SessionSettings
 from beamside.flow.stages import Stage
 from beamside.flow.table import Tables
-from beamside.project.records import FINAL_STATES, ItemState
+from beamside.project.records import FINAL_STATES, ItemEntry, ItemState
 
 FEWEST_PARTICLES_PER_CLASS = 5
 """With fewer particles a classification says nothing, and none is run at the end."""
@@ -49,10 +49,24 @@ class Rounds:
         rounds = [entry for entry in stage.job.items.values() if entry.state is ItemState.DONE and entry.result]
         increment = parameters["class_increment"] or parameters["class_min"]
         classified = int(rounds[-1].result["metrics"]["classified"]) if rounds and rounds[-1].result else 0
+        if rounds:
+            classified = min(classified, particles - self._fresh(stage, rounds[-1]))
         last = next(reversed(stage.job.items.values()), None)
         if last is not None and last.state is ItemState.FAILED:
             classified = max(classified, self._tried)
-        return particles >= parameters["class_min"] and particles - classified >= (increment if classified else 1)
+        return particles >= parameters["class_min"] and particles - classified >= (
+            increment if rounds or classified else 1
+        )
+
+    def _fresh(self, stage: Stage, last: ItemEntry) -> int:
+        """Return how many of the particles were extracted after the `last` round began: new ones, and those that were extracted again."""
+        assert stage.upstream is not None
+        begin = last.changed - last.seconds
+        return sum(
+            int(entry.result["metrics"]["extracted"])
+            for entry in stage.upstream.job.items.values()
+            if entry.state is ItemState.DONE and entry.result and entry.changed > begin
+        )
 
     def _final_due(self, stage: Stage, particles: int, key: str) -> bool:
         last = next((entry for entry in reversed(stage.job.items.values()) if entry.state is ItemState.DONE), None)

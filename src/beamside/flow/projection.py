@@ -18,6 +18,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
+from beamside.acquisition.manifest import Manifest
 from beamside.errors import BeamsideError
 from beamside.flow.settings import SessionSettings
 from beamside.flow.stages import Stage
@@ -36,6 +37,13 @@ log = logging.getLogger(__name__)
 
 SHARE = 0.05
 """Largest part of the time that a projection may take."""
+
+ENDINGS: dict[str, Literal["SUCCESS", "FAILURE", "ABORTED"]] = {
+    "Succeeded": "SUCCESS",
+    "Failed": "FAILURE",
+    "Aborted": "ABORTED",
+}
+"""RELION's markers of how a job ended, by its status."""
 
 
 @dataclass
@@ -66,6 +74,7 @@ class Projection:
         self.index = Index(writer.project)
         self._star_pace = {stage.name: Pace(3.0) for stage in stages}
         self._seen = {stage.name: -1.0 for stage in stages}
+        self._told = dict.fromkeys(self._seen, "")
         self._index_pace, self._live_pace, self._pipeline_pace = Pace(1.0), Pace(1.0), Pace(5.0)
 
     def open_jobs(self) -> None:
@@ -75,10 +84,14 @@ class Projection:
         for stage in self.stages:
             clear_markers(self.root, stage.job.name)
             self.writer.set_status(stage.job.name, "Running")
+        self.write_job_files(command)
+        self.publish()
+
+    def write_job_files(self, command: str) -> None:
+        """Write the files of each job from which RELION knows its options; `command` goes to the job's notes."""
         for stage in self.stages:
             options = stage.job_type.relion_options(stage.parameters, stage.optics, self._inputs(stage))
             write_job_files(self.root, self._relion_job(stage), options, command, datetime.now())
-        self.publish()
 
     def close_jobs(self, *, finished: bool) -> None:
         """Say how the jobs ended."""
@@ -90,8 +103,9 @@ class Projection:
     def _ending(self, stage: Stage, finished: bool) -> tuple[str, Literal["SUCCESS", "FAILURE", "ABORTED"]]:
         """A job has succeeded when it gave something, failed when it had items and gave nothing, and is aborted otherwise."""
         if finished and stage.rows():
-            return "Succeeded", "SUCCESS"
-        return ("Failed", "FAILURE") if finished and stage.job.items else ("Aborted", "ABORTED")
+            return "Succeeded", ENDINGS["Succeeded"]
+        status = "Failed" if finished and stage.job.items else "Aborted"
+        return status, ENDINGS[status]
 
     def refresh(self, live: dict[str, Any], *, force: bool = False) -> None:
         """Write what is due; with `force`, everything."""
@@ -121,9 +135,11 @@ class Projection:
             write_star_files(self.root, stage, stage.rows())
         except OSError as error:
             # The journals have it all; the files follow when the disk can be written again.
-            log.warning("the STAR files of %s could not be written now: %s", stage.job.name, error)
+            if str(error) != self._told[stage.name]:
+                log.warning("the STAR files of %s could not be written now: %s", stage.job.name, error)
+            self._told[stage.name] = str(error)
         else:
-            self._seen[stage.name] = newest
+            self._seen[stage.name], self._told[stage.name] = newest, ""
         pace.done()
 
     def _catch_up(self) -> None:
@@ -186,16 +202,33 @@ def write_star_files(root: Path, stage: Stage, rows: Sequence[Row]) -> None:
             write_star(path, content)
 
 
-def rebuild(project: Project) -> int:
-    """Make the STAR files, the pipeline and the index again from the journals alone; returns the number of records in the index."""
+@dataclass(frozen=True)
+class Rebuilt:
+    """What was made again: the number of records in the index, and of results to be computed again by the next session."""
 
+    records: int
+    lost: int
+
+
+def rebuild(project: Project) -> Rebuilt:
+    """Make the STAR files, the files of RELION's jobs, the checksums and the index again from the journals and the manifest.
+
+    The files that jobs have made, such as micrographs and the STAR file of each, are not in the journals. Items that lack some wait again.
+    """
     project.require()
     with ProjectWriter(project) as writer:
         settings = SessionSettings.from_flat(writer.state.settings)
         tables = Tables(settings, writer)
+        lost = tables.redo_lost()
         remove_index(project)
+        Manifest(project.root)
         projection = Projection(settings, writer, tables.stages)
+        create_relion_root(project.root, wait=LOCK_SECONDS)
+        projection.write_job_files(f"beamside project rebuild {shlex.quote(str(project.root))}")
         for stage in tables.stages:
-            write_star_files(project.root, stage, stage.rows())
+            rows = [row for row in stage.rows() if tables.has_files(row.result.outputs)]
+            write_star_files(project.root, stage, rows)
+            if stage.job.status in ENDINGS:
+                mark_exit(project.root, stage.job.name, ENDINGS[stage.job.status])
         projection.publish()
-        return projection.index.catch_up()
+        return Rebuilt(projection.index.catch_up(), lost)

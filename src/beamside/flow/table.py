@@ -70,6 +70,23 @@ class Tables:
                 if entry.state is ItemState.FAILED:
                     self._redo(stage, entry.name, "asked to try again")
 
+    def redo_lost(self) -> int:
+        """Let every result whose files are gone be computed again, and what follows from it; of rounds the last one. Returns how many there are."""
+        again: set[str] = set()
+        redone = 0
+        for stage in self.stages[1:]:
+            done = [entry for entry in stage.job.items.values() if entry.state is ItemState.DONE and entry.result]
+            for entry in done[-1:] if stage.job_type.aggregate else done:
+                if entry.name in again or (entry.result and not self.has_files(entry.result["outputs"])):
+                    self._redo(stage, entry.name, "files of its result, or of one that it was made from, are gone")
+                    again.add(entry.name)
+                    redone += 1
+        return redone
+
+    def has_files(self, outputs: Mapping[str, str]) -> bool:
+        """Return True when all files of a result are in the project."""
+        return all((self.writer.project.root / path).exists() for path in outputs.values())
+
     def release_in_flight(self) -> None:
         """Put what is still being processed back to waiting: the session ends without it."""
         for stage in self.stages:
