@@ -24,6 +24,7 @@ from beamside.jobs.motion import MotionCorrection
 from beamside.monitor import report_series as series
 from beamside.monitor.report import collect, render, script_safe_json, write_report
 from beamside.monitor.report_items import group_problems
+from beamside.monitor.report_numbers import HistoryRow, present_warnings
 from beamside.monitor.report_pictures import SHOWN_ITEMS, SIZES, PictureStore, choose_items, reduced_jpeg
 from beamside.monitor.report_text import duration, metric_text, setting_text, volume
 from beamside.project.project import Project, ProjectWriter
@@ -172,6 +173,17 @@ def test_reasons_that_say_something_else_are_not_put_together() -> None:
 def test_warnings_and_the_sessions_history_are_shown(page: Page) -> None:
     assert "The gain reference <gain.mrc> has 3 zeros." in page.text
     assert "The session: finished." in page.text
+
+
+def test_a_warning_of_before_the_last_start_is_only_in_the_history() -> None:
+    rows = [
+        HistoryRow("10:00", "session", "The session: started."),
+        HistoryRow("10:01", "warning", "The pixel size differs."),
+        HistoryRow("11:00", "session", "The session: started."),
+        HistoryRow("11:01", "warning", "The dose differs."),
+    ]
+    assert present_warnings(rows) == rows[3:]
+    assert present_warnings(rows[1:2]) == rows[1:2]
 
 
 def test_without_scripts_the_numbers_pictures_and_parameters_are_there(page: Page) -> None:

@@ -179,6 +179,13 @@ def history(index: Index) -> list[HistoryRow]:
     return [HistoryRow(clock(moment), level, text) for moment, level, text in sorted(events + notes)]
 
 
+def present_warnings(happened: Sequence[HistoryRow]) -> list[HistoryRow]:
+    """Return the warnings since the session was started last; those of before are told again when they still hold."""
+    begin = _sentence({"state": "started"})
+    last = max((number for number, row in enumerate(happened) if row.text == begin), default=0)
+    return [row for row in happened[last:] if row.level == "warning"]
+
+
 def _sentence(record: Mapping[str, Any]) -> str:
     message = record.get("message")
     return f"The session {record['state']}: {message}" if message else f"The session: {record['state']}."
