@@ -80,11 +80,15 @@ def test_when_a_part_that_drives_the_workers_dies_it_is_started_again_and_its_wo
         worker = workers.submit(os.getpid).result(timeout=60)
         workers.submit(end_with_session, os.getpid(), process_created(os.getpid())).result(timeout=60)
         lost = workers.submit(timeit.timeit, "time.sleep(600)", "import time", number=1)
+        groups = workers._engine.pool_groups()
         kill_part(workers, part)
         with pytest.raises(Exception, match=r"(?i)lost|loss"):
             lost.result(timeout=90)
         assert workers.submit(pow, 3, 2).result(timeout=60) == 9
         assert process_created(worker) == 0
+        for group in groups:
+            with pytest.raises(ProcessLookupError):
+                os.killpg(group, 0)
     finally:
         workers.shutdown(wait=False)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import threading
 import time
 from pathlib import Path
@@ -45,11 +46,20 @@ def _created_by_clock(pid: int) -> float:
         return 0.0
 
 
+def _end_pool(session: int) -> None:
+    """End this worker and what its pool, which is gone, has left behind: all of them are in one process group, which is not the session's."""
+    if "PARSL_WORKER_RANK" in os.environ:
+        with contextlib.suppress(ProcessLookupError):
+            if os.getpgrp() != os.getpgid(session):
+                os.killpg(os.getpgrp(), signal.SIGKILL)
+    os._exit(1)
+
+
 def _watch(pid: int, created: float) -> None:
     parent = os.getppid()
     while abs(process_created(pid) - created) < 1.0:
         if os.getppid() != parent:
-            os._exit(1)
+            _end_pool(pid)
         time.sleep(_INTERVAL)
     if "PARSL_WORKER_RANK" in os.environ:
         # The pool that started this worker would start another one in its place, and leaves helpers of its own behind when it is killed.
