@@ -169,7 +169,9 @@
       for (const at of bottomTicks.ticks) {
         const x = this.px(at);
         this.svg.append(shape("line", { class: "axis", x1: x, x2: x, y1: this.bottom, y2: this.bottom + 4 }));
-        this.svg.append(shape("text", { x, y: this.bottom + 17, "text-anchor": "middle" }, label(at)));
+        const text = label(at);
+        const room = this.width - 3.2 * text.length;  // half of a digit's width is about 3.2: the last label stays inside
+        this.svg.append(shape("text", { x: Math.min(x, room), y: this.bottom + 17, "text-anchor": "middle" }, text));
       }
       this.svg.append(shape("line", { class: "axis", x1: this.left, x2: this.right, y1: this.bottom, y2: this.bottom }));
     }
