@@ -29,7 +29,8 @@ def test_help_is_everywhere(beamside, words: list[str]) -> None:
 def test_a_command_that_is_left_out_is_answered_with_the_help(beamside, words: list[str]) -> None:
     code, out, err = beamside(*words)
     assert (code, out) == (2, "")
-    assert "\nCommands:\n" in err and err.startswith("Usage: ")
+    assert err.startswith("Usage: ")
+    assert "\nCommands:\n" in err
 
 
 def test_every_command_says_what_it_does() -> None:
