@@ -83,6 +83,14 @@ def test_a_truncated_movie_is_set_aside_with_the_reason_and_gets_a_new_chance_wh
     assert rig.intake.set_aside() == []
 
 
+def test_what_is_set_aside_is_tried_again_when_asked(rig: Any) -> None:
+    (rig.camera / "notes.tiff").write_text("not a movie at all")
+    assert sum(len(rig.look(seconds=30).set_aside) for _ in range(8)) == 1
+    rig.intake.retry()
+    assert rig.intake.set_aside() == []
+    assert sum(len(rig.look(seconds=30).set_aside) for _ in range(8)) == 1
+
+
 def test_attempts_are_spread_over_time(rig: Any) -> None:
     (rig.camera / "bad.tiff").write_bytes(b"II*\0")
     for _ in range(4):

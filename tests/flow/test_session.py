@@ -8,9 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from beamside.acquisition.arrivals import LookReport
+from beamside.acquisition.intake import Intake
 from beamside.flow import control
 from beamside.flow.projection import rebuild
-from beamside.flow.session import Session
+from beamside.flow.session import Session, died_while_finishing
 from beamside.flow.settings import SessionSettings
 from beamside.flow.start import recompute_cost
 from beamside.formats.mrc import write_mrc
@@ -273,3 +275,30 @@ def test_results_whose_files_are_gone_are_computed_again_after_a_rebuild(
             "extract raw/b_fractions": 1,
         }
     )
+
+
+def test_a_session_that_died_while_finishing_finishes_when_it_goes_on() -> None:
+    def after(*states: str) -> bool:
+        return died_while_finishing([{"state": state} for state in states])
+
+    assert after("started", "finishing")
+    assert after("started", "paused", "finishing", "resumed")
+    assert not after("started", "finishing", "finished")
+    assert not after("started", "finishing", "finished", "started")
+    assert not after("started", "finishing", "stopped")
+    assert not after()
+
+
+def test_an_unreadable_source_is_not_an_empty_one(
+    session_settings: Settings, write_movie: WriteMovie, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A mount that is lost while the session finishes must not make it end without the files that are there."""
+    write_movie("a")
+    look, looks = Intake.look, []
+
+    def lost_at_first(intake: Intake) -> LookReport:
+        looks.append(1)
+        return LookReport(complete=False, problems=["the folder cannot be read"]) if len(looks) <= 6 else look(intake)
+
+    monkeypatch.setattr(Intake, "look", lost_at_first)
+    assert states(run(session_settings()), "extract") == {"a": ItemState.DONE}

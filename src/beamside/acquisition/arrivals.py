@@ -64,6 +64,7 @@ class LookReport:
     sidecars : sidecars that were taken in now, after their movies
     problems : sentences that the last look did not have
     matched : files at the source that match, taken ones included
+    complete : whether every folder could be read; only then do no new files mean that there are none
     """
 
     new: list[Arrival] = field(default_factory=list)
@@ -72,6 +73,7 @@ class LookReport:
     sidecars: list[TakenSidecar] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     matched: int = 0
+    complete: bool = True
 
 
 @dataclass(frozen=True)

@@ -90,6 +90,13 @@ class Intake:
                 if state.set_aside is not None
             ]
 
+    def retry(self) -> None:
+        """Give every file that is set aside a new chance at the next look."""
+        with self._lock:
+            for path in [path for path, state in self._states.items() if state.set_aside is not None]:
+                del self._states[path]
+                self._settling.forget(path)
+
     # looking
 
     def look(self) -> LookReport:
@@ -99,7 +106,7 @@ class Intake:
         """
         with self._look_lock:
             scan = self._scanner.scan(self._taken.is_taken)
-            report = LookReport(matched=scan.matched)
+            report = LookReport(matched=scan.matched, complete=scan.complete)
             index = SidecarIndex(scan.sidecars, self._settings.sidecars)
             deadline = self._clock() + _INSPECT_SECONDS
             for sighting in scan.sightings:

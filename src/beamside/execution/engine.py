@@ -19,8 +19,13 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 SHUTDOWN_SECONDS, KILLED_SECONDS = 30.0, 5.0
 """How long an orderly end may take before the processes are killed, and how long what remains in this process may take then."""
+
+DIRECTORY = "beamside-workers-"
+"""How the names of temporary directories begin; the number of the process that made them follows."""
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +43,8 @@ class Engine:
 
         put_scripts_on_path()
         logging.getLogger("parsl").setLevel(logging.ERROR)
-        self._directory = Path(tempfile.mkdtemp(prefix="beamside-workers-"))
+        remove_left_directories()
+        self._directory = Path(tempfile.mkdtemp(prefix=f"{DIRECTORY}{os.getpid()}-"))
         self._provider = LocalProvider(  # type: ignore[no-untyped-call]
             init_blocks=1,
             min_blocks=1,
@@ -134,3 +140,12 @@ def put_scripts_on_path() -> None:
     parts = os.environ.get("PATH", "").split(os.pathsep)
     if parts[0] != scripts:
         os.environ["PATH"] = os.pathsep.join([scripts, *(part for part in parts if part != scripts)])
+
+
+def remove_left_directories() -> None:
+    """Remove this user's temporary directories of processes that are no more: a killed one cannot."""
+    for path in Path(tempfile.gettempdir()).glob(f"{DIRECTORY}*"):
+        number = path.name.removeprefix(DIRECTORY).split("-")[0]
+        with contextlib.suppress(OSError):
+            if path.stat().st_uid == os.getuid() and not (number.isdigit() and psutil.pid_exists(int(number))):
+                shutil.rmtree(path, ignore_errors=True)

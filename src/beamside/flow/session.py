@@ -10,7 +10,7 @@ import os
 import queue
 import shutil
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from beamside.acquisition.epu import compare_metadata
@@ -75,6 +75,7 @@ class Session:
             self.projection = Projection(self.settings, writer, stages)
             self.projection.open_jobs()
             self.tables.recover()
+            self.finishing = self.finishing or died_while_finishing(writer.state.sessions)
             executor = start_executor(self.settings.execution)
             self.dispatcher = Dispatcher(self.settings, self.tables, executor, self.events)
             self.rounds = Rounds(self.settings, self.tables, self.dispatcher)
@@ -107,6 +108,7 @@ class Session:
             self.state = "stopping"
         elif command == "retry":
             self.tables.retry_failed()
+            self.arrivals.intake.retry()
         elif command == "report":
             self._report(final=False)
 
@@ -195,7 +197,7 @@ class Session:
 
     def _looked(self, event: Looked) -> None:
         report = event.report
-        self._empty_looks = 0 if report.new or report.waiting else self._empty_looks + 1
+        self._empty_looks = 0 if report.new or report.waiting or not report.complete else self._empty_looks + 1
         self.waiting_at_source = len(report.waiting)
         self.tables.intake_set_aside(report)
         self._tell(report.problems)
@@ -274,3 +276,13 @@ class Session:
         except (BeamsideError, OSError) as error:
             log.warning("the report could not be written: %s", error)
             self.writer.note("warning", f"The report could not be written: {error}")
+
+
+def died_while_finishing(sessions: Sequence[Mapping[str, Any]]) -> bool:
+    """Tell from the records of a project's sessions whether the last one was asked to finish and has not come to an end."""
+    for record in reversed(sessions):
+        if record["state"] in ("finished", "stopped", "started"):
+            return False
+        if record["state"] == "finishing":
+            return True
+    return False
