@@ -10,11 +10,12 @@ import pytest
 
 from beamside.acquisition.arrivals import LookReport
 from beamside.acquisition.intake import Intake
+from beamside.errors import InputError
 from beamside.flow import control
 from beamside.flow.projection import rebuild
 from beamside.flow.session import Session, died_while_finishing
 from beamside.flow.settings import SessionSettings
-from beamside.flow.start import recompute_cost
+from beamside.flow.start import prepare, recompute_cost
 from beamside.formats.mrc import write_mrc
 from beamside.formats.star import read_star
 from beamside.project.project import Project, ProjectWriter
@@ -296,9 +297,50 @@ def test_an_unreadable_source_is_not_an_empty_one(
     write_movie("a")
     look, looks = Intake.look, []
 
-    def lost_at_first(intake: Intake) -> LookReport:
+    def lost_for_a_while(intake: Intake) -> LookReport:
         looks.append(1)
-        return LookReport(complete=False, problems=["the folder cannot be read"]) if len(looks) <= 6 else look(intake)
+        if not 3 <= len(looks) <= 9:
+            return look(intake)
+        write_movie("b", value=2)
+        return LookReport(complete=False, problems=["the folder cannot be read"])
 
-    monkeypatch.setattr(Intake, "look", lost_at_first)
-    assert states(run(session_settings()), "extract") == {"a": ItemState.DONE}
+    monkeypatch.setattr(Intake, "look", lost_for_a_while)
+    assert states(run(session_settings()), "extract") == dict.fromkeys("ab", ItemState.DONE)
+
+
+def test_a_session_whose_source_never_was_there_can_finish(session_settings: Settings) -> None:
+    assert states(run(session_settings()), "import") == {}
+
+
+def test_a_changed_parameter_of_classification_runs_the_last_round_again(
+    session_settings: Settings, write_movie: WriteMovie
+) -> None:
+    for name in ("a", "b", "c"):
+        write_movie(name)
+    run(session_settings())
+    changed = session_settings(classes=7)
+    assert recompute_cost(changed) == {"Gathering": 1}
+    project = run(changed)
+    assert recompute_cost(changed) == {}
+    job = project.load().job_of_type("class2d")
+    assert job is not None
+    assert {entry.state for entry in job.items.values()} == {ItemState.DONE}
+    assert calls(project)["extract raw/a_fractions"] == 1
+
+
+def test_results_whose_files_are_gone_are_computed_again(session_settings: Settings, write_movie: WriteMovie) -> None:
+    write_movie("a")
+    write_movie("b", value=2)
+    project = run(session_settings())
+    result = project.root / "MotionCorr/job002/raw/a_fractions.txt"
+    result.unlink()
+    run(session_settings())
+    assert result.exists()
+    assert calls(project)["motion raw/a_fractions"] == 2
+    assert calls(project)["motion raw/b_fractions"] == 1
+
+
+def test_a_movie_given_as_gain_reference_is_told_at_once(session_settings: Settings, write_movie: WriteMovie) -> None:
+    movie = write_movie("a")
+    with pytest.raises(InputError, match=r"gain reference cannot be used.*Check --gain"):
+        prepare(session_settings(gain=str(movie)))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 
 from beamside.flow.dispatch import Dispatcher
-from beamside.flow.keys import item_key
 from beamside.flow.settings import SessionSettings
 from beamside.flow.stages import Stage
 from beamside.flow.table import Tables
@@ -45,6 +44,8 @@ class Rounds:
         return True
 
     def _due(self, stage: Stage, particles: int) -> bool:
+        if any(entry.state is ItemState.WAITING for entry in stage.job.items.values()):
+            return particles > 0  # a round that was cut short, or whose parameters have changed
         parameters = stage.parameters.model_dump()
         rounds = [entry for entry in stage.job.items.values() if entry.state is ItemState.DONE and entry.result]
         increment = parameters["class_increment"] or parameters["class_min"]
@@ -91,4 +92,4 @@ class Rounds:
         digest = hashlib.sha256()
         for name in items:
             digest.update(f"{name}:{stage.upstream.job.items[name].key}\n".encode())
-        return item_key(stage.job_type, stage.parameters, stage.optics, [digest.hexdigest()])
+        return stage.settings_key() + digest.hexdigest()[:12]

@@ -197,7 +197,9 @@ class Session:
 
     def _looked(self, event: Looked) -> None:
         report = event.report
-        self._empty_looks = 0 if report.new or report.waiting or not report.complete else self._empty_looks + 1
+        # A source that cannot be read is not an empty one, unless there never was anything in it.
+        unreadable = not report.complete and bool(self.tables.stages[0].job.items)
+        self._empty_looks = 0 if report.new or report.waiting or unreadable else self._empty_looks + 1
         self.waiting_at_source = len(report.waiting)
         self.tables.intake_set_aside(report)
         self._tell(report.problems)

@@ -67,10 +67,17 @@ class Stage:
             if entry.result is not None and (self.job_type.aggregate or self.usable(entry.name))
         ]
 
+    def settings_key(self) -> str:
+        """Return the part of an aggregate's keys that its parameters make; what it is made from makes the rest."""
+        return item_key(self.job_type, self.parameters, self.optics, [])[:8]
+
     def stale(self) -> list[str]:
-        """Return the finished items whose key is not that of the present inputs and parameters."""
-        if self.upstream is None or self.job_type.aggregate:
+        """Return the finished items whose key is not that of the present inputs and parameters; of an aggregate, its last round."""
+        if self.upstream is None:
             return []
+        if self.job_type.aggregate:
+            done = [entry for entry in self.job.items.values() if entry.state is ItemState.DONE]
+            return [entry.name for entry in done[-1:] if not entry.key.startswith(self.settings_key())]
         return [
             entry.name
             for entry in self.job.items.values()

@@ -17,6 +17,7 @@ from beamside.flow.registry import register
 from beamside.flow.settings import SessionSettings
 from beamside.flow.table import stale_items
 from beamside.formats.atomic import atomic_path
+from beamside.formats.image import read_image
 from beamside.project.journal import read_journal
 from beamside.project.project import Project
 
@@ -43,6 +44,7 @@ def prepare(settings: SessionSettings) -> list[str]:
             "use `beamside session status`, or stop it first."
         )
     _check_file(settings.acquisition.gain, "gain reference", "--gain")
+    _check_gain(settings.acquisition.gain)
     _check_file(settings.acquisition.defects, "defects file", "--defects")
     with atomic_path(settings_path(project)) as temporary:
         temporary.write_text(json.dumps(settings.to_json(), indent=1))
@@ -125,6 +127,16 @@ def _check_file(path: str, what: str, flag: str) -> None:
     if path and not Path(path).is_file():
         wrong = "is not a file" if Path(path).exists() else "does not exist"
         raise InputError(f"The {what} {path} {wrong}; check {flag}.")
+
+
+def _check_gain(path: str) -> None:
+    """A file that is no image, or a movie given by mistake, is told at once; whether it fits is known when the first movie is there."""
+    if not path:
+        return
+    try:
+        read_image(path)
+    except BeamsideError as error:
+        raise InputError(f"The gain reference cannot be used: {error} Check --gain.") from error
 
 
 def _source_warnings(settings: SessionSettings) -> list[str]:

@@ -58,6 +58,10 @@ class Tables:
                     self._record(stage, entry.name, ItemState.WAITING, attempt=0, reason="a new session tries again")
             for name in stage.stale():
                 self._redo(stage, name, "its inputs or parameters changed")
+        if lost := self.redo_lost():
+            self.writer.note(
+                "warning", f"The files of {lost} results are gone from the project; they are computed again."
+            )
         for stage in self.stages:
             for entry in list(stage.job.items.values()):
                 if entry.state is ItemState.DONE:

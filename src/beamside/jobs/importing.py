@@ -30,7 +30,7 @@ class _Import(JobType):
     requires: ClassVar[tuple[str, ...]] = ()
     Parameters = ImportParameters
     metrics = (
-        Metric("gigabytes", "Size", "GB", digits=3, description="Size of the file in the project."),
+        Metric("gigabytes", "Size", "MB", scale=1000, digits=1, description="Size of the file at the source."),
         Metric("megabytes_per_second", "Transfer rate", "MB/s", good="high", digits=0),
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,6 +13,9 @@ from beamside.project.index import Index
 from beamside.project.live import read_live
 from beamside.project.project import Project
 from beamside.project.records import ItemState
+
+COPY_WINDOW = 60.0
+"""The copying rate is that of files that arrived in the last so many seconds."""
 
 RATE_WINDOW = 600.0
 """Rates are those of the last so many seconds."""
@@ -111,7 +115,7 @@ def _status(project: Project, index: Index) -> SessionStatus:
         stages=stages,
         waiting_at_source=int(live.get("waiting_at_source", 0)),
         backlog=sum(stage.waiting + stage.running for stage in per_item),
-        copied_bytes_per_second=_copy_rate(index, jobs.get("import", "")),
+        copied_bytes_per_second=_copy_rate(index, jobs.get("import", "")) if holder else 0.0,
         particles=int(sum(value for _, _, value in index.metric(extract.job, "extracted"))) if extract else 0,
         message=str(sessions[-1].get("message", "")) if sessions else "",
         problems=tuple(live.get("problems", ())) if holder else (),
@@ -166,5 +170,8 @@ def format_metric(metric: Metric, value: float) -> str:
 
 
 def _copy_rate(index: Index, job: str) -> float:
-    rates = [value for _, _, value in index.metric(job, "megabytes_per_second")][-10:]
+    now = time.time()
+    rates = [value for _, moment, value in index.metric(job, "megabytes_per_second") if now - moment < COPY_WINDOW][
+        -10:
+    ]
     return 1e6 * sum(rates) / len(rates) if rates else 0.0
