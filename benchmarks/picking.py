@@ -1,7 +1,7 @@
 """Blob picking on simulated micrographs with known particles, and on real apoferritin beside a person's picks; RELION's LoG picker on the same files.
 
-Run as ``python -m benchmarks.picking [--seeds N] [--size PIXELS] [--data FOLDER]``. The data folder
-holds ``sum_unaligned/*.png`` and ``picks_csv/*.csv``.
+Run as ``python -m benchmarks.picking [--seeds N] [--size PIXELS] [--data FOLDER [--pictures FOLDER]]``. The data
+folder holds ``sum_unaligned/*.png`` and ``picks_csv/*.csv``; ``--seeds 0`` leaves the simulated ones out.
 """
 
 from __future__ import annotations
@@ -19,14 +19,19 @@ from pathlib import Path
 import mrcfile
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 
 from beamside.imaging.picking import BlobSettings, pick_blobs
+from beamside.imaging.pictures import picks_overlay
 from beamside.simulate.movie import MovieSettings, simulate_micrograph
 from beamside.simulate.score import Picks, match_picks
 from beamside.simulate.specimen import make_specimen
 
+Array = NDArray[np.floating]
+
 PIXEL_SIZE = 1.3
+GREEN, ORANGE = (40, 230, 90), (255, 150, 40)
 MATCH = 0.3
 """A pick counts when it is within this part of the diameter."""
 
@@ -115,7 +120,7 @@ def simulated(seeds: int, size: int) -> None:
             )
 
 
-def apoferritin(folder: Path) -> None:
+def apoferritin(folder: Path, pictures: Path | None) -> None:
     programs = {"beamside": ours} | ({"relion LoG": relion} if shutil.which("relion_autopick") else {})
     pixel_size, diameters, border = 1.5, (100.0, 150.0), 50 / 1.5
     print("\nReal apoferritin, beside a person's picks (all at least 50 Å inside, matched within 40 Å)")
@@ -126,10 +131,25 @@ def apoferritin(folder: Path) -> None:
             with open(folder / f"picks_csv/{path.name}-points.csv", encoding="utf-8") as file:
                 human = np.array([[float(y), float(x)] for x, y in csv.reader(file)])
             picked, _ = program(micrograph, pixel_size, diameters)
+            if pictures is not None:
+                save_beside(pictures / f"{path.stem} {name}.png", micrograph, picked, human, pixel_size)
             limit = np.array(micrograph.shape) - border
             human, picked = (places[((places > border) & (places < limit)).all(axis=1)] for places in (human, picked))
             total += match_picks(human, picked, 40 / pixel_size)
         print(f"{name:12} recall {total.recall:.3f} precision {total.precision:.3f} F1 {total.f1:.3f}")
+
+
+def save_beside(path: Path, micrograph: Array, picked: Array, human: Array, pixel_size: float) -> None:
+    """Draw the program's picks (left) beside the person's (right)."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    views = [
+        picks_overlay(micrograph, places, 130.0, pixel_size, colour=colour)
+        for places, colour in ((picked, GREEN), (human, ORANGE))
+    ]
+    both = Image.new("RGB", (2 * views[0].width + 8, views[0].height))
+    both.paste(views[0], (0, 0))
+    both.paste(views[1], (views[0].width + 8, 0))
+    both.save(path)
 
 
 def main() -> None:
@@ -137,11 +157,13 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=4)
     parser.add_argument("--size", type=int, default=1536)
     parser.add_argument("--data", type=Path, help="folder with the apoferritin micrographs")
+    parser.add_argument("--pictures", type=Path, help="folder for pictures of both picks beside each other")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    simulated(options.seeds, options.size)
+    if options.seeds:
+        simulated(options.seeds, options.size)
     if options.data:
-        apoferritin(options.data)
+        apoferritin(options.data, options.pictures)
 
 
 if __name__ == "__main__":
