@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import PurePosixPath
 from typing import Any
 
 from beamside.acquisition.manifest import ManifestEntry
@@ -128,8 +127,3 @@ def taken_file(entry: ManifestEntry, sidecars: tuple[ManifestEntry, ...] = ()) -
         bytes_per_second=entry.size / entry.seconds if entry.seconds > 0 else 0.0,
         metadata=metadata,
     )
-
-
-def item_name(destination: str) -> str:
-    """Return an item's name: its file's path below the project without extension."""
-    return PurePosixPath(destination).with_suffix("").as_posix()

@@ -36,6 +36,12 @@ def atomic_path(path: str | os.PathLike[str], *, durable: bool = True) -> Iterat
         sync_directory(target.parent)
 
 
+def replace_file(path: str | os.PathLike[str], content: bytes) -> None:
+    """Make or replace the file `path` with `content`, in one step and on the disk."""
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(content)
+
+
 def sync_file(path: str | os.PathLike[str]) -> None:
     """Force the content of a file to the disk."""
     descriptor = os.open(path, os.O_RDONLY)

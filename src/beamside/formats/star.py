@@ -10,9 +10,7 @@ Source: Hall, *J. Chem. Inf. Comput. Sci.* 31, 326 (1991), and files written by 
 from __future__ import annotations
 
 import math
-import os
 import re
-import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from beamside.errors import CorruptFileError, InputError
+from beamside.formats.atomic import replace_file
 
 Value = str | int | float
 
@@ -176,20 +175,6 @@ def format_star(blocks: Iterable[StarBlock], comments: Sequence[str] = ()) -> st
 def write_star(path: Path | str, blocks: Iterable[StarBlock], comments: Sequence[str] = ()) -> None:
     """Write a STAR file atomically: readers see the whole old file or the whole new one, also after a crash."""
     replace_file(Path(path), format_star(blocks, comments).encode("utf-8", "surrogateescape"))
-
-
-def replace_file(path: Path, content: bytes) -> None:
-    """Replace the file `path` atomically: a temporary file beside it, synced to disk, then renamed over it."""
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.tmp")
-    try:
-        with open(temporary, "xb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
 
 
 def format_value(value: Value) -> str:

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 SPATIAL_DEGREE = 5
-RELION_COEFFICIENTS = 36
 _SPATIAL, _TEMPORAL = 6, 3
 
 

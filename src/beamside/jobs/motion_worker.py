@@ -20,8 +20,6 @@ from beamside.jobs.base import Item, Optics, Result, Workspace
 from beamside.jobs.motion import MotionParameters
 from beamside.jobs.output import save_picture
 
-NOT_SUMMED = -9999.0
-
 
 def correct(item: Item, parameters: MotionParameters, workspace: Workspace) -> Result:
     """Correct the movie of `item`; the per-movie STAR file is written last but one, the record of it after all files."""

@@ -16,8 +16,6 @@ from beamside.monitor.report_text import clock, count, duration, metric_heading,
 from beamside.monitor.status import SessionStatus, StageStatus
 from beamside.project.index import Index
 
-END_STATES = ("done", "rejected", "failed", "waiting")
-
 
 @dataclass(frozen=True)
 class Tile:

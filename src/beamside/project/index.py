@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ from beamside.project.project import Project
 from beamside.project.records import FINAL_STATES, ItemState
 
 SCHEMA_VERSION = 1
+LOCK_SECONDS = 30.0
+"""How long to wait for another process that has the database."""
 _SCHEMA = """
 CREATE TABLE position (journal TEXT PRIMARY KEY, offset INTEGER NOT NULL);
 CREATE TABLE job (name TEXT PRIMARY KEY, type TEXT NOT NULL, status TEXT NOT NULL, parameters TEXT NOT NULL, created REAL NOT NULL);
@@ -216,13 +219,13 @@ def remove_index(project: Project) -> None:
 
 
 def _connect(path: Path) -> sqlite3.Connection:
-    connection = sqlite3.connect(path, timeout=30, isolation_level=None, check_same_thread=False)
+    connection = sqlite3.connect(path, timeout=LOCK_SECONDS, isolation_level=None, check_same_thread=False)
     version = connection.execute("PRAGMA user_version").fetchone()[0]
     if version not in (0, SCHEMA_VERSION):
         connection.close()
         path.unlink()
         return _connect(path)
-    connection.execute("PRAGMA journal_mode = WAL")
+    _write_ahead(connection)
     connection.execute("PRAGMA synchronous = NORMAL")
     if version == 0:
         _create(connection)
@@ -237,3 +240,17 @@ def _create(connection: sqlite3.Connection) -> None:
             connection.execute(statement)
         connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
     connection.execute("COMMIT")
+
+
+def _write_ahead(connection: sqlite3.Connection) -> None:
+    """Switch to write-ahead logging; SQLite does not wait for others that are doing the same, so this does."""
+    deadline = time.monotonic() + LOCK_SECONDS
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error) or time.monotonic() > deadline:
+                raise
+            time.sleep(0.02)
+        else:
+            return

@@ -22,7 +22,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from beamside.errors import CorruptFileError, InputError, ProjectError
-from beamside.formats.star import format_star, read_star, replace_file
+from beamside.formats.atomic import replace_file
+from beamside.formats.star import format_star, read_star
 from beamside.project.relion_files import (
     JOB_PIPELINE_FILE,
     link_alias,
