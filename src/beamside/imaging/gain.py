@@ -14,7 +14,8 @@ from torch import Tensor
 from beamside.errors import GainError, InputError
 
 _SIGMAS = 7.0
-_BACKGROUND_BLOCKS = 5
+_BLOCK, _BACKGROUND_BLOCKS = 8, 5
+_SAMPLE = 200_000
 _DONORS = 8
 
 
@@ -36,13 +37,31 @@ class DetectorCorrection:
 
     def apply(self, frame: NDArray[np.generic] | Tensor, index: int) -> Tensor:
         """Return frame number `index` corrected, float32 ``(h, w)``, on the device of `defects`."""
-        values = to_tensor(frame, self.defects.device).to(torch.float32)
-        values = values.clone() if self.gain is None else values * self.gain
-        if len(self.defects):
-            flat = values.view(-1)
-            columns = (index + torch.arange(len(self.defects), device=flat.device)) % self.donors.shape[1]
-            flat[self.defects] = flat[self.donors.gather(1, columns[:, None])[:, 0]]
+        return self.apply_rows(frame, index, 0, int(frame.shape[0]))
+
+    def apply_rows(self, frame: NDArray[np.generic] | Tensor, index: int, start: int, stop: int) -> Tensor:
+        """Return rows `start` to `stop` of frame number `index` corrected, float32 ``(stop - start, w)``."""
+        device, width = self.defects.device, int(frame.shape[1])
+        values = torch.empty(stop - start, width, device=device)
+        values.copy_(to_tensor(frame[start:stop], device))
+        if self.gain is not None:
+            values *= self.gain[start:stop]
+        first, last = torch.searchsorted(self.defects, self.defects.new_tensor([start * width, stop * width])).tolist()
+        if last > first:
+            columns = (index + torch.arange(first, last, device=device)) % self.donors.shape[1]
+            donors = self.donors[first:last].gather(1, columns[:, None])[:, 0]
+            values.view(-1)[self.defects[first:last] - start * width] = self._pixels(frame, donors)
         return values
+
+    def _pixels(self, frame: NDArray[np.generic] | Tensor, flat: Tensor) -> Tensor:
+        """Return the gain-corrected pixels of `frame` at `flat` indices."""
+        rows, columns = flat // frame.shape[1], flat % frame.shape[1]
+        if isinstance(frame, Tensor):
+            chosen = frame[rows.to(frame.device), columns.to(frame.device)]
+        else:
+            chosen = to_tensor(frame[rows.cpu().numpy(), columns.cpu().numpy()])
+        values = chosen.to(device=flat.device, dtype=torch.float32)
+        return values if self.gain is None else values * self.gain.view(-1)[flat]
 
 
 def to_tensor(frame: NDArray[np.generic] | Tensor, device: torch.device | str = "cpu") -> Tensor:
@@ -67,12 +86,12 @@ def check_gain(gain: NDArray[np.generic] | Tensor, shape: tuple[int, int]) -> No
             f"the gain reference is {found} pixels but the movie is {shape[1]} × {shape[0]}; "
             "give the gain reference of this camera mode, or turn it by 90 degrees"
         )
-    values = to_tensor(gain)
-    if not bool(torch.isfinite(values).all()):
+    low, high = (float(end) for end in to_tensor(gain).aminmax())
+    if not (math.isfinite(low) and math.isfinite(high)):
         raise GainError(
             "the gain reference has pixels that are not numbers (NaN or infinite); use another gain reference"
         )
-    if bool((values < 0).any()) or not bool((values > 0).any()):
+    if low < 0 or high <= 0:
         raise GainError("the gain reference has negative pixels or only zeros; use another gain reference")
 
 
@@ -116,7 +135,7 @@ def detector_correction(
     outliers = find_outliers(total, multiplier, known)
     bad = outliers | known
     flat = bad.reshape(-1).nonzero()[:, 0]
-    return DetectorCorrection(multiplier, flat, _find_donors(bad, flat)), outliers.nonzero()
+    return DetectorCorrection(multiplier, flat, find_donors(bad, flat)), outliers.nonzero()
 
 
 def find_outliers(total: Tensor, gain: Tensor | None = None, known: Tensor | None = None) -> Tensor:
@@ -125,44 +144,86 @@ def find_outliers(total: Tensor, gain: Tensor | None = None, known: Tensor | Non
     Hot: more than 7 standard deviations above the surroundings after gain correction. Dead: no count at all where the surroundings
     make that less likely than one pixel in the whole image, or more than 7 standard deviations below.
     """
-    values = total.to(torch.float32)
+    height, width = total.shape
+    device = total.device
+    # The image is gone through in strips that stay in the processor's cache.
+    rows = max(_BLOCK, _strip_pixels(device) // width // _BLOCK * _BLOCK)
+    strips = [slice(top, min(top + rows, height)) for top in range(0, height, rows)]
+
+    def corrected(part: slice) -> Tensor:
+        values = total[part].to(torch.float32)
+        return values if gain is None else values * gain[part]
+
+    step = max(1, total.numel() // _SAMPLE)
+    while math.gcd(step, width) > 1:  # a sample of few columns would show how those differ, and not the rest
+        step += 1
+    at = torch.arange(0, total.numel(), step, device=device)
+    if known is not None:
+        at = at[~known.reshape(-1)[at]]
+    sample = total.reshape(-1)[at].to(torch.float32)
     if gain is not None:
-        values = values * gain
-    good = torch.ones_like(values) if known is None else (~known).to(torch.float32)
-    chosen = values[good > 0]
-    sample = chosen[:: max(1, chosen.numel() // 200_000)]
+        sample = sample * gain.reshape(-1)[at]
     middle = sample.median()
-    spread = 1.4826 * (sample - middle).abs().median() + 1e-3 * middle.abs()
-    clipped = torch.clamp(values, float(middle - 5 * spread), float(middle + 5 * spread)) * good
-    background = _box_mean(clipped) / _box_mean(good).clamp(min=1e-6)
-    residual = values - background
+    spread = float(1.4826 * (sample - middle).abs().median() + 1e-3 * middle.abs())
+    low, high = float(middle) - 5 * spread, float(middle) + 5 * spread
+    sums, numbers, least = [], [], math.inf
+    for part in strips:
+        values = corrected(part)
+        least = min(least, float(torch.where(values > 0, values, math.inf).min()))
+        good = torch.ones_like(values) if known is None else (~known[part]).to(torch.float32)
+        sums.append(_block_sums(values.clamp_(low, high).mul_(good)))
+        numbers.append(_block_sums(good))
+    background = _box_sums(torch.cat(sums)) / _box_sums(torch.cat(numbers)).clamp(min=1e-6)
     # Clipped standard deviation: the median of deviations would mean little for a handful of counts.
-    sample = residual[good > 0][:: max(1, chosen.numel() // 200_000)]
-    low, high = torch.quantile(sample, torch.tensor([0.002, 0.998], device=sample.device))
-    deviation = sample.clamp(float(low), float(high)).std(correction=0).clamp(min=1e-6)
-    # The noise grows with the square root of the local mean, as counts do.
-    local = (
-        deviation * torch.sqrt((background / middle.clamp(min=1e-6)).clamp(min=0.1, max=10.0))
-        if middle > 0
-        else deviation
+    residual = sample - background[at // width // _BLOCK, at % width // _BLOCK]
+    ends = torch.quantile(residual, torch.tensor([0.002, 0.998], device=device)).tolist()
+    deviation = residual.clamp(*ends).std(correction=0).clamp(min=1e-6).expand(background.shape)
+    if middle > 0:  # the noise grows with the square root of the local mean, as counts do
+        deviation = deviation * torch.sqrt((background / middle.clamp(min=1e-6)).clamp(min=0.1, max=10.0))
+    hot, dead = (
+        background + _SIGMAS * deviation + (least if math.isfinite(least) else 0.0),
+        background - _SIGMAS * deviation,
     )
-    step = values[values > 0].min() if bool((values > 0).any()) else values.new_tensor(0.0)
-    outliers = (residual > _SIGMAS * local + step) | (residual < -_SIGMAS * local)
-    counts = background / gain.clamp(min=1e-6) if gain is not None else background
-    outliers |= (total == 0) & (counts > math.log(total.numel()) + 3)
-    return outliers & (good > 0)
+    outliers = torch.empty(total.shape, dtype=torch.bool, device=device)
+    for part in strips:
+        values = corrected(part)
+        found = torch.gt(values, _spread(hot, part, width), out=outliers[part])
+        found |= values < _spread(dead, part, width)
+        if bool((total[part] == 0).any()):
+            counts = _spread(background, part, width)
+            counts = counts if gain is None else counts / gain[part].clamp(min=1e-6)
+            found |= (total[part] == 0) & (counts > math.log(total.numel()) + 3)
+    return outliers if known is None else outliers & ~known
 
 
-def _box_mean(values: Tensor) -> Tensor:
-    """Mean over a box of some 33 pixels around each pixel, calculated in blocks of 8."""
+def _strip_pixels(device: torch.device) -> int:
+    return 1 << 17 if device.type == "cpu" else 1 << 26
+
+
+def _block_sums(values: Tensor) -> Tensor:
+    """Return the sums of `values` ``(h, w)`` over blocks of 8 × 8 pixels, the last ones smaller."""
     height, width = values.shape
-    coarse = F.avg_pool2d(values[None, None], kernel_size=8, stride=8, ceil_mode=True)
-    side = max(1, (min(_BACKGROUND_BLOCKS, *coarse.shape[-2:]) - 1) // 2 * 2 + 1)
-    coarse = F.avg_pool2d(coarse, side, stride=1, padding=side // 2, count_include_pad=False)
-    return F.interpolate(coarse, size=(height, width), mode="nearest")[0, 0]
+    padded = F.pad(values, (0, -width % _BLOCK, 0, -height % _BLOCK))
+    down = padded.reshape(-1, _BLOCK, padded.shape[1]).sum(dim=1)
+    return down.reshape(len(down), -1, _BLOCK).sum(dim=2)
 
 
-def _find_donors(bad: Tensor, defects: Tensor) -> Tensor:
+def _box_sums(blocks: Tensor) -> Tensor:
+    """Return for each block the sum over the 5 × 5 blocks around it: a box of some 40 pixels."""
+    side = max(1, (min(_BACKGROUND_BLOCKS, *blocks.shape) - 1) // 2 * 2 + 1)
+    means: Tensor = F.avg_pool2d(blocks[None], side, stride=1, padding=side // 2)[0]
+    return means * (side * side)
+
+
+def _spread(blocks: Tensor, part: slice, width: int) -> Tensor:
+    """Return the value of the block that each pixel of the rows `part` belongs to."""
+    rows = torch.arange(part.start, part.stop, device=blocks.device) // _BLOCK
+    wide = blocks[part.start // _BLOCK : int(rows[-1]) + 1].repeat_interleave(_BLOCK, dim=1)[:, :width]
+    values: Tensor = wide[rows - int(rows[0])]
+    return values
+
+
+def find_donors(bad: Tensor, defects: Tensor) -> Tensor:
     """Return for each flat index in `defects` the flat indices ``(k, 8)`` of good pixels near it, taken at random from the smallest
     neighbourhood that has some."""
     height, width = bad.shape

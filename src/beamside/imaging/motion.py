@@ -3,35 +3,34 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from beamside.errors import ConfigError, InputError
+from beamside.errors import ConfigError
 from beamside.imaging.dose import exposures
-from beamside.imaging.fourier import crop_image
-from beamside.imaging.gain import DetectorCorrection, detector_correction, to_tensor
+from beamside.imaging.gain import check_gain, detector_correction, to_tensor
+from beamside.imaging.motion_frames import Frame, Frames, first_look, mend
 from beamside.imaging.motion_global import align_frames
 from beamside.imaging.motion_local import fit_local, tile_spectra
 from beamside.imaging.motion_model import LocalMotion, fit_relion, grid_points, normalised, relion_shifts
-from beamside.imaging.motion_sum import sum_frames
-from beamside.imaging.motion_tiles import make_tiling
+from beamside.imaging.motion_sum import SumKinds, sum_frames
+from beamside.imaging.motion_tiles import make_tiling, quick_length
 from beamside.imaging.motion_workers import Workers
 
 _BINNED_PIXEL = 2.2  # Å: frames are averaged over whole pixels up to this size for the alignment
 _GLOBAL_FINEST = 6.0
+_START_FINEST = 9.0  # of whole frames when their tiles are looked at afterwards
+_SETTLED, _START_SETTLED = 0.04, 0.3  # Å
 _LOCAL_FINEST = 5.0
 _TILE_EXTENT = 270.0  # Å: what a tile of the local alignment covers at least
 _MOST_TILES = 144
 _EARLY_EXPOSURE = 4.0
 _FIT_GRID = 9
-
-Frame = NDArray[np.generic] | Tensor
 
 
 @dataclass(frozen=True)
@@ -47,6 +46,8 @@ class MotionSettings:
     b_factor : Å², weight of the global correlation (RELION's ``bfactor``)
     binning : factor by which the sums are made smaller, in Fourier space
     dose_weighting : make the dose-weighted sum
+    plain_sum : make the plain sum too; without dose weighting it is made anyway
+    even_odd : make the plain sums of the even and of the odd frames too
     """
 
     pixel_size: float
@@ -57,6 +58,8 @@ class MotionSettings:
     b_factor: float = 150.0
     binning: float = 1.0
     dose_weighting: bool = True
+    plain_sum: bool = False
+    even_odd: bool = False
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.pixel_size) and self.pixel_size > 0):
@@ -89,8 +92,10 @@ class MotionResult:
     patch_centres, patch_shifts : ``(p, 2)`` pixels and ``(p, n, 2)``, local motion at the patches
     tile_trust : mean weight of the tiles in the local fit, 1 when all agreed with it
     hot_pixels : ``(k, 2)`` hot and dead pixels (y, x) found in this movie
-    average : ``(h, w)`` plain sum of the gain-corrected frames
+    binning : of the sums, as near to what was asked for as tiles of whole pixels allow (1 part in 10,000)
+    average : ``(h, w)`` plain sum of the gain-corrected frames, or None
     dose_weighted : ``(h, w)`` or None
+    even, odd : ``(h, w)`` plain sums of the even and the odd frames (counted from 0), or None
     power_spectrum : ``(s, s)`` amplitude spectrum of the dose-weighted sum (else of the average), frequency zero at ``(s // 2, s // 2)``
     power_spectrum_pixel_size : pixel size of an image whose spectrum reaches as far, Å
     motion_total, motion_early, motion_late : lengths of the global track in Å; early is up to 4 e/Å²
@@ -105,13 +110,23 @@ class MotionResult:
     patch_shifts: Tensor
     tile_trust: float
     hot_pixels: Tensor
-    average: Tensor
+    binning: float
+    average: Tensor | None
     dose_weighted: Tensor | None
+    even: Tensor | None
+    odd: Tensor | None
     power_spectrum: Tensor
     power_spectrum_pixel_size: float
     motion_total: float
     motion_early: float
     motion_late: float
+
+    @property
+    def micrograph(self) -> Tensor:
+        """The dose-weighted sum, or the plain one where no dose-weighted one was asked for."""
+        image = self.average if self.dose_weighted is None else self.dose_weighted
+        assert image is not None
+        return image
 
 
 def correct_movie(
@@ -127,7 +142,8 @@ def correct_movie(
 
     Parameters
     ----------
-    frames : ``(n, h, w)`` counts, or an iterable of frames ``(h, w)``; kept in memory in their own type
+    frames : ``(n, h, w)`` counts, or an iterable of frames ``(h, w)``, kept in memory in their own type; a sequence other than a list or tuple is
+        asked for each frame twice instead, by several threads
     gain : ``(h, w)`` that multiplies the counts, or None; zero marks a defect
     defects : ``(h, w)``, non-zero where the camera is defective, or None
     threads : used on the CPU; None for as many as torch uses
@@ -139,7 +155,7 @@ def correct_movie(
         when frames, gain or defects do not fit together or are not usable
     """
     with Workers(threads or torch.get_num_threads() if device == "cpu" else 1) as workers:
-        return _correct(_collect(frames), gain, defects, settings, torch.device(device), workers)
+        return _correct(Frames(frames), gain, defects, settings, torch.device(device), workers)
 
 
 def model_shifts(result: MotionResult, points: Tensor) -> Tensor:
@@ -158,23 +174,30 @@ def polynomial_shifts(result: MotionResult, points: Tensor) -> Tensor:
 
 
 def _correct(
-    frames: Sequence[Frame],
+    frames: Frames,
     gain: Frame | None,
     defects: Frame | None,
     settings: MotionSettings,
     device: torch.device,
     workers: Workers,
 ) -> MotionResult:
-    shape = (int(frames[0].shape[0]), int(frames[0].shape[1]))
-    correction, hot = detector_correction(_raw_sum(frames, device, workers), gain, defects)
+    shape, count = frames.shape, frames.count
+    multiplier = None
+    if gain is not None:
+        check_gain(gain, shape)
+        multiplier = to_tensor(gain, device).to(torch.float32)
     factor = max(1, min(int(_BINNED_PIXEL / settings.pixel_size), min(shape) // 64))
-    binned = _binned(frames, correction, factor, workers)
-    binned_pixel = settings.pixel_size * factor
-    finest = max(_GLOBAL_FINEST, 2.1 * binned_pixel)
-    start = align_frames(binned, binned_pixel, settings.b_factor, finest, workers=workers)
+    total, binned = first_look(frames, multiplier, factor, workers, device)
+    correction, hot = detector_correction(total, multiplier, defects)
+    del total
+    mend(binned, correction.defects, shape[1], factor, workers)
+    pixel, is_local = settings.pixel_size * factor, min(settings.patches) > 1
+    finest = max(_START_FINEST if is_local else _GLOBAL_FINEST, 2.1 * pixel)
+    settled = _START_SETTLED if is_local else _SETTLED
+    start = align_frames(binned, pixel, settings.b_factor, finest, settled=settled, workers=workers)
     global_shifts, local, trust = start * factor, None, 1.0
     # Where whole frames show nothing in common, parts of them show nothing either.
-    if min(settings.patches) > 1 and bool(start.any()):
+    if is_local and bool(start.any()):
         global_shifts, local, trust = _local(binned, start, factor, shape, settings, workers)
     del binned
     patches = grid_points(shape, *settings.patches).to(device)
@@ -184,92 +207,43 @@ def _correct(
         shifts = global_shifts[:, None].expand(-1, len(points), 2)
         return shifts if local is None else shifts + local.shifts(points)
 
-    exposure = exposures(len(frames), settings.dose_per_frame, settings.pre_exposure)
+    exposure = exposures(count, settings.dose_per_frame, settings.pre_exposure)
     sums = sum_frames(
-        lambda index: correction.apply(frames[index], index),
-        shape,
+        frames,
+        correction,
         shifts_at,
         exposure,
         settings.pixel_size,
         settings.voltage,
-        weighted=settings.dose_weighting,
-        device=device,
+        kinds=SumKinds(settings.dose_weighting, settings.plain_sum or not settings.dose_weighting, settings.even_odd),
+        binning=settings.binning,
         workers=workers,
     )
     track = (global_shifts[1:] - global_shifts[:-1]).norm(dim=1) * settings.pixel_size
     early = float(track[exposure[1:].to(device) <= _EARLY_EXPOSURE].sum())
     return MotionResult(
         shape=shape,
-        pixel_size=settings.pixel_size * settings.binning,
+        pixel_size=settings.pixel_size * sums.binning,
         global_shifts=global_shifts,
         local_motion=local,
         local_model=None if local is None else fit_relion(local.shifts(grid), grid, shape),
         patch_centres=patches,
-        patch_shifts=torch.zeros(len(patches), len(frames), 2).double()
+        patch_shifts=torch.zeros(len(patches), count, 2, dtype=torch.float64, device=device)
         if local is None
         else local.shifts(patches).transpose(0, 1),
         tile_trust=trust,
         hot_pixels=hot,
-        average=_smaller(sums.average, settings.binning),
-        dose_weighted=None if sums.dose_weighted is None else _smaller(sums.dose_weighted, settings.binning),
+        binning=sums.binning,
+        average=sums.plain,
+        dose_weighted=sums.dose_weighted,
+        even=sums.even,
+        odd=sums.odd,
         power_spectrum=sums.power_spectrum,
         power_spectrum_pixel_size=sums.power_spectrum_pixel_size,
         motion_total=float(track.sum()),
         motion_early=early,
         motion_late=float(track.sum()) - early,
     )
-
-
-def _collect(frames: NDArray[np.generic] | Iterable[Frame]) -> Sequence[Frame]:
-    """Return the frames as a sequence; all of one shape."""
-    collected: list[Frame] = list(frames)
-    if not collected:
-        raise InputError("the movie has no frames; check that the file was written completely")
-    shape = tuple(collected[0].shape)
-    for index, frame in enumerate(collected):
-        if len(frame.shape) != 2 or tuple(frame.shape) != shape:
-            raise InputError(
-                f"frame {index + 1} of the movie has shape {tuple(frame.shape)} but the first has {shape}; the file is damaged"
-            )
-    if min(shape) < 64:
-        raise InputError(
-            f"the movie's frames are {shape[1]} × {shape[0]} pixels, too small to be aligned; 64 × 64 is the least"
-        )
-    return collected
-
-
-def _raw_sum(frames: Sequence[Frame], device: torch.device, workers: Workers) -> Tensor:
-    """Return the plain sum of the raw frames, ``(h, w)``; whole counts are added without rounding."""
-    first = to_tensor(frames[0], device)
-    total = torch.zeros(first.shape, dtype=torch.float32 if first.is_floating_point() else torch.int32, device=device)
-
-    def add(rows: slice) -> None:
-        for frame in frames:
-            total[rows] += to_tensor(frame[rows], device)
-
-    workers.map(add, workers.shares(len(total)))
-    if total.is_floating_point() and not bool(torch.isfinite(total).all()):
-        raise InputError(
-            "the movie has pixels that are not numbers (NaN or infinite); write it again from the camera's data"
-        )
-    return total
-
-
-def _binned(frames: Sequence[Frame], correction: DetectorCorrection, factor: int, workers: Workers) -> Tensor:
-    """Return the corrected frames averaged over `factor` × `factor` pixels, contrast relative to the mean, float16 ``(n, h, w)``."""
-    height, width = frames[0].shape
-    device = correction.defects.device
-    result = torch.empty(len(frames), height // factor, width // factor, dtype=torch.float16, device=device)
-
-    def shrink(index: int) -> None:
-        values = correction.apply(frames[index], index)
-        if factor > 1:
-            values = F.avg_pool2d(values[None], factor)[0]
-        mean, deviation = values.mean(), values.std()
-        result[index] = ((values - mean) / deviation.clamp(min=1e-12)).clamp(-100, 100)
-
-    workers.map(shrink, range(len(frames)))
-    return result
 
 
 def _local(
@@ -282,7 +256,9 @@ def _local(
     # At least the asked number of patches, at best tiles so small that the motion within each is nearly the same.
     patch = min(small[0] / settings.patches[0], small[1] / settings.patches[1])
     side = max(_TILE_EXTENT / pixel, math.sqrt(area / _MOST_TILES) * 1.25)
-    size = _even(min(side, patch * 1.25)) if patch * 1.25 >= 32 else 32
+    side = max(32.0, min(side, patch * 1.25))
+    # Transforms of such lengths are quick.
+    size = 16 * round(side / 16) if side >= 64 else quick_length(round(side))
     tiling = make_tiling(small, size, size // 5)
     spectra = tile_spectra(binned, start, tiling, pixel, max(_LOCAL_FINEST, 2.1 * pixel), workers)
     positions = normalised(tiling.centres, small).to(start.device)
@@ -291,16 +267,3 @@ def _local(
     global_shifts = tracks[:, 0].clone()
     tracks[:, 0] = 0
     return global_shifts, LocalMotion(shape, tracks), float(trust.mean())
-
-
-def _even(length: float) -> int:
-    return max(2, 2 * round(length / 2))
-
-
-def _smaller(image: Tensor, binning: float) -> Tensor:
-    """Return the image Fourier-cropped by `binning`, with even sides."""
-    if binning == 1:
-        return image
-    height, width = (max(2, 2 * round(side / binning / 2)) for side in image.shape)
-    # Counts are kept: a pixel of the smaller image holds those of all the pixels that it covers.
-    return crop_image(image, (height, width)) * (image.numel() / (height * width))

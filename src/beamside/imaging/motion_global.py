@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 
 from beamside.imaging.fourier import frequencies
+from beamside.imaging.motion_frames import shrink
+from beamside.imaging.motion_tiles import quick_length
 from beamside.imaging.motion_workers import ALONE, Workers
 
 _ROUNDS = 10
-_SETTLED = 0.02  # pixels of the binned frames
 _FIRST_LOOKS = (20.0, 4.0)  # factors of the extra B-factor: the sum of frames not yet aligned is blurred
 _REACH = 150.0  # Å, the furthest that a frame is looked for from where it was in the last round
 _SIGNIFICANT = 5.0  # standard deviations: the highest of some 10⁶ values of noise stays below
@@ -24,6 +25,7 @@ def align_frames(
     b_factor: float,
     finest: float,
     coarsest: float = 400.0,
+    settled: float = 0.04,
     workers: Workers = ALONE,
 ) -> Tensor:
     """Return the shift of each frame, ``(n, 2)`` float64 pixels (y, x), the first one zero.
@@ -34,17 +36,20 @@ def align_frames(
     pixel_size : of `frames`, Å
     b_factor : Å²; the correlation is weighted with ``exp(-b_factor f² / 2)``
     finest, coarsest : Å; only frequencies between are used
+    settled : Å; when no frame moves further than this, the alignment is at its end
     """
-    count, height, width = frames.shape
-    if count == 1:
+    if len(frames) == 1:
         return torch.zeros(1, 2, dtype=torch.float64, device=frames.device)
+    factor = max(1, int(finest / (2.1 * pixel_size)))
+    pixel_size *= factor
+    count, height, width = frames.shape[0], frames.shape[1] // factor, frames.shape[2] // factor
     shape = _cropped_shape((height, width), pixel_size, finest)
     weight = _weights(shape, (height, width), pixel_size, b_factor, finest, coarsest).to(frames.device)
     root = torch.sqrt(weight)
     spectra = torch.empty(count, *root.shape, dtype=torch.complex64, device=frames.device)
 
     def transform(index: int) -> None:
-        spectrum = torch.fft.rfft2(frames[index].to(torch.float32))
+        spectrum = torch.fft.rfft2(shrink(frames[index].to(torch.float32), factor))
         torch.mul(_crop(spectrum, (height, width), shape), root, out=spectra[index])
 
     workers.map(transform, range(count))
@@ -61,9 +66,9 @@ def align_frames(
         moved = _bridged(moved * scale, found)
         change = float((moved - shifts).abs().max())
         shifts = moved
-        if round_ >= len(_FIRST_LOOKS) and change < _SETTLED:
+        if round_ >= len(_FIRST_LOOKS) and change * pixel_size < settled:
             break
-    return shifts - shifts[0].clone()
+    return (shifts - shifts[0]) * factor
 
 
 def _bridged(shifts: Tensor, found: Tensor) -> Tensor:
@@ -144,21 +149,8 @@ def _parabola(before: Tensor, centre: Tensor, after: Tensor) -> Tensor:
 def _cropped_shape(shape: tuple[int, int], pixel_size: float, finest: float) -> tuple[int, int]:
     """Return even sizes that keep frequencies up to `finest` (Å), of a length that is quick to transform, never larger than `shape`."""
     wanted = (2 * math.ceil(side * pixel_size / finest) + 2 for side in shape)
-    height, width = (min(_quick_length(length), side // 2 * 2) for length, side in zip(wanted, shape, strict=True))
+    height, width = (min(quick_length(length), side // 2 * 2) for length, side in zip(wanted, shape, strict=True))
     return height, width
-
-
-def _quick_length(length: int) -> int:
-    """Return the next even length with no prime factor above 5."""
-    length += length % 2
-    while True:
-        rest = length
-        for prime in (2, 3, 5):
-            while rest % prime == 0:
-                rest //= prime
-        if rest == 1:
-            return length
-        length += 2
 
 
 def _crop(spectrum: Tensor, shape: tuple[int, int], new_shape: tuple[int, int]) -> Tensor:

@@ -10,7 +10,7 @@ J. Zivanov, T. Nakane and S. Scheres, IUCrJ 6 (2019) 5-17, there for particles a
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -23,8 +23,10 @@ from beamside.imaging.motion_workers import ALONE, Workers
 _COARSE_TO_FINE = (1000.0, 500.0, 200.0)  # extra B-factors in Å² of the first rounds
 _ROUNDS = 14
 _SETTLED = 0.03  # Å, root mean square change of the tiles' shifts
+_DROWNED = 14.0  # twice the exponent at which a weight, about one in a thousand, no longer matters
 _OUTLIER = 2.5
 _SIGNIFICANT = 3.0  # standard deviations
+_BATCH_PIXELS = {"cpu": 1 << 19, "cuda": 1 << 25}
 
 
 @dataclass(frozen=True)
@@ -33,87 +35,108 @@ class TileSpectra:
 
     Attributes
     ----------
-    values : ``(p, n, ky, kx)`` complex64, with noise of variance one
+    size : side of a tile in binned pixels
+    values : ``(p, n, ky, kx, 2)`` float16, real and imaginary parts; rounding them adds less than a millionth to the noise's power
     origin : ``(p, n, 2)`` shift (y, x) in binned pixels at which the tile was cut from each frame
-    ky, kx : cycles per binned pixel
+    ky, kx : cycles per binned pixel, from the lowest to the highest
     redundancy : weight of each ``kx`` (one half where both halves of the plane are stored)
-    ring : ring number of each frequency
-    averaging : ``(rings, ky * kx)`` averages over each ring, each independent frequency counted once
-    power : ``(p, ky * kx)`` power of each tile's frames, summed
+    ring : ``(ky, kx)`` ring number of each frequency
+    whitening : ``(rings,)`` one over the power of noise in a frame, zero for rings that are not used
+    power : ``(p, rings)`` mean power of each tile's frames, summed over the frames, divided by that of the noise
     information : number of independent coefficients per stored one
     """
 
+    size: int
     values: Tensor
     origin: Tensor
     ky: Tensor
     kx: Tensor
     redundancy: Tensor
     ring: Tensor
-    averaging: Tensor
+    whitening: Tensor
     power: Tensor
     information: float
 
     def coefficients(self) -> Tensor:
-        """Return the number of independent coefficients ``(rings,)`` of a tile in each ring."""
-        weight = self.redundancy.expand(self.ring.shape).reshape(-1)
-        return self.information * ((self.averaging > 0) * weight).sum(dim=1)
+        """Return the number of independent coefficients ``(rings,)`` of a tile in each ring that is used."""
+        weight = self.redundancy.expand(self.ring.shape)
+        return self.information * _ring_sums(weight, self.ring, len(self.whitening)) * (self.whitening > 0)
+
+    def up_to(self, ring: int) -> TileSpectra:
+        """Return the spectra as far as `ring` (at least), sharing memory."""
+        highest = len(self.kx) - 1
+        if ring >= highest:
+            return self
+        rows, columns = slice(highest - ring, highest + ring + 1), slice(0, ring + 1)
+        return replace(
+            self,
+            values=self.values[:, :, rows, columns],
+            ky=self.ky[rows],
+            kx=self.kx[columns],
+            redundancy=self.redundancy[columns],
+            ring=self.ring[rows, columns],
+        )
 
 
 def tile_spectra(
     frames: Tensor, shifts: Tensor, tiling: Tiling, pixel_size: float, finest: float, workers: Workers = ALONE
 ) -> TileSpectra:
     """Cut the tiles out of `frames` ``(n, h, w)`` at whole-pixel `shifts` ``(n, 2)`` and transform them, up to the resolution `finest` (Å)."""
-    count, size = frames.shape[0], tiling.size
+    count, size, tiles = frames.shape[0], tiling.size, len(tiling.corners)
     device = frames.device
     highest = max(4, min(size // 2 - 1, math.floor(size * pixel_size / finest)))
     window = torch.sqrt(fade(size, tiling.ramp)).to(device)
     window2d = (window[:, None] * window).to(torch.float32)
-    rows = torch.cat([torch.arange(0, highest + 1), torch.arange(size - highest, size)]).to(device)
     whole = torch.round(shifts).to(torch.int64)
-    values = torch.empty(len(tiling.corners), count, len(rows), highest + 1, dtype=torch.complex64, device=device)
-
-    def transform(index: int) -> None:
-        dy, dx = (int(value) for value in whole[index])
-        tiles = torch.stack([cut(frames[index], y - dy, x - dx, size) for y, x in tiling.corners]).to(torch.float32)
-        tiles -= tiles.mean(dim=(1, 2), keepdim=True)
-        values[:, index] = torch.fft.rfft2(tiles * window2d)[:, rows, : highest + 1]
-
-    workers.map(transform, range(count))
-    ky = torch.fft.fftfreq(size, device=device)[rows]
+    steps = whole.tolist()
+    ky = torch.arange(-highest, highest + 1, device=device) / size
     kx = torch.arange(highest + 1, device=device) / size
     redundancy = torch.ones_like(kx)
     redundancy[0] = 0.5
     ring = torch.round(torch.sqrt(ky[:, None] ** 2 + kx**2) * size).to(torch.int64)
-    power = window2d.double() ** 2
-    information = float(power.sum() ** 2 / (power**2).sum()) / size**2
-    origin = whole.to(torch.float64).expand(len(tiling.corners), count, 2)
-    averaging = _ring_averaging(ring, redundancy)
-    power = _whiten(values, ring, averaging, highest)
-    return TileSpectra(values, origin, ky, kx, redundancy, ring, averaging, power, information)
+    rings = int(ring.max()) + 1
+    weight = redundancy / _ring_sums(redundancy.expand(ring.shape), ring, rings).clamp(min=1e-6)[ring]
+    values = torch.empty(tiles, count, len(ky), len(kx), 2, dtype=torch.float16, device=device)
+    power = torch.zeros(tiles, rings, device=device)
+    batch = max(1, _BATCH_PIXELS[device.type] // size**2)
+
+    def transform(share: slice) -> None:
+        buffer = torch.empty(min(batch, count), size, size, device=device)
+        for number in range(tiles)[share]:
+            y, x = tiling.corners[number]
+            total = torch.zeros(ring.shape, device=device)
+            for start in range(0, count, batch):
+                part = buffer[: min(batch, count - start)]
+                for index, tile in enumerate(part, start):
+                    tile.copy_(cut(frames[index], y - steps[index][0], x - steps[index][1], size))
+                part -= part.mean(dim=(1, 2), keepdim=True)
+                spectra = torch.view_as_real(torch.fft.rfft2(part.mul_(window2d), norm="ortho"))
+                kept = values[number, start : start + len(part)]
+                for rows, of in (
+                    (slice(0, highest), slice(size - highest, None)),
+                    (slice(highest, None), slice(0, highest + 1)),
+                ):
+                    chosen = spectra[:, of, : highest + 1]
+                    kept[:, rows] = chosen
+                    total[rows] += chosen.square().sum(dim=0).sum(dim=-1)
+            power[number] = _ring_sums(total * weight, ring, rings)
+
+    workers.map(transform, workers.shares(tiles))
+    squared = window2d.double() ** 2
+    information = float(squared.sum() ** 2 / (squared**2).sum()) / size**2
+    # Most of what a single frame shows is noise, so its power serves as that of the noise.
+    noise = power.mean(dim=0) / count
+    whitening = 1 / noise.clamp(min=1e-12 * float(noise.max()) + 1e-30)
+    numbers = torch.arange(rings, device=device)
+    whitening = torch.where((numbers >= 2) & (numbers <= highest), whitening, torch.zeros_like(whitening))
+    origin = whole.to(torch.float64).expand(tiles, count, 2)
+    return TileSpectra(size, values, origin, ky, kx, redundancy, ring, whitening, power * whitening, information)
 
 
-def _ring_averaging(ring: Tensor, redundancy: Tensor) -> Tensor:
-    """Return the matrix ``(rings, ky * kx)`` that averages over rings."""
-    flat = ring.reshape(-1)
-    matrix = torch.zeros(int(flat.max()) + 1, len(flat), device=ring.device)
-    matrix[flat, torch.arange(len(flat), device=ring.device)] = redundancy.expand(ring.shape).reshape(-1)
-    return matrix / matrix.sum(dim=1, keepdim=True).clamp(min=1e-6)
-
-
-def _whiten(values: Tensor, ring: Tensor, averaging: Tensor, highest: int) -> Tensor:
-    """Divide by the root of the noise power, ring by ring; most of what a single frame shows is noise, so its power serves.
-
-    Returns the power ``(p, ky * kx)`` of each tile, summed over the frames.
-    """
-    tiles, count = values.shape[:2]
-    power = torch.stack([torch.view_as_real(tile).square().sum(dim=(0, -1)).reshape(-1) for tile in values])
-    profile = averaging @ power.sum(dim=0) / (tiles * count)
-    factor = torch.rsqrt(profile.clamp(min=1e-12 * float(profile.max()) + 1e-30))
-    rings = torch.arange(len(factor), device=factor.device)
-    factor = torch.where((rings >= 2) & (rings <= highest), factor, torch.zeros_like(factor))[ring]
-    for index in range(tiles):
-        values[index] *= factor
-    return power * factor.reshape(-1) ** 2
+def _ring_sums(values: Tensor, ring: Tensor, rings: int) -> Tensor:
+    """Return the sums ``(rings,)`` of `values` over the coefficients of each ring."""
+    sums = torch.zeros(rings, dtype=values.dtype, device=values.device)
+    return sums.index_add_(0, ring.reshape(-1), values.reshape(-1))
 
 
 def gather_evidence(
@@ -133,39 +156,48 @@ def gather_evidence(
     the evidence, and the signal-to-noise ``(rings,)`` seen in the tiles' sums, where it is significant
     """
     tiles, count = spectra.values.shape[:2]
+    rings = len(spectra.whitening)
+    weight = spectra.redundancy.expand(spectra.ring.shape)
+    number = _ring_sums(weight, spectra.ring, rings)
+    average = weight / number.clamp(min=1e-6)[spectra.ring]
     along = (4 * math.pi * spectra.information) * torch.cartesian_prod(spectra.ky, spectra.kx)
     along *= (damping * spectra.redundancy).reshape(-1, 1)
     curvature = _ring_curvature(spectra, damping)
     coefficients = spectra.coefficients()
     gradient = torch.zeros(tiles, count, 2, dtype=torch.float64, device=shifts.device)
     strength = torch.zeros(tiles, dtype=torch.float64, device=shifts.device)
-    profiles = torch.zeros(tiles, len(signal), device=shifts.device)
+    profiles = torch.zeros(tiles, rings, device=shifts.device)
+    seen = number > 0
 
-    def look(index: int) -> None:
-        aligned = _aligned(spectra, index, shifts[index])
-        total = aligned.sum(dim=0)
-        cross = (torch.view_as_real(total).square().sum(dim=-1) - spectra.power[index]) / (count * (count - 1))
-        profiles[index] = spectra.averaging @ cross
-        share = _share(profiles[index], signal, coefficients, count)
-        if share == 0:
-            return
-        wiener = share * signal / (share * signal + 1.0 / count)
-        strength[index] = share * float((curvature * signal * wiener).sum())
-        # Im(conj(reference) aligned) summed with the weights, for all frames in one product.
-        reference = total * (wiener / count)[spectra.ring].reshape(-1)
-        factors = torch.stack([-reference.imag[:, None] * along, reference.real[:, None] * along], dim=1)
-        gradient[index] = torch.view_as_real(aligned).reshape(count, -1) @ factors.reshape(-1, 2)
+    def look(share: slice) -> None:
+        aligned = torch.empty(count, *spectra.ring.shape, dtype=torch.complex64, device=shifts.device)
+        for index in range(tiles)[share]:
+            _align(spectra, index, shifts[index], aligned)
+            total = aligned.sum(dim=0)
+            square = _ring_sums(torch.view_as_real(total).square().sum(dim=-1) * average, spectra.ring, rings)
+            cross = (square * spectra.whitening - spectra.power[index]) / (count * (count - 1))
+            profiles[index] = torch.where(seen, cross, torch.zeros_like(cross))
+            strong = _share(profiles[index], signal, coefficients, count)
+            if strong == 0:
+                continue
+            wiener = strong * signal / (strong * signal + 1.0 / count)
+            strength[index] = strong * float((curvature * signal * wiener).sum())
+            # Im(conj(reference) aligned) summed with the weights, for all frames in one product.
+            reference = (total * (wiener * spectra.whitening / count)[spectra.ring]).reshape(-1)
+            factors = torch.stack([-reference.imag[:, None] * along, reference.real[:, None] * along], dim=1)
+            gradient[index] = torch.view_as_real(aligned).view(count, -1) @ factors.reshape(-1, 2)
 
-    workers.map(look, range(tiles))
+    workers.map(look, workers.shares(tiles))
     return Evidence(gradient, strength), _significant(profiles.mean(dim=0), coefficients * tiles, count)
 
 
-def _aligned(spectra: TileSpectra, index: int, shifts: Tensor) -> Tensor:
-    """Return the spectra ``(n, ky * kx)`` of a tile's frames moved by `shifts` ``(n, 2)``."""
-    rest = (-2j * math.pi) * (shifts - spectra.origin[index])
-    y = torch.exp(rest[:, 0, None] * spectra.ky).to(torch.complex64)
-    x = torch.exp(rest[:, 1, None] * spectra.kx).to(torch.complex64)
-    return (spectra.values[index] * y[:, :, None]).mul_(x[:, None, :]).reshape(len(shifts), -1)
+def _align(spectra: TileSpectra, index: int, shifts: Tensor, into: Tensor) -> None:
+    """Write the spectra of a tile's frames moved by `shifts` ``(n, 2)`` to `into` ``(n, ky, kx)``."""
+    rest = ((-2 * math.pi) * (shifts - spectra.origin[index])).to(torch.float32)
+    y, x = rest[:, 0, None] * spectra.ky, rest[:, 1, None] * spectra.kx
+    torch.view_as_real(into).copy_(spectra.values[index])
+    into *= torch.polar(torch.ones_like(y), y)[:, :, None]
+    into *= torch.polar(torch.ones_like(x), x)[:, None, :]
 
 
 def _share(profile: Tensor, signal: Tensor, coefficients: Tensor, count: int) -> float:
@@ -190,8 +222,7 @@ def _ring_curvature(spectra: TileSpectra, damping: Tensor) -> Tensor:
     """Return the information per unit of signal in each ring (mean of y and x)."""
     square = (2 * math.pi) ** 2 * (spectra.ky[:, None] ** 2 + spectra.kx**2) / 2
     terms = 2 * spectra.information * square * damping * spectra.redundancy
-    curvature = torch.zeros(len(spectra.averaging), device=terms.device)
-    return curvature.index_add_(0, spectra.ring.reshape(-1), terms.reshape(-1))
+    return _ring_sums(terms, spectra.ring, len(spectra.whitening))
 
 
 def fit_local(
@@ -221,16 +252,22 @@ def fit_local(
     prior = MotionPrior(count, dose_per_frame, basis.shape[1], pixel_size, device)
     tracks = torch.zeros(count, basis.shape[1], 2, dtype=torch.float64, device=device)
     tracks[:, 0] = start
-    square = (spectra.ky[:, None] ** 2 + spectra.kx**2) / pixel_size**2
+    highest = len(spectra.kx) - 1
+    resolved = highest
     trust = torch.ones(len(positions), dtype=torch.float64, device=device)
-    signal = torch.zeros(len(spectra.averaging), device=device)
+    signal = torch.zeros(len(spectra.whitening), device=device)
     for round_ in range(_ROUNDS):
         extra = _COARSE_TO_FINE[round_] if round_ < len(_COARSE_TO_FINE) else 0.0
-        damping = torch.exp(-0.5 * extra * square)
+        # What the B-factor or the noise drowns is left out; a margin lets the resolution grow as the alignment gets better.
+        drowned = math.sqrt(_DROWNED / extra) * pixel_size * spectra.size if extra else highest
+        part = spectra.up_to(min(highest, math.ceil(drowned), resolved + max(3, resolved // 8)))
+        damping = torch.exp(-0.5 * extra * (part.ky[:, None] ** 2 + part.kx**2) / pixel_size**2)
         shifts = torch.einsum("pm,nmc->pnc", basis, tracks)
         if round_ == 0:
-            _, signal = gather_evidence(spectra, shifts, signal, damping, workers)
-        evidence, signal = gather_evidence(spectra, shifts, signal, damping, workers)
+            _, signal = gather_evidence(part, shifts, signal, damping, workers)
+        evidence, signal = gather_evidence(part, shifts, signal, damping, workers)
+        if extra == 0:
+            resolved = int(signal.nonzero().max()) if bool(signal.any()) else highest
         trust = _trust(evidence)
         tracks = prior.step(basis, evidence, trust, tracks, start)
         change = (torch.einsum("pm,nmc->pnc", basis, tracks) - shifts).square().mean().sqrt() * pixel_size

@@ -64,11 +64,20 @@ def cut(image: Tensor, y: int, x: int, size: int) -> Tensor:
     height, width = image.shape
     if 0 <= y <= height - size and 0 <= x <= width - size:
         return image[y : y + size, x : x + size]
-    rows = _mirrored(torch.arange(y, y + size, device=image.device), height)
-    columns = _mirrored(torch.arange(x, x + size, device=image.device), width)
+    rows = mirrored(torch.arange(y, y + size, device=image.device), height)
+    columns = mirrored(torch.arange(x, x + size, device=image.device), width)
     return image[rows[:, None], columns]
 
 
-def _mirrored(index: Tensor, length: int) -> Tensor:
+def mirrored(index: Tensor, length: int) -> Tensor:
+    """Return where pixels `index` along a side of `length` lie when what is outside mirrors what is inside."""
     index = index % (2 * length)
     return torch.where(index < length, index, 2 * length - 1 - index)
+
+
+def quick_length(length: int) -> int:
+    """Return the next even length from `length` on that has no prime factor above 5, and so is quick to transform."""
+    length += length % 2
+    while (30**20) % length:
+        length += 2
+    return length

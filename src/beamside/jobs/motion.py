@@ -53,7 +53,7 @@ class MotionCorrection(JobType):
     directory = "MotionCorr"
     relion_type = 1
     relion_label = "relion.motioncorr"
-    version = "2"
+    version = "3"
     optics_used = ("pixel_size", "voltage", "dose_per_frame")
     requires = ("import",)
     Parameters = MotionParameters

@@ -60,7 +60,7 @@ def correct(item: Item, parameters: MotionParameters, workspace: Workspace) -> R
         outputs={**outputs, "motion_star": workspace.relative(star)},
         values={
             "pixel_size": corrected.pixel_size,
-            "shape": list(corrected.average.shape),
+            "shape": list(corrected.micrograph.shape),
             "spectrum_pixel_size": corrected.power_spectrum_pixel_size,
             "frames": len(corrected.global_shifts),
             "hot_pixels": len(corrected.hot_pixels),
@@ -124,8 +124,7 @@ def _local_shifts(corrected: MotionResult) -> StarBlock:
 
 
 def _write(item: Item, corrected: MotionResult, parameters: MotionParameters, workspace: Workspace) -> dict[str, str]:
-    micrograph = corrected.average if corrected.dose_weighted is None else corrected.dose_weighted
-    image = np.asarray(micrograph.cpu(), dtype=np.float32)
+    image = np.asarray(corrected.micrograph.cpu(), dtype=np.float32)
     paths = {
         "micrograph": workspace.path(item, ".mrc"),
         "power_spectrum": workspace.path(item, "_PS.mrc"),

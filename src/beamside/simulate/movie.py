@@ -47,6 +47,7 @@ class MovieSettings:
     b_factor : envelope of the microscope, Å²
     drift : typical drift over the exposure, Å
     local_motion : root mean square over the field of the local motion by the last frame, Å
+    local_family : "bumps", a smooth field that is no polynomial, or "polynomial", as in RELION's motion model
     jitter : standard deviation of each frame's own shift, Å
     particle_spacing : one particle for each square of this width, Å; 0 for none
     preferred_orientation : fraction of particles that lie in one of the specimen's preferred orientations
@@ -69,6 +70,7 @@ class MovieSettings:
     b_factor: float = 100.0
     drift: float = 9.0
     local_motion: float = 3.0
+    local_family: str = "bumps"
     jitter: float = 0.25
     particle_spacing: float = 260.0
     preferred_orientation: float = 0.6
@@ -152,7 +154,8 @@ class MovieTruth:
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> MovieTruth:
         """Make the truth from its JSON form."""
-        settings = {field.name: data["settings"][field.name] for field in fields(MovieSettings)}
+        given = data["settings"]
+        settings = {field.name: given[field.name] for field in fields(MovieSettings) if field.name in given}
         for name in ("size", "defocus"):
             settings[name] = tuple(settings[name])
         contents = Contents(
@@ -203,7 +206,9 @@ def draw_truth(settings: MovieSettings, specimen: Specimen, seed: int) -> MovieT
     drift, local, jitter = (
         length / settings.pixel_size for length in (settings.drift, settings.local_motion, settings.jitter)
     )
-    motion = random_displacement(settings.frames, settings.size, drift, local, jitter, motion_rng)
+    motion = random_displacement(
+        settings.frames, settings.size, drift, local, jitter, motion_rng, settings.local_family
+    )
     if settings.jump:
         angle = motion_rng.uniform(0, 2 * np.pi)
         motion.drift[settings.jump :] += 15 / settings.pixel_size * np.array([np.sin(angle), np.cos(angle)])
