@@ -211,8 +211,8 @@ def _block_sums(values: Tensor) -> Tensor:
 def _box_sums(blocks: Tensor) -> Tensor:
     """Return for each block the sum over the 5 × 5 blocks around it: a box of some 40 pixels."""
     side = max(1, (min(_BACKGROUND_BLOCKS, *blocks.shape) - 1) // 2 * 2 + 1)
-    means: Tensor = F.avg_pool2d(blocks[None], side, stride=1, padding=side // 2)[0]
-    return means * (side * side)
+    sums: Tensor = F.avg_pool2d(blocks[None], side, stride=1, padding=side // 2)[0] * (side * side)
+    return sums
 
 
 def _spread(blocks: Tensor, part: slice, width: int) -> Tensor:

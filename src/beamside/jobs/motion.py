@@ -43,6 +43,21 @@ class MotionParameters(ParameterModel):
         le=8,
         relion="bin_factor",
     )
+    save_unweighted: bool = parameter(
+        False,
+        "Save the sum without dose weighting, too (`_noDW.mrc`).",
+        relion="do_save_noDW",
+    )
+    even_odd: bool = parameter(
+        False,
+        "Save the sums of every other frame, too (`_EVN.mrc`, `_ODD.mrc`), as denoising programs learn from.",
+        relion="do_even_odd_split",
+    )
+    float16: bool = parameter(
+        False,
+        "Write the sums as 16-bit floating-point numbers (MRC mode 12): half the size. RELION 4 and 5 read them, RELION 3.1 does not.",
+        relion="do_float16",
+    )
 
 
 class MotionCorrection(JobType):
@@ -80,7 +95,6 @@ class MotionCorrection(JobType):
     fixed_options = {
         "do_own_motioncor": "Yes",
         "do_save_ps": "Yes",
-        "do_save_noDW": "No",
         "first_frame_sum": "1",
         "last_frame_sum": "-1",
     }
@@ -99,28 +113,26 @@ class MotionCorrection(JobType):
         self, rows: Sequence[Row], parameters: Any, optics: Optics, job: str, root: Path
     ) -> dict[str, StarContent]:
         """Return ``corrected_micrographs.star``. Accumulated motion is in unbinned pixels, as in RELION."""
-        columns = [
-            "rlnCtfPowerSpectrum",
-            "rlnMicrographName",
-            "rlnMicrographMetadata",
-            "rlnOpticsGroup",
-            "rlnAccumMotionTotal",
-            "rlnAccumMotionEarly",
-            "rlnAccumMotionLate",
-        ]
-        pixel_size = optics.pixel_size * parameters.binning
+        files = {
+            "rlnMicrographNameNoDW": "unweighted",
+            "rlnCtfPowerSpectrum": "power_spectrum",
+            "rlnMicrographNameEven": "even",
+            "rlnMicrographNameOdd": "odd",
+            "rlnMicrographName": "micrograph",
+            "rlnMicrographMetadata": "motion_star",
+        }
+        files = {column: role for column, role in files.items() if all(role in row.result.outputs for row in rows)}
+        parts = ("total", "early", "late")
+        columns = [*files, "rlnOpticsGroup", *(f"rlnAccumMotion{part.title()}" for part in parts)]
         lines: list[list[Value]] = [
             [
-                row.result.outputs["power_spectrum"],
-                row.result.outputs["micrograph"],
-                row.result.outputs["motion_star"],
+                *(row.result.outputs[role] for role in files.values()),
                 1,
-                *(
-                    float(row.result.metrics[f"motion_{part}"]) / optics.pixel_size
-                    for part in ("total", "early", "late")
-                ),
+                *(float(row.result.metrics[f"motion_{part}"]) / optics.pixel_size for part in parts),
             ]
             for row in rows
         ]
+        # Binning by an odd factor is done by the nearest that whole pixels allow.
+        pixel_size = rows[0].result.values["pixel_size"] if rows else optics.pixel_size * parameters.binning
         optics_table = optics_block(optics, rlnMicrographPixelSize=float(pixel_size))
         return {"corrected_micrographs.star": [optics_table, StarBlock("micrographs", columns, lines)]}

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
+from typing import Any, overload
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from beamside.errors import GainError
-from beamside.formats.movies import open_movie
+from beamside.errors import GainError, ProcessingError
+from beamside.formats.movies import Movie, open_movie
 from beamside.formats.mrc import read_mrc, write_mrc
 from beamside.formats.star import StarBlock, Value, write_star
 from beamside.imaging import pictures
@@ -20,6 +22,10 @@ from beamside.jobs.base import Item, Optics, Result, Workspace
 from beamside.jobs.motion import MotionParameters
 from beamside.jobs.output import save_picture
 
+_HELD_BYTES = 1_500_000_000
+"""Movies of more decoded bytes than this (super-resolution, 32-bit) are read twice instead of being held in memory."""
+_LARGEST_FLOAT16 = 65504.0
+
 
 def correct(item: Item, parameters: MotionParameters, workspace: Workspace) -> Result:
     """Correct the movie of `item`; the per-movie STAR file is written last but one, the record of it after all files."""
@@ -27,26 +33,27 @@ def correct(item: Item, parameters: MotionParameters, workspace: Workspace) -> R
     if source.values.get("gain_error"):
         raise GainError(str(source.values["gain_error"]))
     optics = workspace.optics
-    with open_movie(workspace.absolute(source.outputs["movie"])) as movie:
-        frames = movie.read(threads=workspace.threads)
     gain_file, defects_file = source.values.get("gain"), source.values.get("defects")
-    corrected = correct_movie(
-        frames,
-        _image(workspace.absolute(gain_file)) if gain_file else None,
-        _image(workspace.absolute(defects_file)) if defects_file else None,
-        MotionSettings(
-            pixel_size=optics.pixel_size,
-            voltage=optics.voltage,
-            dose_per_frame=optics.dose_per_frame,
-            pre_exposure=parameters.pre_exposure,
-            patches=(parameters.patches_y, parameters.patches_x),
-            b_factor=parameters.motion_b_factor,
-            binning=parameters.binning,
-            dose_weighting=parameters.dose_weighting,
-        ),
-        threads=workspace.threads,
-        device=workspace.device,
-    )
+    with open_movie(workspace.absolute(source.outputs["movie"])) as movie:
+        corrected = correct_movie(
+            _frames(movie, workspace.threads),
+            _image(workspace.absolute(gain_file)) if gain_file else None,
+            _image(workspace.absolute(defects_file)) if defects_file else None,
+            MotionSettings(
+                pixel_size=optics.pixel_size,
+                voltage=optics.voltage,
+                dose_per_frame=optics.dose_per_frame,
+                pre_exposure=parameters.pre_exposure,
+                patches=(parameters.patches_y, parameters.patches_x),
+                b_factor=parameters.motion_b_factor,
+                binning=parameters.binning,
+                dose_weighting=parameters.dose_weighting,
+                plain_sum=parameters.save_unweighted,
+                even_odd=parameters.even_odd,
+            ),
+            threads=workspace.threads,
+            device=workspace.device,
+        )
     outputs = _write(item, corrected, parameters, workspace)
     star = workspace.path(item, ".star")
     write_star(star, motion_star(corrected, item, parameters, optics))
@@ -68,6 +75,31 @@ def correct(item: Item, parameters: MotionParameters, workspace: Workspace) -> R
     )
 
 
+class _OnDemand(Sequence[NDArray[Any]]):
+    """The frames of an open movie, each read when it is asked for."""
+
+    def __init__(self, movie: Movie) -> None:
+        self._movie = movie
+
+    def __len__(self) -> int:
+        return self._movie.frames
+
+    @overload
+    def __getitem__(self, index: int) -> NDArray[Any]: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[NDArray[Any]]: ...
+    def __getitem__(self, index: int | slice) -> NDArray[Any] | Sequence[NDArray[Any]]:
+        if isinstance(index, slice):
+            return [self._movie.frame(number) for number in range(len(self))[index]]
+        return self._movie.frame(index)
+
+
+def _frames(movie: Movie, threads: int) -> NDArray[Any] | Sequence[NDArray[Any]]:
+    """Return the frames: in memory when they are small enough, else read twice."""
+    size = movie.frames * movie.shape[0] * movie.shape[1] * movie.dtype.itemsize
+    return movie.read(threads=threads) if size <= _HELD_BYTES else _OnDemand(movie)
+
+
 def motion_star(corrected: MotionResult, item: Item, parameters: MotionParameters, optics: Optics) -> list[StarBlock]:
     """Return RELION's per-movie STAR file, motion model version 1 (version 0 without local motion); all shifts in unbinned pixels."""
     source = item.results["import"]
@@ -79,7 +111,7 @@ def motion_star(corrected: MotionResult, item: Item, parameters: MotionParameter
         "rlnImageSizeZ": frames,
         "rlnMicrographMovieName": source.outputs["movie"],
         **({"rlnMicrographGainName": str(source.values["gain"])} if source.values.get("gain") else {}),
-        "rlnMicrographBinning": float(parameters.binning),
+        "rlnMicrographBinning": float(corrected.binning),
         "rlnMicrographOriginalPixelSize": float(optics.pixel_size),
         "rlnMicrographDoseRate": float(optics.dose_per_frame),
         "rlnMicrographPreExposure": float(parameters.pre_exposure),
@@ -131,7 +163,13 @@ def _write(item: Item, corrected: MotionResult, parameters: MotionParameters, wo
         "thumbnail": workspace.path(item, "_thumbnail.jpg"),
         "motion_plot": workspace.path(item, "_motion.png"),
     }
-    write_mrc(paths["micrograph"], image, corrected.pixel_size)
+    _write_sum(paths["micrograph"], image, corrected, parameters)
+    others = {"unweighted": ("_noDW.mrc", corrected.average), "even": ("_EVN.mrc", corrected.even)}
+    others["odd"] = ("_ODD.mrc", corrected.odd)
+    for role, (suffix, other) in others.items():
+        if other is not None and other is not corrected.micrograph:
+            paths[role] = workspace.path(item, suffix)
+            _write_sum(paths[role], np.asarray(other.cpu(), dtype=np.float32), corrected, parameters)
     write_mrc(
         paths["power_spectrum"],
         np.asarray(corrected.power_spectrum.cpu(), dtype=np.float32),
@@ -141,6 +179,18 @@ def _write(item: Item, corrected: MotionResult, parameters: MotionParameters, wo
     save_picture(paths["thumbnail"], pictures.thumbnail(image))
     save_picture(paths["motion_plot"], _plot(corrected, parameters, workspace.optics.pixel_size))
     return {role: workspace.relative(path) for role, path in paths.items()}
+
+
+def _write_sum(path: Path, image: NDArray[np.float32], corrected: MotionResult, parameters: MotionParameters) -> None:
+    if not parameters.float16:
+        write_mrc(path, image, corrected.pixel_size)
+        return
+    largest = float(np.abs(image).max())
+    if largest > _LARGEST_FLOAT16:
+        raise ProcessingError(
+            f"{path} has values up to {largest:g}, too large for 16-bit floating-point numbers; switch float16 off"
+        )
+    write_mrc(path, image.astype(np.float16), corrected.pixel_size)
 
 
 def _plot(corrected: MotionResult, parameters: MotionParameters, pixel_size: float) -> Image.Image:
