@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 import tifffile
 
-from beamside.acquisition.gain import orient, prepare_defects, prepare_gain
+from beamside.acquisition.gain import check_fit, prepare_defects, prepare_gain
 from beamside.errors import GainError
 from beamside.formats.mrc import read_mrc, write_mrc
+from beamside.formats.orientation import Orientation
 from beamside.formats.tiff import write_tiff
 
 
@@ -34,11 +35,11 @@ def test_every_format_gives_the_same_gain(tmp_path: Path, name: str) -> None:
 
 def test_orientations_are_rotation_clockwise_then_flip() -> None:
     image = np.array([[1, 2], [3, 4]])
-    assert orient(image, "none", 90).tolist() == [[3, 1], [4, 2]]
-    assert orient(image, "none", 180).tolist() == [[4, 3], [2, 1]]
-    assert orient(image, "none", 270).tolist() == [[2, 4], [1, 3]]
-    assert orient(image, "up-down", 0).tolist() == [[3, 4], [1, 2]]
-    assert orient(image, "left-right", 90).tolist() == [[1, 3], [2, 4]]
+    assert Orientation(90, "none").apply(image).tolist() == [[3, 1], [4, 2]]
+    assert Orientation(180, "none").apply(image).tolist() == [[4, 3], [2, 1]]
+    assert Orientation(270, "none").apply(image).tolist() == [[2, 4], [1, 3]]
+    assert Orientation(0, "up-down").apply(image).tolist() == [[3, 4], [1, 2]]
+    assert Orientation(90, "left-right").apply(image).tolist() == [[1, 3], [2, 4]]
 
 
 @pytest.mark.peer
@@ -80,6 +81,32 @@ def test_larger_references_are_averaged_and_smaller_ones_repeated(tmp_path: Path
     spread = prepare_gain(tmp_path / "g.mrc", (24, 32), output=tmp_path / "o.mrc")
     assert spread.ratio == 0.25
     assert np.array_equal(read_mrc(spread.path)[::4, 3::4], gain)
+
+
+@pytest.mark.parametrize("ratio", [1, 2, 4])
+def test_a_reference_that_divides_becomes_one_that_multiplies(tmp_path: Path, ratio: int) -> None:
+    """Dividing by the average of the counts is what is meant, whatever their unit and the size of the pixels."""
+    flat = 1000 * reference((24, 32))
+    flat[3, 5] = 0
+    write_mrc(tmp_path / "flat.mrc", flat)
+    prepared = prepare_gain(tmp_path / "flat.mrc", (24 // ratio, 32 // ratio), divide=True, output=tmp_path / "o.mrc")
+    written = read_mrc(prepared.path)
+    blocks = flat.reshape(24 // ratio, ratio, 32 // ratio, ratio)
+    binned = np.where((blocks > 0).all(axis=(1, 3)), blocks.mean(axis=(1, 3)), 0)
+    good = binned > 0
+    assert np.allclose(written[good] * binned[good], binned[good].mean(), rtol=1e-5)
+    assert (written[~good] == 0).all()
+    assert (prepared.defects, prepared.ratio) == (1, ratio)
+    assert not any("mean" in sentence for sentence in prepared.warnings)
+
+
+def test_whether_shapes_fit_is_known_before_the_orientation_is() -> None:
+    check_fit((6, 8), (8, 6), "g.mrc")
+    check_fit((6, 8), (4, 3), "g.mrc", rotate=90)
+    with pytest.raises(GainError, match=r"g\.mrc has 8 x 6 .* 7 x 6, and neither is 1, 2 or 4 times"):
+        check_fit((6, 8), (6, 7), "g.mrc")
+    with pytest.raises(GainError, match="--gain-rotate"):
+        check_fit((6, 8), (8, 6), "g.mrc", rotate=0)
 
 
 def test_pixels_without_gain_become_defects(tmp_path: Path) -> None:
@@ -133,6 +160,16 @@ def test_defects_come_from_masks_and_lists(tmp_path: Path) -> None:
     for name in ("d.txt", "d.mrc"):
         assert prepare_defects(tmp_path / name, (10, 12), output=tmp_path / "o.mrc") == 6
         assert np.array_equal(read_mrc(tmp_path / "o.mrc") != 0, wanted)
+
+
+def test_masks_of_super_resolution_and_physical_pixels_serve_each_other(tmp_path: Path) -> None:
+    mask = np.zeros((8, 12), np.uint8)
+    mask[4:6, 5] = 1
+    write_mrc(tmp_path / "d.mrc", mask)
+    assert prepare_defects(tmp_path / "d.mrc", (4, 6), output=tmp_path / "o.mrc") == 1
+    assert np.argwhere(read_mrc(tmp_path / "o.mrc")).tolist() == [[2, 2]]
+    assert prepare_defects(tmp_path / "d.mrc", (16, 24), output=tmp_path / "o.mrc") == 8
+    assert (read_mrc(tmp_path / "o.mrc")[8:12, 10:12] == 1).all()
 
 
 @pytest.mark.parametrize(

@@ -46,7 +46,7 @@ def test_the_commands_that_users_are_promised() -> None:
     session = main.commands["session"]
     assert isinstance(session, click.Group)
     assert set(main.commands) == {"demo", "init", "project", "report", "session"}
-    promised = {"start", "status", "list", "logs", "pause", "resume", "stop", "retry", "report", "show-config"}
+    promised = {"start", "status", "list", "logs", "pause", "resume", "stop", "retry", "gain", "report", "show-config"}
     assert set(session.commands) == promised
     assert set(main.commands["project"].commands) == {"rebuild", "verify"}  # type: ignore[attr-defined]
 

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from beamside.errors import ProcessingError
+from beamside.errors import GainError, ProcessingError
 from beamside.flow.session import Session
 from beamside.flow.settings import SessionSettings, sections
 from beamside.formats.star import StarBlock
@@ -22,7 +22,7 @@ from beamside.jobs.base import Item, JobType, Node, Optics, Result, Row, StarCon
 from beamside.jobs.class2d import Class2dParameters
 from beamside.jobs.extract import ExtractParameters
 from beamside.jobs.importing import ImportMovies
-from beamside.jobs.motion import MotionParameters
+from beamside.jobs.motion import MotionCorrection, MotionParameters
 
 
 def note_call(job: str, item: Item, workspace: Workspace) -> None:
@@ -39,9 +39,12 @@ class Measure(JobType):
     requires, inputs = ("import",), ("import",)
     Parameters = MotionParameters
     nodes = (Node("corrected_micrographs.star", 1, "MicrographsData.star.relion.motioncorr"),)
+    camera_options = MotionCorrection.camera_options
 
     def process(self, item: Item, parameters: Any, workspace: Workspace) -> Result:
         note_call(self.name, item, workspace)
+        if item.results["import"].values.get("gain_error"):
+            raise GainError(str(item.results["import"].values["gain_error"]))
         if "bad" in item.name:
             raise ProcessingError(f"{item.name} has no frames worth a sum.")
         if "flaky" in item.name:

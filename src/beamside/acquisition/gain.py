@@ -2,25 +2,24 @@
 
 The orientation follows RELION and MotionCor2: first a rotation, clockwise as seen with row 0 at the top, then a flip. A gain reference may
 have 2 or 4 times the pixels of the movie along each side (a super-resolution reference for binned movies, which is averaged) or 1/2 or
-1/4 (a physical reference for super-resolution movies, which is repeated). Pixels that are not positive numbers are marked by 0, which
-motion correction treats as defects.
+1/4 (a physical reference for super-resolution movies, which is repeated). What is written is always multiplied: a reference that divides is
+inverted here, and scaled so that its mean does not matter. Pixels that are not positive numbers are marked by 0, which motion correction treats
+as defects.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from beamside.acquisition.settings import GainFlip, GainRotation
 from beamside.errors import BeamsideError, GainError
 from beamside.formats.image import read_image
 from beamside.formats.mrc import write_mrc
+from beamside.formats.orientation import RATIOS, Flip, Orientation, Rotation, fitting_orientations, fitting_ratio
 
-_RATIOS = (1, 2, 4)
 _MOST_UNUSABLE = 0.5
 _MANY_UNUSABLE = 0.01
 
@@ -49,9 +48,11 @@ def prepare_gain(
     source: str | Path,
     movie_shape: tuple[int, int],
     *,
-    flip: GainFlip = "none",
-    rotate: GainRotation = 0,
+    flip: Flip = "none",
+    rotate: Rotation = 0,
+    divide: bool = False,
     output: str | Path,
+    name: str = "",
 ) -> PreparedGain:
     """Read a gain reference, bring it to the orientation and size of the movies, and write it as MRC.
 
@@ -61,16 +62,21 @@ def prepare_gain(
     movie_shape : (height, width) of the movies
     flip : mirroring, after the rotation
     rotate : degrees clockwise, as seen with row 0 at the top
+    divide : frames are to be divided by the reference
     output : the MRC file to write
+    name : what to call the reference in messages, when `source` is a copy of it
 
     Raises
     ------
     GainError
         When the file is missing or unreadable, does not fit the movies, or holds no gain.
     """
-    path = Path(source)
-    gain = orient(_read(path, "gain reference", "--gain"), flip, rotate)
-    fitted, ratio = _fit(gain, movie_shape, path, "gain reference")
+    path = Path(name or source)
+    orientation = Orientation(rotate, flip)
+    gain = np.ascontiguousarray(orientation.apply(read_gain(source, name)))
+    fitted, ratio = _fit(gain, movie_shape, path)
+    if divide:
+        fitted = _invert(fitted)
     defects = int((fitted == 0).sum())
     part = defects / fitted.size
     if part > _MOST_UNUSABLE:
@@ -89,48 +95,56 @@ def prepare_gain(
     return PreparedGain(Path(output), movie_shape, defects, ratio, warnings)
 
 
-def orient(image: NDArray[Any], flip: GainFlip, rotate: GainRotation) -> NDArray[Any]:
-    """Rotate clockwise (row 0 at the top), then flip: RELION's and MotionCor2's order."""
-    turned = np.rot90(image, k=-(rotate // 90))
-    if flip == "up-down":
-        turned = turned[::-1]
-    elif flip == "left-right":
-        turned = turned[:, ::-1]
-    return np.ascontiguousarray(turned)
+def read_gain(source: str | Path, name: str = "") -> NDArray[np.float32]:
+    """Return a gain reference as it lies in its file, (height, width); raises GainError when it cannot be read."""
+    return _read(Path(source), "gain reference", "--gain", name)
 
 
-def _read(path: Path, what: str, flag: str) -> NDArray[np.float32]:
+def check_fit(gain: tuple[int, int], movie: tuple[int, int], name: str, rotate: Rotation | None = None) -> None:
+    """Raise GainError when a reference of shape `gain`, turned by `rotate` (None: in any orientation), does not fit movies of shape `movie`."""
+    shape = gain if rotate is None or rotate % 180 == 0 else gain[::-1]
+    fits = fitting_orientations(shape, movie) if rotate is None else fitting_ratio(shape, movie)
+    if fits:
+        return
+    shapes = f"{shape[1]} x {shape[0]} pixels and the movies {movie[1]} x {movie[0]}"
+    if fitting_orientations(shape, movie):
+        raise GainError(
+            f"The gain reference {name} has {shapes}: they fit when it is turned by 90 degrees; "
+            "add or drop --gain-rotate 90 (or 270), or give --gain-rotate auto."
+        )
+    raise GainError(
+        f"The gain reference {name} has {shapes}, and neither is 1, 2 or 4 times the other: give the one of this camera and mode."
+    )
+
+
+def _read(path: Path, what: str, flag: str, name: str = "") -> NDArray[np.float32]:
     if not path.is_file():
-        raise GainError(f"The {what} {path} does not exist: check {flag}.")
+        raise GainError(f"The {what} {name or path} does not exist: check {flag}.")
     try:
         return read_image(path)
     except BeamsideError as error:
         raise GainError(f"The {what} cannot be used: {error} Check {flag}.") from error
     except OSError as error:
         raise GainError(
-            f"The {what} {path} cannot be read ({error.strerror}): check {flag} and the file's permissions."
+            f"The {what} {name or path} cannot be read ({error.strerror}): check {flag} and the file's permissions."
         ) from error
 
 
-def _fit(
-    gain: NDArray[np.float32], movie_shape: tuple[int, int], path: Path, what: str
-) -> tuple[NDArray[np.float32], float]:
+def _fit(gain: NDArray[np.float32], movie_shape: tuple[int, int], path: Path) -> tuple[NDArray[np.float32], float]:
+    check_fit((gain.shape[0], gain.shape[1]), movie_shape, str(path), rotate=0)
     usable = np.where(np.isfinite(gain) & (gain > 0), gain, 0).astype(np.float32)
-    height, width = movie_shape
-    for ratio in _RATIOS:
-        if gain.shape == (height * ratio, width * ratio):
+    for ratio in RATIOS:
+        if gain.shape == (movie_shape[0] * ratio, movie_shape[1] * ratio):
             return _average(usable, ratio), float(ratio)
-        if (gain.shape[0] * ratio, gain.shape[1] * ratio) == movie_shape:
-            return usable.repeat(ratio, axis=0).repeat(ratio, axis=1), 1 / ratio
-    shapes = f"{gain.shape[1]} x {gain.shape[0]} pixels and the movies {width} x {height}"
-    turned = gain.shape[::-1]
-    if any(turned in ((height * r, width * r), (height // r, width // r)) for r in _RATIOS):
-        raise GainError(
-            f"The {what} {path} has {shapes}: they fit when it is turned by 90 degrees; add or drop --gain-rotate 90 (or 270)."
-        )
-    raise GainError(
-        f"The {what} {path} has {shapes}, and neither is 1, 2 or 4 times the other: give the one of this camera and mode."
-    )
+    ratio = movie_shape[0] // gain.shape[0]
+    return usable.repeat(ratio, axis=0).repeat(ratio, axis=1), 1 / ratio
+
+
+def _invert(flat: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return what multiplies instead of dividing by `flat`: an image of even light, in whatever unit, whose mean becomes 1."""
+    good = flat > 0
+    mean = float(flat[good].mean(dtype=np.float64)) if good.any() else 1.0
+    return np.divide(np.float32(mean), flat, out=np.zeros_like(flat), where=good)
 
 
 def _average(usable: NDArray[np.float32], ratio: int) -> NDArray[np.float32]:
@@ -146,8 +160,9 @@ def _average(usable: NDArray[np.float32], ratio: int) -> NDArray[np.float32]:
 def prepare_defects(source: str | Path, movie_shape: tuple[int, int], *, output: str | Path) -> int:
     """Read the camera's defects and write them as an MRC mask (int8, 1 = defective) of the movies' shape; return how many there are.
 
-    A mask is an MRC, TIFF or PNG image that is not 0 where a pixel is defective. A text file has lines ``x y width height`` in pixels of
-    the movie, as MotionCor2's. Both are in the movies' own orientation: the gain's rotation and flip do not apply.
+    A mask is an MRC, TIFF or PNG image that is not 0 where a pixel is defective. It may have 2 or 4 times the pixels of the movie along each side,
+    when a pixel with any defect in it is defective, or 1/2 or 1/4. A text file has lines ``x y width height`` in pixels of the movie, as
+    MotionCor2's. Both are in the movies' own orientation: the gain's rotation and flip do not apply.
 
     Raises
     ------
@@ -161,12 +176,18 @@ def prepare_defects(source: str | Path, movie_shape: tuple[int, int], *, output:
         mask = _read_rectangles(path, movie_shape)
     else:
         image = _read(path, "defect mask", "--defects")
-        if image.shape != movie_shape:
+        ratio = fitting_ratio((image.shape[0], image.shape[1]), movie_shape)
+        if ratio is None:
             raise GainError(
-                f"The defect mask {path} has {image.shape[1]} x {image.shape[0]} pixels and the movies {movie_shape[1]} x {movie_shape[0]}: "
-                "give the one of this camera and mode."
+                f"The defect mask {path} has {image.shape[1]} x {image.shape[0]} pixels and the movies {movie_shape[1]} x {movie_shape[0]}, "
+                "and neither is 1, 2 or 4 times the other: give the one of this camera and mode."
             )
         mask = image != 0
+        if ratio > 1:
+            step = round(ratio)
+            mask = mask.reshape(movie_shape[0], step, movie_shape[1], step).any(axis=(1, 3))
+        elif ratio < 1:
+            mask = mask.repeat(round(1 / ratio), axis=0).repeat(round(1 / ratio), axis=1)
     if mask.mean() > _MOST_UNUSABLE:
         raise GainError(
             f"The defects {path} cover {mask.mean():.0%} of the camera: in a mask, 0 means a good pixel. Check --defects."

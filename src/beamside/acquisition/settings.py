@@ -8,8 +8,9 @@ from pydantic import field_validator
 
 from beamside.parameters import ParameterModel, parameter
 
-GainFlip = Literal["none", "up-down", "left-right"]
-GainRotation = Literal[0, 90, 180, 270]
+GainFlip = Literal["auto", "none", "up-down", "left-right"]
+GainRotation = Literal["auto", 0, 90, 180, 270]
+GainMode = Literal["auto", "multiply", "divide"]
 
 
 class AcquisitionSettings(ParameterModel):
@@ -24,24 +25,39 @@ class AcquisitionSettings(ParameterModel):
     )
     gain: str = parameter(
         "",
-        "Gain reference that the movies are multiplied by: MRC, TIFF or .gain; empty when the camera has applied it",
+        "Gain reference of the camera: MRC, TIFF or .gain; empty when the camera has applied it",
         flag="--gain",
         relion="fn_gain_ref",
     )
     gain_rotate: GainRotation = parameter(
-        0,
-        "Rotation of the gain reference, clockwise as seen with row 0 at the top (RELION's gain_rot x 90, MotionCor2's -RotGain); before the flip",
+        "auto",
+        "Rotation of the gain reference, clockwise as seen with row 0 at the top (RELION's gain_rot x 90, MotionCor2's -RotGain), before the flip; "
+        "auto finds it from the first movies",
         unit="°",
         flag="--gain-rotate",
         advanced=True,
         relion="gain_rot",
     )
     gain_flip: GainFlip = parameter(
-        "none",
-        "Mirroring of the gain reference, after the rotation: up-down reverses rows, left-right reverses columns",
+        "auto",
+        "Mirroring of the gain reference, after the rotation: up-down reverses rows, left-right columns; auto finds it from the first movies",
         flag="--gain-flip",
         advanced=True,
         relion="gain_flip",
+    )
+    gain_mode: GainMode = parameter(
+        "auto",
+        "What is done with the gain reference: frames are multiplied by it, or divided; auto finds it from the first movies",
+        flag="--gain-mode",
+        advanced=True,
+    )
+    gain_check: bool = parameter(
+        True,
+        "Compare the gain reference with the first movies, and ask before one is used that does not fit them; "
+        "without it, the reference is used as said, and as it lies in its file and to multiply where nothing is said",
+        flag="--gain-check",
+        advanced=True,
+        affects_result=False,
     )
     defects: str = parameter(
         "",

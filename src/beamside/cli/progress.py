@@ -88,8 +88,9 @@ def status_table(status: SessionStatus, width: int) -> Group:
     for stage in status.stages:
         table.add_row(*_stage_row(stage), *([_last_values(stage)] if wide else []))
     below = [] if wide else [_values_line(stage) for stage in status.stages if stage.last]
+    gain = [Text(line, style="dim", overflow="fold") for line in status.gain]
     problems = [Text(line, style="yellow", overflow="fold") for line in problem_lines(status)]
-    return Group(head, Text(facts, style="dim"), table, *below, *problems)
+    return Group(head, Text(facts, style="dim"), table, *below, *gain, *problems)
 
 
 def _stage_row(stage: StageStatus) -> list[str]:
@@ -110,7 +111,7 @@ def _values_line(stage: StageStatus) -> Text:
 
 def problem_lines(status: SessionStatus) -> list[str]:
     """Return what a person should know: the session's problems, and the newest failures with their reasons."""
-    lines = list(status.problems)
+    lines = [*status.questions, *status.problems]
     if status.message:
         lines.append(status.message)
     newest = status.failures[-PROBLEMS_SHOWN:]
@@ -196,7 +197,7 @@ def _show_plain(
             if [line[9:] for line in lines] != last:
                 last = [line[9:] for line in lines]
                 click.echo("\n".join(lines))
-            for problem in problem_lines(status):
+            for problem in (*status.gain, *problem_lines(status)):
                 if problem not in told:
                     told.add(problem)
                     click.echo(f"  {problem}")

@@ -18,6 +18,7 @@ from beamside.cli.resolution import Resolved, resolve_session
 from beamside.config import COMMAND_LINE, DEFAULT, Setting
 from beamside.errors import ConfigError, ProjectError
 from beamside.flow import control
+from beamside.flow.gain import answer_questions
 from beamside.flow.registry import find_project, known_projects
 from beamside.flow.settings import SessionSettings, sections
 from beamside.flow.start import load_settings, prepare, recompute_cost, session_command, start_background
@@ -277,6 +278,48 @@ def retry(project: str | None) -> None:
     click.echo(f"The session {found.root} tries again what has failed.")
 
 
+@session.command("gain")
+@click.argument("project", required=False)
+@click.option(
+    "--rotate",
+    type=click.Choice(["0", "90", "180", "270"]),
+    default="0",
+    show_default=True,
+    help="Rotation of the reference, in degrees clockwise (row 0 at the top).",
+)
+@click.option(
+    "--flip",
+    type=click.Choice(["none", "up-down", "left-right"]),
+    default="none",
+    show_default=True,
+    help="Mirroring after the rotation.",
+)
+@click.option(
+    "--mode",
+    type=click.Choice(["multiply", "divide"]),
+    default="multiply",
+    show_default=True,
+    help="What frames are, by the reference.",
+)
+@click.option("--none", "unused", is_flag=True, help="Process the movies without it: they are corrected already.")
+def gain(project: str | None, rotate: str, flip: str, mode: str, unused: bool) -> None:
+    """Answer when a session asks how its gain reference is used; 'status' shows the question, with what to type."""
+    found = _named(project)
+    details = {"rotate": int(rotate), "flip": flip, "use": "none" if unused else mode}
+    if not any(record["state"] == "asked" for record in found.require().load().gains.values()):
+        raise ProjectError(
+            f"the session {found.root} does not ask about its gain reference; to use it in another way, "
+            "stop the session and start it again with --gain-rotate, --gain-flip and --gain-mode"
+        )
+    if found.writer_process() is not None:
+        control.send(found, "gain", details)
+        click.echo(f"The session {found.root} goes on with that.")
+        return
+    for record in answer_questions(found, details):
+        click.echo(record["sentence"])
+    click.echo(f"Go on with: beamside session resume {shlex.quote(str(found.root))}")
+
+
 @session.command("report")
 @click.argument("project", required=False)
 def report(project: str | None) -> None:
@@ -354,5 +397,5 @@ def wait_until_ended(project: Project, timeout: float) -> bool:
 
 for _command in (status, logs, report, show_config):
     _command.help = f"{_command.help}\n\n{PROJECT_HELP.format(other=' or the only one known')}"
-for _command in (pause, resume, stop, retry):
+for _command in (pause, resume, stop, retry, gain):
     _command.help = f"{_command.help}\n\n{PROJECT_HELP.format(other='')}"

@@ -43,13 +43,6 @@ class NotTaken:
     reason: str
 
 
-@dataclass(frozen=True)
-class Warned:
-    """Something about the files that a person should know."""
-
-    reason: str
-
-
 Prepare = Callable[[TakenFile], tuple[dict[str, str], dict[str, Any]]]
 
 

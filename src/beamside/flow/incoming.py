@@ -1,16 +1,16 @@
-"""Making a file that was taken in ready for processing: the gain reference for movies, an MRC file for micrographs. Runs in the arrival thread."""
+"""Making a file that was taken in ready for processing: the camera's files for movies, an MRC file for micrographs. Runs in the arrival thread."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from beamside.acquisition.arrivals import TakenFile
-from beamside.acquisition.gain import prepare_defects, prepare_gain
+from beamside.acquisition.gain import prepare_defects
 from beamside.acquisition.settings import AcquisitionSettings
 from beamside.errors import GainError
+from beamside.formats.atomic import replace_file
 from beamside.formats.image import read_image
 from beamside.formats.mrc import write_mrc
 
@@ -18,34 +18,45 @@ Shape = tuple[int, int]
 
 
 class MoviePreparation:
-    """For a movie: say where its gain reference and its camera's defects are, or why there are none that fit.
+    """For a movie: say where the project's copy of its gain reference and its camera's defects are, or why there are none that fit.
 
-    They are prepared once for each shape of movies; `warn` is told what is unusual about them.
+    How the reference is used is decided later, from the movies (`beamside.flow.gain`). Defects are prepared once for each shape of movies.
     """
 
-    def __init__(self, root: Path, job: str, settings: AcquisitionSettings, warn: Callable[[str], None]) -> None:
-        self.root, self.job, self.settings, self.warn = root, job, settings, warn
+    def __init__(self, root: Path, job: str, settings: AcquisitionSettings) -> None:
+        self.root, self.job, self.settings = root, job, settings
         self._prepared: dict[Shape, dict[str, Any]] = {}
+        self._reference: dict[str, Any] | None = None
 
     def __call__(self, taken: TakenFile) -> tuple[dict[str, str], dict[str, Any]]:
         """Return the outputs and values of a movie that was taken in."""
         if taken.shape not in self._prepared:
             try:
-                self._prepared[taken.shape] = {**self._gain(taken.shape), **self._defects(taken.shape)}
+                self._prepared[taken.shape] = {**self._gain(), **self._defects(taken.shape)}
             except GainError as error:
                 self._prepared[taken.shape] = {"gain_error": str(error)}
         values = {"frames": taken.frames, "shape": list(taken.shape), **self._prepared[taken.shape]}
         return {"movie": taken.path}, values
 
-    def _gain(self, shape: Shape) -> dict[str, Any]:
+    def _gain(self) -> dict[str, Any]:
+        """Copy the reference into the project, where workers and later sessions have it."""
         if not self.settings.gain:
             return {}
-        output = self._output("gain", shape)
-        flip, rotate = self.settings.gain_flip, self.settings.gain_rotate
-        prepared = prepare_gain(self.settings.gain, shape, flip=flip, rotate=rotate, output=output)
-        for sentence in prepared.warnings:
-            self.warn(sentence)
-        return {"gain": self._relative(output), "gain_sha256": file_hash(output)}
+        if self._reference is None:
+            source = Path(self.settings.gain)
+            copy = self.root / self.job / f"gain_reference{source.suffix.lower()}"
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                content = source.read_bytes()
+                if not copy.exists() or copy.read_bytes() != content:
+                    replace_file(copy, content)
+            except OSError as error:
+                raise GainError(
+                    f"The gain reference {source} cannot be copied ({error.strerror}): check --gain and the file's permissions."
+                ) from error
+            digest = hashlib.sha256(content).hexdigest()
+            self._reference = {"gain_reference": self._relative(copy), "gain_reference_sha256": digest}
+        return self._reference
 
     def _defects(self, shape: Shape) -> dict[str, Any]:
         if not self.settings.defects:

@@ -29,7 +29,7 @@ from beamside.jobs.base import Row, StarContent
 from beamside.project.index import Index, remove_index
 from beamside.project.live import write_live
 from beamside.project.project import Project, ProjectWriter
-from beamside.project.relion_files import abort_requested, clear_markers, mark_exit, write_job_files
+from beamside.project.relion_files import abort_requested, clear_markers, mark_exit, write_job_files, write_job_options
 from beamside.project.relion_pipeline import RelionJob, RelionNode
 from beamside.project.relion_publish import create_relion_root, publish_pipeline
 
@@ -90,8 +90,18 @@ class Projection:
     def write_job_files(self, command: str) -> None:
         """Write the files of each job from which RELION knows its options; `command` goes to the job's notes."""
         for stage in self.stages:
-            options = stage.job_type.relion_options(stage.parameters, stage.optics, self._inputs(stage))
-            write_job_files(self.root, self._relion_job(stage), options, command, datetime.now())
+            write_job_files(self.root, self._relion_job(stage), self._options(stage), command, datetime.now())
+
+    def write_options(self) -> None:
+        """Write the options of the jobs again: since they were opened, it became known how the gain reference is used."""
+        for stage in self.stages:
+            write_job_options(self.root, self._relion_job(stage), self._options(stage))
+
+    def _options(self, stage: Stage) -> dict[str, str]:
+        options = stage.job_type.relion_options(stage.parameters, stage.optics, self._inputs(stage))
+        taken = self.stages[0].job.items.values()
+        newest = next((entry.result for entry in reversed(taken) if entry.result is not None), None)
+        return {**options, **stage.job_type.camera_options(newest["values"] if newest else {})}
 
     def close_jobs(self, *, finished: bool) -> None:
         """Say how the jobs ended."""

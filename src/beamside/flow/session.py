@@ -19,9 +19,10 @@ from beamside.acquisition.manifest import Manifest
 from beamside.errors import BeamsideError
 from beamside.execution.executors import start_executor
 from beamside.flow import control
-from beamside.flow.arrivals import ArrivalThread, Looked, NotTaken, Taken, Warned
+from beamside.flow.arrivals import ArrivalThread, Looked, NotTaken, Taken
 from beamside.flow.classification import Rounds
 from beamside.flow.dispatch import Dispatcher, Finished
+from beamside.flow.gain import GainChecked, GainDesk
 from beamside.flow.incoming import MicrographPreparation, MoviePreparation
 from beamside.flow.projection import Pace, Projection
 from beamside.flow.settings import SessionSettings
@@ -79,6 +80,14 @@ class Session:
             executor = start_executor(self.settings.execution)
             self.dispatcher = Dispatcher(self.settings, self.tables, executor, self.events)
             self.rounds = Rounds(self.settings, self.tables, self.dispatcher)
+            self.gain = GainDesk(
+                self.settings,
+                self.tables,
+                executor,
+                self.events,
+                tell=lambda sentence: self._tell([sentence]),
+                settled=self.projection.write_options,
+            )
             self.arrivals = self._start_arrivals(stages[0])
             writer.session("started", pid=os.getpid())
             try:
@@ -92,7 +101,7 @@ class Session:
                 executor.shutdown(wait=False)
                 self.arrivals.join(timeout=60)
 
-    def ask(self, command: control.Command) -> None:
+    def ask(self, command: control.Command, details: Mapping[str, Any] | None = None) -> None:
         """Do what a command says. Also called by the signal handlers of a foreground session."""
         log.info("asked to %s", command)
         if command == "pause":
@@ -109,6 +118,8 @@ class Session:
         elif command == "retry":
             self.tables.retry_failed()
             self.arrivals.intake.retry()
+        elif command == "gain":
+            self.gain.answer(details or {})
         elif command == "report":
             self._report(final=False)
 
@@ -129,7 +140,7 @@ class Session:
         acquisition = self.settings.acquisition
         intake = Intake(acquisition, self.project.raw, Manifest(self.project.root))
         prepare = (
-            MoviePreparation(self.project.root, stage.job.name, acquisition, lambda text: self.events.put(Warned(text)))
+            MoviePreparation(self.project.root, stage.job.name, acquisition)
             if self.settings.session.mode == "movies"
             else MicrographPreparation(self.project.root, stage.job.name, self.settings.optics.pixel_size)
         )
@@ -141,13 +152,14 @@ class Session:
         while self.state != "stopping":
             self._take_events()
             for message in control.receive(self.project):
-                self.ask(message.command)
+                self.ask(message.command, message.details)
                 message.path.unlink(missing_ok=True)
             self._watch_space()
             if self.state == "running" and not self._full:
                 if self._rounds_pace.due():  # it looks at every item
                     self.rounds.consider(final=False)
                     self._rounds_pace.done()
+                self.gain.work()
                 self.dispatcher.fill()
             self.projection.refresh(self._live())
             if self.projection.abort_asked():
@@ -170,11 +182,13 @@ class Session:
     def _take(self, event: Any) -> None:
         if isinstance(event, Finished):
             self.dispatcher.finished(event)
+        elif isinstance(event, GainChecked):
+            self.gain.finished(event)
         elif isinstance(event, Taken):
             self._last_arrival = time.monotonic()
-            self.tables.intake_done(event)
+            self.gain.take(event)
             self._compare_metadata(event)
-        elif isinstance(event, NotTaken | Warned):
+        elif isinstance(event, NotTaken):
             self._tell([event.reason])
         elif isinstance(event, Looked):
             self._looked(event)
@@ -222,6 +236,8 @@ class Session:
         ):
             self.ask("finish")
         if not self.finishing or self.state != "running" or self._empty_looks < EMPTY_LOOKS or not self.events.empty():
+            return False
+        if not self.gain.close():
             return False
         if not all(stage.settled() for stage in self.tables.stages):
             return False

@@ -129,6 +129,12 @@ class Tables:
         }
         self._finish(stage, taken.name, ItemState.DONE, key=key, result=result, seconds=taken.seconds)
 
+    def intake_waits(self, event: Taken, reason: str) -> None:
+        """A file is in the project, and waits until it is known how its gain reference is used; one that was processed before stays as it is."""
+        stage, name = self.stages[0], event.taken.name
+        if stage.entry(name) is None:
+            self._record(stage, name, ItemState.WAITING, reason=reason)
+
     def intake_set_aside(self, report: LookReport) -> None:
         """Files that were tried often enough; they are tried again when they change."""
         stage = self.stages[0]

@@ -199,6 +199,10 @@ class JobType(ABC):
                 options[info.relion] = relion_value(getattr(parameters, info.name))
         return options
 
+    def camera_options(self, values: Mapping[str, Any]) -> dict[str, str]:
+        """Return RELION's options that name the camera's files, from the `values` of a movie that was taken in."""
+        return {}
+
     @abstractmethod
     def star_files(
         self, rows: Sequence[Row], parameters: Any, optics: Optics, job: str, root: Path

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -103,6 +103,15 @@ class MotionCorrection(JobType):
         """Return RELION's options for the same correction."""
         return {**super().relion_options(parameters, optics, inputs), "dose_per_frame": f"{optics.dose_per_frame:g}"}
 
+    def camera_options(self, values: Mapping[str, Any]) -> dict[str, str]:
+        """Return RELION's gain reference and defects: the prepared files, which need no turning."""
+        return {
+            "fn_gain_ref": relion_gain(values),
+            "gain_rot": "No rotation (0)",
+            "gain_flip": "No flipping (0)",
+            "fn_defect": str(values.get("defects", "")),
+        }
+
     def process(self, item: Item, parameters: Any, workspace: Workspace) -> Result:
         """Correct one movie."""
         from beamside.jobs.motion_worker import correct
@@ -136,3 +145,8 @@ class MotionCorrection(JobType):
         pixel_size = rows[0].result.values["pixel_size"] if rows else optics.pixel_size * parameters.binning
         optics_table = optics_block(optics, rlnMicrographPixelSize=float(pixel_size))
         return {"corrected_micrographs.star": [optics_table, StarBlock("micrographs", columns, lines)]}
+
+
+def relion_gain(values: Mapping[str, Any]) -> str:
+    """Return the gain reference that RELION uses rightly: the reciprocal for EER movies, which RELION divides by a reference in MRC; "" for none."""
+    return str(values.get("relion_gain") or values.get("gain") or "")

@@ -19,7 +19,7 @@ from beamside.formats.star import StarBlock, Value, write_star
 from beamside.imaging import pictures
 from beamside.imaging.motion import MotionResult, MotionSettings, correct_movie
 from beamside.jobs.base import Item, Optics, Result, Workspace
-from beamside.jobs.motion import MotionParameters
+from beamside.jobs.motion import MotionParameters, relion_gain
 from beamside.jobs.output import save_picture
 
 _HELD_BYTES = 1_500_000_000
@@ -110,7 +110,7 @@ def motion_star(corrected: MotionResult, item: Item, parameters: MotionParameter
         "rlnImageSizeY": height,
         "rlnImageSizeZ": frames,
         "rlnMicrographMovieName": source.outputs["movie"],
-        **({"rlnMicrographGainName": str(source.values["gain"])} if source.values.get("gain") else {}),
+        **({"rlnMicrographGainName": gain_name} if (gain_name := relion_gain(source.values)) else {}),
         "rlnMicrographBinning": float(corrected.binning),
         "rlnMicrographOriginalPixelSize": float(optics.pixel_size),
         "rlnMicrographDoseRate": float(optics.dose_per_frame),

@@ -23,6 +23,7 @@ from beamside.errors import ProjectError
 from beamside.formats.atomic import atomic_path
 from beamside.jobs.registry import workflow
 from beamside.monitor import report_text
+from beamside.monitor.report_gain import gain_views
 from beamside.monitor.report_gallery import classes_view, gallery_view
 from beamside.monitor.report_items import read_items, read_rounds
 from beamside.monitor.report_numbers import (
@@ -93,6 +94,7 @@ def _collect(project: Project, status: SessionStatus, index: Index) -> dict[str,
     store = PictureStore(project)
     gallery = gallery_view(items, kinds, store)
     classes = classes_view(kinds, rounds, store)
+    gains = gain_views(index, store)
     store.forget_unused()
     happened = history(index)
     groups = problem_groups(items, kinds, rounds)
@@ -111,6 +113,7 @@ def _collect(project: Project, status: SessionStatus, index: Index) -> dict[str,
         "metrics": metric_tables(items, kinds),
         "gallery": gallery,
         "classes": classes,
+        "gains": gains,
         "sections": parameter_sections(settings, kinds),
         "versions": versions(project, index),
         "plots": {**plot_data(items, kinds, index), "cards": [card.number for card in gallery.cards]},

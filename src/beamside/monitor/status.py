@@ -59,7 +59,7 @@ class SessionStatus:
     """Everything that a status display shows.
 
     ``state`` is "running", "paused", "finishing", "finished", "stopped", "waiting for disk space", or "dead" when the session
-    process is gone without having ended in order.
+    process is gone without having ended in order. ``questions`` wait for a person's answer; ``gain`` says how gain references are used.
     """
 
     name: str
@@ -73,6 +73,8 @@ class SessionStatus:
     message: str = ""
     problems: tuple[str, ...] = ()
     failures: tuple[tuple[str, str, str], ...] = ()
+    questions: tuple[str, ...] = ()
+    gain: tuple[str, ...] = ()
     pid: int = 0
     since: float = 0.0
     details: Mapping[str, Any] = field(default_factory=dict)
@@ -108,6 +110,8 @@ def _status(project: Project, index: Index) -> SessionStatus:
         else "dead"
     )
     extract = next((stage for stage in stages if stage.name == "extract"), None)
+    gains = gain_records(index)
+    questions = tuple(record["sentence"] for record in gains if record["state"] == "asked")
     return SessionStatus(
         name=f"{project.root.parent.name}/{project.root.name}",
         root=str(project.root),
@@ -118,11 +122,21 @@ def _status(project: Project, index: Index) -> SessionStatus:
         copied_bytes_per_second=_copy_rate(index, jobs.get("import", "")) if holder else 0.0,
         particles=int(sum(value for _, _, value in index.metric(extract.job, "extracted"))) if extract else 0,
         message=str(sessions[-1].get("message", "")) if sessions else "",
-        problems=tuple(live.get("problems", ())) if holder else (),
+        problems=tuple(text for text in live.get("problems", ()) if text not in questions) if holder else (),
         failures=tuple((kind, item, reason) for kind, item, _, reason in index.problems()),
+        questions=questions,
+        gain=tuple(record["sentence"] for record in gains if record["state"] != "asked"),
         pid=holder.pid if holder else 0,
         since=float(sessions[-1]["time"]) if sessions else 0.0,
     )
+
+
+def gain_records(index: Index) -> list[dict[str, Any]]:
+    """Return what is known of the gain reference for each shape of movies, with the settings that the session has now."""
+    if not index.settings().get("gain"):
+        return []
+    newest = {tuple(record["shape"]): record for record in index.events("gain")}
+    return [record for record in newest.values() if record["reference"] == index.settings()["gain"]]
 
 
 def _stage(index: Index, kind: JobType, job: str) -> StageStatus:

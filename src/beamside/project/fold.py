@@ -32,6 +32,8 @@ def apply_project_record(state: ProjectState, record: Record) -> None:
         state.sessions.append(record)
     elif event == "note":
         state.notes.append(record)
+    elif event == "gain":
+        state.gains[record["key"]] = record
     else:
         raise ProjectError(
             f"The project's journal has a record of an unknown kind, {event!r}; it was written by a newer version of Beamside."

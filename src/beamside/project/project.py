@@ -143,6 +143,10 @@ class ProjectWriter:
         """Record something that a person should know."""
         self._project_record({"event": "note", "level": level, "message": message, **details})
 
+    def gain(self, key: str, choice: Mapping[str, Any]) -> None:
+        """Record how a gain reference is used, or what is asked about it; the newest record of a `key` holds."""
+        self._project_record({"event": "gain", "key": key, **choice})
+
     def item(
         self,
         job: str,

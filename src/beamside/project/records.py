@@ -92,6 +92,7 @@ class ProjectState:
     jobs: dict[str, JobEntry] = field(default_factory=dict)
     notes: list[dict[str, Any]] = field(default_factory=list)
     sessions: list[dict[str, Any]] = field(default_factory=list)
+    gains: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def job_of_type(self, type_name: str) -> JobEntry | None:
         """Return the newest job of a type, or None."""

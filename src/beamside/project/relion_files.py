@@ -40,6 +40,18 @@ def write_job_files(root: Path, job: RelionJob, options: Mapping[str, str], comm
     number_of_job(job.name)
     directory.mkdir(parents=True, exist_ok=True)
     clear_markers(root, job.name)
+    write_job_options(root, job, options)
+    write_star(directory / JOB_PIPELINE_FILE, format_pipeline(_own_pipeline(root, job)))
+    with open(directory / "note.txt", "a", encoding="utf-8", errors="surrogateescape") as file:
+        file.write(
+            f"\n ++++ Executing new job on {when.ctime()}\n ++++ with the following command(s): \n{command}\n ++++ \n"
+        )
+    for name in ("run.out", "run.err"):
+        (directory / name).touch()
+
+
+def write_job_options(root: Path, job: RelionJob, options: Mapping[str, str]) -> None:
+    """Write only ``job.star`` and the options that RELION's window shows for the next job of this type."""
     blocks = [
         StarBlock.from_mapping(
             "job", {"rlnJobType": job.type, "rlnJobIsContinue": 0, "rlnJobTypeLabel": job.label, "rlnJobIsTomo": 0}
@@ -50,15 +62,8 @@ def write_job_files(root: Path, job: RelionJob, options: Mapping[str, str], comm
             [[key, options[key]] for key in sorted(options)],
         ),
     ]
-    write_star(directory / "job.star", blocks)
+    write_star(root / job.name / "job.star", blocks)
     write_star(root / f".gui_{job.label.removeprefix('relion.')}job.star", blocks)
-    write_star(directory / JOB_PIPELINE_FILE, format_pipeline(_own_pipeline(root, job)))
-    with open(directory / "note.txt", "a", encoding="utf-8", errors="surrogateescape") as file:
-        file.write(
-            f"\n ++++ Executing new job on {when.ctime()}\n ++++ with the following command(s): \n{command}\n ++++ \n"
-        )
-    for name in ("run.out", "run.err"):
-        (directory / name).touch()
 
 
 def _own_pipeline(root: Path, job: RelionJob) -> Pipeline:
