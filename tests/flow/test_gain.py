@@ -225,7 +225,7 @@ def test_after_kills_at_random_moments_the_same_decision_holds_and_no_movie_is_l
     settings_file.write_text(json.dumps(settings.to_json()))
     command = [sys.executable, str(light_jobs_program), str(settings_file)]
     project, source, decided = Project(settings.root), random.Random(3), []
-    for _ in range(5):
+    for _ in range(3):
         process = subprocess.Popen(command, env={**os.environ, "PAUSE": "0.02"}, stderr=subprocess.DEVNULL)
         wait_for(lambda process=process: project.writer_process() is not None or process.poll() is not None)
         time.sleep(source.uniform(0.1, 1.0))
@@ -235,7 +235,7 @@ def test_after_kills_at_random_moments_the_same_decision_holds_and_no_movie_is_l
     assert subprocess.run(command, stderr=subprocess.DEVNULL, check=False).returncode == 0
     decided.append(record(project))
     assert {(found["rotate"], found["flip"], found["use"]) for found in decided} == {(90, "none", "multiply")}
-    assert len({found["time"] for found in decided if found["evidence"]["movies"] < 10}) == 1, "decided once"
+    assert len({found["time"] for found in decided}) == 1, "decided once"
     assert states(project, "motion") == [ItemState.DONE] * 10
     assert states(project, "import") == [ItemState.DONE] * 10
 
