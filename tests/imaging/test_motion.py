@@ -1,13 +1,18 @@
 """Motion correction of movies whose motion is known."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 import torch
 
 from beamside.errors import ConfigError, GainError, InputError
-from beamside.imaging.fourier import shift_phases
+from beamside.imaging.fourier import crop_image, shift_phases
+from beamside.imaging.gain import DetectorCorrection
 from beamside.imaging.motion import MotionResult, MotionSettings, correct_movie, model_shifts, polynomial_shifts
+from beamside.imaging.motion_frames import Frames
 from beamside.imaging.motion_global import align_frames, correlation_peak
+from beamside.imaging.motion_sum import SumKinds, sum_frames
 from beamside.simulate.movie import Movie, MovieSettings, simulate_movie
 from beamside.simulate.score import motion_error
 
@@ -146,6 +151,77 @@ class TestSums:
         assert result.average.shape == (128, 144)
         assert result.pixel_size == 3.0
         assert float(result.average.sum()) == pytest.approx(float(self.frames().sum()), rel=1e-3)
+
+    @pytest.mark.parametrize("binning", [2.0, 1.5, 1.37])
+    def test_binning_crops_in_fourier_space(self, binning: float) -> None:
+        shape = (384, 432)
+        smooth = crop_image(texture(shape), (96, 108))
+        spectrum = torch.zeros(shape[0], shape[1] // 2 + 1, dtype=torch.complex64)
+        small = torch.fft.rfft2(smooth) * 16
+        spectrum[:48, :54], spectrum[-47:, :54] = small[:48, :54], small[-47:, :54]
+        image = torch.fft.irfft2(spectrum, s=shape)
+        shifts = self.SHIFTS * 2
+        frames = (moving(image, shifts) + 20).numpy()
+        settings = MotionSettings(0.75, patches=(1, 1), binning=binning, dose_weighting=False)
+        result = correct_movie(frames, None, None, settings)
+        assert result.binning == pytest.approx(binning, rel=2e-4)
+        assert result.pixel_size == pytest.approx(0.75 * result.binning)
+        height, width = result.micrograph.shape
+        assert (height, width) == tuple(2 * round(side / binning / 2) for side in shape)
+        y, x = (torch.arange(length).double() * result.binning for length in (height, width))
+        fy, fx = torch.fft.fftfreq(shape[0]).double(), torch.fft.fftfreq(shape[1]).double()
+        full = torch.fft.fft2(image.double()) / image.numel()
+        there = (torch.exp(2j * torch.pi * y[:, None] * fy) @ full @ torch.exp(2j * torch.pi * fx[:, None] * x)).real
+        wanted = 4 * (there + 20) * result.binning**2
+        inside = (slice(24, -24), slice(24, -24))
+        difference = (result.micrograph - wanted)[inside]
+        assert float(difference.std() / wanted[inside].std()) < 0.08
+
+    def test_even_and_odd_frames_make_the_plain_sum(self) -> None:
+        settings = MotionSettings(1.5, patches=(1, 1), plain_sum=True, even_odd=True)
+        result = correct_movie(self.frames(), None, None, settings)
+        assert result.even is not None
+        assert result.odd is not None
+        assert result.average is not None
+        assert torch.allclose(result.even + result.odd, result.average, atol=1e-3)
+        assert float(result.even.mean()) == pytest.approx(40, rel=1e-3)
+
+    def test_frames_that_are_made_when_asked_for_give_the_same(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        frames, asked = self.frames(), []
+
+        class OnDemand(Sequence):  # type: ignore[type-arg]
+            def __len__(self) -> int:
+                return len(frames)
+
+            def __getitem__(self, index: int) -> np.ndarray:  # type: ignore[override]
+                asked.append(index)
+                return frames[index]
+
+        monkeypatch.setattr("beamside.imaging.motion_frames._GROUP_BYTES", 3 * frames[0].nbytes)
+        settings = MotionSettings(1.5)
+        held, streamed = (correct_movie(given, None, None, settings) for given in (frames, OnDemand()))
+        assert torch.equal(held.global_shifts, streamed.global_shifts)
+        assert torch.allclose(held.micrograph, streamed.micrograph, atol=1e-3)
+        assert max(asked.count(index) for index in range(len(frames))) <= 4
+
+    @pytest.mark.parametrize("shift", [-40.0, 300.0])
+    def test_what_a_large_shift_brings_into_view_is_mirrored(self, shift: float) -> None:
+        frames = Frames([torch.arange(128.0)[:, None].expand(128, 160).contiguous()])
+        nothing = torch.empty(0, dtype=torch.int64)
+        correction = DetectorCorrection(None, nothing, nothing.reshape(0, 8))
+        moved = sum_frames(
+            frames,
+            correction,
+            lambda points: torch.full((1, len(points), 2), 1.0).double() * torch.tensor([shift, 0.0]),
+            torch.ones(1),
+            1.0,
+            300.0,
+            kinds=SumKinds(weighted=False, plain=True),
+        )
+        rows = (torch.arange(128) - int(shift)) % 256
+        wanted = torch.where(rows < 128, rows, 255 - rows).float()
+        assert moved.plain is not None
+        assert torch.allclose(moved.plain, wanted[:, None].expand(128, 160), atol=1e-3)
 
     def test_the_power_spectrum_is_centred_and_symmetric_and_shows_a_grating(self) -> None:
         y = np.arange(512)[:, None]
