@@ -37,6 +37,12 @@ VERSION = 1
 SHOWN_MOVIES = 12
 """With so many movies the picture is drawn anew and the decision looked at again: an eye sees the pattern better in more counts."""
 
+UNANSWERED = (
+    "It is not known how the gain reference is used, and the session asks: see its status or report. "
+    "When that is answered, this movie is processed."
+)
+"""Why movies of a session that ends with an open question were not processed."""
+
 ATTEMPTS = 3
 RETRY_SECONDS = 5.0
 
@@ -169,7 +175,7 @@ class GainDesk:
             if case.state == "asked" and not case.doing:
                 held, case.held = case.held, []
                 for event in held:
-                    self._pass_on(event, {"gain_error": str(case.record["sentence"])})
+                    self._pass_on(event, {"gain_error": UNANSWERED})
             elif not case.doing and not case.last and case.state != "decided":
                 case.last = True
                 self._work(case)
@@ -188,7 +194,7 @@ class GainDesk:
             case.number = self._number(case)
             case.shown = case.record.get("evidence", {}).get("movies", 0)
             if case.state == "asked":
-                self._tell(str(case.record["sentence"]))
+                log.warning("%s", case.record["sentence"])
             self.cases[key] = case
         return self.cases[key]
 
@@ -253,11 +259,11 @@ class GainDesk:
         choice, record = outcome["choice"], case.record
         same = all(choice[name] == record[name] for name in ("state", "rotate", "flip", "use"))
         if same:
-            self._record(case, {**choice, "evidence": outcome["evidence"]}, quiet=True)
+            self._record(case, {**choice, "evidence": outcome["evidence"]})
         else:
             self._tell(f"More movies do not bear out how the gain reference is used: {choice['sentence']}")
 
-    def _record(self, case: Case, choice: Mapping[str, Any], *, quiet: bool = False) -> None:
+    def _record(self, case: Case, choice: Mapping[str, Any]) -> None:
         fixed = {
             "shape": list(case.shape),
             "number": case.number,
@@ -268,9 +274,7 @@ class GainDesk:
         record = {**choice, **fixed}
         self.tables.writer.gain(case.key, record)
         case.record = record
-        log.info("%s", record["sentence"])
-        if record["state"] == "asked" and not quiet:
-            self._tell(record["sentence"])
+        log.log(logging.WARNING if record["state"] == "asked" else logging.INFO, "%s", record["sentence"])
 
     def _use(self, case: Case, prepared: Mapping[str, Any]) -> None:
         """The file is there: all movies that wait may go on."""

@@ -174,7 +174,8 @@ def history(index: Index) -> list[HistoryRow]:
         (record["time"], str(record.get("level", "info")), str(record.get("message", "")))
         for record in index.events("note")
     ]
-    return [HistoryRow(clock(moment), level, text) for moment, level, text in sorted(events + notes)]
+    gains = [(record["time"], "gain", str(record["sentence"])) for record in index.events("gain")]
+    return [HistoryRow(clock(moment), level, text) for moment, level, text in sorted(events + notes + gains)]
 
 
 def present_warnings(happened: Sequence[HistoryRow]) -> list[HistoryRow]:

@@ -122,7 +122,7 @@ def _status(project: Project, index: Index) -> SessionStatus:
         copied_bytes_per_second=_copy_rate(index, jobs.get("import", "")) if holder else 0.0,
         particles=int(sum(value for _, _, value in index.metric(extract.job, "extracted"))) if extract else 0,
         message=str(sessions[-1].get("message", "")) if sessions else "",
-        problems=tuple(text for text in live.get("problems", ()) if text not in questions) if holder else (),
+        problems=tuple(live.get("problems", ())) if holder else (),
         failures=tuple((kind, item, reason) for kind, item, _, reason in index.problems()),
         questions=questions,
         gain=tuple(record["sentence"] for record in gains if record["state"] != "asked"),
