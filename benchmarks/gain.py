@@ -92,7 +92,7 @@ def calibration(side: int, seeds: int) -> None:
         other = look(total, gain_reference((side, side), 30_000 + seed).gain)
         foreign += [match.slope / match.error for match in other.matches]
         kinds[other.kind] += 1
-        corrected[look(movie(np.ones_like(gain), 10.0, rng) * gain, gain).kind] += 1
+        corrected[look(total * gain, gain).kind] += 1
     print(
         f"\nSlopes that should be 0, in units of their errors ({seeds} cameras of {side}², one movie of 10 counts per pixel)"
     )

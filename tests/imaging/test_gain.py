@@ -6,6 +6,7 @@ import torch
 
 from beamside.errors import GainError, InputError
 from beamside.imaging.gain import check_gain, detector_correction, find_outliers, to_tensor
+from beamside.simulate.gain import gain_reference
 
 SHAPE = (192, 160)
 
@@ -50,6 +51,22 @@ def test_dead_pixels_are_found_where_a_count_would_have_been_certain() -> None:
 
 def test_pixels_without_counts_are_not_called_dead_at_a_low_dose() -> None:
     assert not find_outliers(total(counts(5, 0.3))).any()
+
+
+@pytest.mark.parametrize("mean", [0.02, 0.3, 1.0, 5.0, 40.0])
+@pytest.mark.parametrize("corrected", [False, True])
+def test_few_counts_a_pixel_hide_no_hot_pixel_and_make_none(mean: float, corrected: bool) -> None:
+    """As in EER and super-resolution movies, where a hot pixel of the camera is four or sixteen of the movie."""
+    side = 768
+    gain = gain_reference((side, side), 4).gain
+    counts = np.random.default_rng(7).poisson(mean / gain, (side, side)).astype(np.float32)
+    hot = [(100, 100), (300, 400), (300, 401), (301, 400), (301, 401)]
+    for y, x in hot:
+        counts[y, x] += 40 + 2 * mean
+    before = counts.copy()
+    found = find_outliers(torch.from_numpy(counts), torch.from_numpy(gain) if corrected else None)
+    assert sorted(map(tuple, found.nonzero().tolist())) == hot
+    assert np.array_equal(counts, before), "the sum itself stays as it is"
 
 
 def test_a_cluster_of_hot_pixels_does_not_hide_itself() -> None:

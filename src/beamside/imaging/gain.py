@@ -14,6 +14,9 @@ from torch import Tensor
 from beamside.errors import GainError, InputError
 
 _SIGMAS = 7.0
+_SKEW = 5.0
+"""Counts by which the distribution of few counts reaches farther than a normal one of the same deviation: (z² - 1) / 6 at z = 5.5 (Cornish & Fisher)."""
+
 _BLOCK, _BACKGROUND_BLOCKS = 8, 5
 _SAMPLE = 200_000
 _DONORS = 8
@@ -141,7 +144,7 @@ def detector_correction(
 def find_outliers(total: Tensor, gain: Tensor | None = None, known: Tensor | None = None) -> Tensor:
     """Return the mask ``(h, w)`` of hot and dead pixels in the sum of raw frames `total`.
 
-    Hot: more than 7 standard deviations above the surroundings after gain correction. Dead: no count at all where the surroundings
+    Hot: more than 7 standard deviations and 5 counts above the surroundings after gain correction: few counts are distributed unevenly. Dead: no count at all where the surroundings
     make that less likely than one pixel in the whole image, or more than 7 standard deviations below.
     """
     height, width = total.shape
@@ -163,15 +166,20 @@ def find_outliers(total: Tensor, gain: Tensor | None = None, known: Tensor | Non
     sample = total.reshape(-1)[at].to(torch.float32)
     if gain is not None:
         sample = sample * gain.reshape(-1)[at]
-    middle = sample.median()
+    # Where most pixels have no count (one frame, EER, super-resolution), the median says nothing.
+    dense = bool((sample > 0).float().mean() > 0.75)
+    middle = sample.median() if dense else sample.mean()
     spread = float(1.4826 * (sample - middle).abs().median() + 1e-3 * middle.abs())
-    low, high = float(middle) - 5 * spread, float(middle) + 5 * spread
-    sums, numbers, least = [], [], math.inf
+    counted = sample[sample > 0]
+    # One count: no more than the least value, nor than the variance over the mean where that can be seen.
+    count = float(counted.min()) if len(counted) else 0.0
+    skew = _SKEW * (min(count, spread**2 / float(middle)) if dense else count)
+    low, high = float(middle) - 5 * spread - skew, float(middle) + 5 * spread + skew
+    sums, numbers = [], []
     for part in strips:
         values = corrected(part)
-        least = min(least, float(torch.where(values > 0, values, math.inf).min()))
         good = torch.ones_like(values) if known is None else (~known[part]).to(torch.float32)
-        sums.append(_block_sums(values.clamp_(low, high).mul_(good)))
+        sums.append(_block_sums(values.clamp(low, high).mul_(good)))
         numbers.append(_block_sums(good))
     background = _box_sums(torch.cat(sums)) / _box_sums(torch.cat(numbers)).clamp(min=1e-6)
     # Clipped standard deviation: the median of deviations would mean little for a handful of counts.
@@ -181,7 +189,7 @@ def find_outliers(total: Tensor, gain: Tensor | None = None, known: Tensor | Non
     if middle > 0:  # the noise grows with the square root of the local mean, as counts do
         deviation = deviation * torch.sqrt((background / middle.clamp(min=1e-6)).clamp(min=0.1, max=10.0))
     hot, dead = (
-        background + _SIGMAS * deviation + (least if math.isfinite(least) else 0.0),
+        background + _SIGMAS * deviation + skew,
         background - _SIGMAS * deviation,
     )
     outliers = torch.empty(total.shape, dtype=torch.bool, device=device)
