@@ -68,7 +68,7 @@ class MotionCorrection(JobType):
     directory = "MotionCorr"
     relion_type = 1
     relion_label = "relion.motioncorr"
-    version = "3"
+    version = "4"
     optics_used = ("pixel_size", "voltage", "dose_per_frame")
     requires = ("import",)
     Parameters = MotionParameters
