@@ -15,7 +15,7 @@ from beamside.errors import GainError, InputError
 
 _SIGMAS = 7.0
 _SKEW = 5.0
-"""Counts by which the distribution of few counts reaches farther than a normal one of the same deviation: (z² - 1) / 6 at z = 5.5 (Cornish & Fisher)."""
+"""Counts by which few counts reach farther than a normal distribution of the same deviation: (z² - 1) / 6 at z = 5.5 (Cornish & Fisher)."""
 
 _BLOCK, _BACKGROUND_BLOCKS = 8, 5
 _SAMPLE = 200_000
@@ -144,8 +144,8 @@ def detector_correction(
 def find_outliers(total: Tensor, gain: Tensor | None = None, known: Tensor | None = None) -> Tensor:
     """Return the mask ``(h, w)`` of hot and dead pixels in the sum of raw frames `total`.
 
-    Hot: more than 7 standard deviations and 5 counts above the surroundings after gain correction: few counts are distributed unevenly. Dead: no count at all where the surroundings
-    make that less likely than one pixel in the whole image, or more than 7 standard deviations below.
+    Hot: more than 7 standard deviations and 5 counts above the surroundings after gain correction (few counts are distributed unevenly).
+    Dead: no count at all where the surroundings make that less likely than one pixel in the whole image, or more than 7 standard deviations below.
     """
     height, width = total.shape
     device = total.device
