@@ -22,10 +22,11 @@ lint: $(VENV)/.installed-test
 unit: $(VENV)/.installed-test peers
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist worksteal
 
-# RELION and Chromium, for the tests in tests/peers; only where Debian's package manager is there and may be used.
-peers:
+# RELION, Chromium and Topaz, for the tests in tests/peers; Debian's only where its package manager is there and may be used.
+peers: $(VENV)/.installed-test
 	@if command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]; then tools/install-peers; \
 	else echo "Not root on Debian: tests with RELION and Chromium run only if these are installed."; fi
+	@tools/install-topaz $(VENV)-topaz $(VENV)
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -37,4 +38,4 @@ $(VENV)/.installed-test: $(VENV)/.installed
 	@touch $@
 
 clean:
-	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf $(VENV) $(VENV)-topaz build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -12,8 +12,9 @@ import torch
 from PIL import Image
 
 from beamside.errors import InputError
+from beamside.imaging.candidates import Candidates, accept
 from beamside.imaging.masks import carbon_mask, two_classes
-from beamside.imaging.picking import BlobSettings, Picks, automatic_threshold, pick_blobs
+from beamside.imaging.picking import FLOOR, BlobSettings, automatic_threshold, pick_blobs
 from beamside.simulate.movie import MovieSettings, simulate_micrograph
 from beamside.simulate.score import match_picks
 from beamside.simulate.specimen import make_specimen
@@ -34,9 +35,17 @@ def add_disc(image: np.ndarray, y: float, x: float, diameter: float, depth: floa
     image[np.hypot(rows - y, columns - x) <= diameter / 2] -= depth
 
 
-def pick(image: np.ndarray, **changes: float | bool) -> Picks:
+def candidates(image: np.ndarray, **changes: float | bool) -> Candidates:
     settings: dict[str, float | bool] = {"pixel_size": 2.0, "min_diameter": 90.0, "max_diameter": 120.0, **changes}
     return pick_blobs(torch.from_numpy(image), BlobSettings(**settings))
+
+
+def pick(image: np.ndarray, **changes: float | bool) -> Candidates:
+    return accept(candidates(image, **changes))
+
+
+def pick_micrograph(micrograph: np.ndarray, settings: BlobSettings) -> Candidates:
+    return accept(pick_blobs(torch.from_numpy(micrograph), settings))
 
 
 PLACES = [(100, 120), (100, 400), (320, 250), (500, 600), (480, 130), (250, 620)]
@@ -70,20 +79,20 @@ def test_the_scale_and_offset_of_grey_values_do_not_matter() -> None:
     assert torch.equal(first.coordinates, second.coordinates)
 
 
-def test_a_given_threshold_is_used_and_scores_tell_what_it_would_give() -> None:
-    everything = pick(disc_field(), threshold=2.0)
-    some = pick(disc_field(), threshold=8.0)
-    assert len(everything.coordinates) > len(some.coordinates) == int((everything.scores >= 8.0).sum())
-    assert some.threshold == 8.0
+def test_candidates_reach_well_below_the_threshold_and_are_sorted() -> None:
+    found = candidates(disc_field())
+    assert len(found) > len(PLACES)
+    assert float(found.scores.min()) >= FLOOR == found.floor
+    assert float(found.scores.min()) < found.threshold - 2
 
 
-def test_picks_keep_the_minimum_distance_and_the_border() -> None:
-    picks = pick(field(), threshold=-100.0, min_distance=1.0, border=80.0)
-    distances = torch.pdist(picks.coordinates)
-    assert len(picks.coordinates) > 10
+def test_candidates_keep_the_minimum_distance_and_the_border() -> None:
+    found = candidates(field(), min_distance=1.0, border=80.0)
+    distances = torch.pdist(found.coordinates)
+    assert len(found) > 5
     assert float(distances.min()) * 2.0 > 0.9 * np.sqrt(90 * 120)
     limit = torch.tensor([640.0, 720.0])
-    assert ((picks.coordinates >= 39) & (picks.coordinates <= limit - 39)).all()
+    assert ((found.coordinates >= 39) & (found.coordinates <= limit - 39)).all()
 
 
 def test_hot_pixels_are_not_picked() -> None:
@@ -159,7 +168,7 @@ def test_simulated_particles_are_found_over_the_range_of_defocus(seed: int, defo
     micrograph, truth = simulate_micrograph(
         MovieSettings(size=(1024, 1024), defocus=(defocus, defocus + 1), contamination=1.0), specimen, seed
     )
-    picks = pick_blobs(torch.from_numpy(micrograph), BARREL)
+    picks = pick_micrograph(micrograph, BARREL)
     score = match_picks(truth.particles[:, :2], picks.coordinates.numpy(), 0.3 * specimen.diameter / 1.3)
     assert score.f1 >= 0.9
 
@@ -168,7 +177,7 @@ def test_hollow_particles_in_a_crowd_are_found_one_by_one() -> None:
     specimen = make_specimen("shell")
     settings = MovieSettings(size=(1024, 1024), defocus=(15000.0, 15001.0), particle_spacing=150.0)
     micrograph, truth = simulate_micrograph(settings, specimen, 6)
-    picks = pick_blobs(torch.from_numpy(micrograph), BlobSettings(1.3, 100.0, 140.0))
+    picks = pick_micrograph(micrograph, BlobSettings(1.3, 100.0, 140.0))
     score = match_picks(truth.particles[:, :2], picks.coordinates.numpy(), 0.2 * specimen.diameter / 1.3)
     assert len(truth.particles) > 30
     assert score.f1 >= 0.95
@@ -178,7 +187,18 @@ def test_hollow_particles_in_a_crowd_are_found_one_by_one() -> None:
 def test_empty_ice_has_almost_no_particles(seed: int) -> None:
     settings = MovieSettings(size=(1024, 1024), particle_spacing=0.0, contamination=0.0)
     micrograph, _ = simulate_micrograph(settings, make_specimen(), seed)
-    assert len(pick_blobs(torch.from_numpy(micrograph), BARREL).coordinates) <= 1
+    assert len(pick_micrograph(micrograph, BARREL)) <= 1
+
+
+@pytest.mark.parametrize("seed", [7, 8])
+def test_contamination_that_outnumbers_particles_and_a_carbon_edge_do_not_hide_each_other(seed: int) -> None:
+    specimen = make_specimen()
+    settings = MovieSettings(size=(1280, 1280), contamination=1.6, carbon=0.25, defocus=(15000.0, 25000.0))
+    micrograph, truth = simulate_micrograph(settings, specimen, seed)
+    picks = pick_micrograph(micrograph, BARREL)
+    score = match_picks(truth.particles[:, :2], picks.coordinates.numpy(), 0.3 * specimen.diameter / 1.3)
+    assert picks.excluded > 0.1
+    assert score.f1 >= 0.93
 
 
 @pytest.mark.data
@@ -192,7 +212,7 @@ def test_picks_on_real_apoferritin_agree_with_a_person(name: str) -> None:
         human = np.array([[float(y), float(x)] for x, y in csv.reader(file)])
     border = 50 / 1.5
     human = human[((human > border) & (human < np.array(micrograph.shape) - border)).all(axis=1)]
-    picks = pick_blobs(torch.from_numpy(micrograph), BlobSettings(1.5, 100.0, 150.0))
+    picks = pick_micrograph(micrograph, BlobSettings(1.5, 100.0, 150.0))
     score = match_picks(human, picks.coordinates.numpy(), 40 / 1.5)
     assert score.recall > 0.9
     assert score.precision > 0.9

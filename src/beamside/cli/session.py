@@ -6,6 +6,7 @@ import json
 import shlex
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from beamside.flow import control
 from beamside.flow.gain import answer_questions
 from beamside.flow.registry import find_project, known_projects
 from beamside.flow.settings import SessionSettings, sections
-from beamside.flow.start import load_settings, prepare, recompute_cost, session_command, start_background
+from beamside.flow.start import adopt_files, load_settings, prepare, recompute_cost, session_command, start_background
 from beamside.formats.atomic import atomic_path
 from beamside.project.project import Project
 
@@ -87,6 +88,7 @@ def start(foreground: bool, recompute: bool, show: bool, profile: str, config: s
         print_settings(resolved.origins)
         return
     project = Project(resolved.settings.root)
+    resolved = replace(resolved, settings=adopt_files(resolved.settings))
     _check_recompute(resolved.settings, project, recompute)
     warnings = prepare(resolved.settings)
     keep_origins(project, resolved)

@@ -18,6 +18,7 @@ from beamside.flow.settings import SessionSettings
 from beamside.flow.table import stale_items
 from beamside.formats.atomic import atomic_path
 from beamside.formats.image import read_image
+from beamside.jobs.registry import parameter_types
 from beamside.project.journal import read_journal
 from beamside.project.project import Project
 
@@ -37,6 +38,7 @@ def prepare(settings: SessionSettings) -> list[str]:
     """
     project = Project(settings.root)
     _check_writable(project.root)
+    settings = adopt_files(settings)
     holder = project.writer_process()
     if holder is not None:
         raise ProjectBusyError(
@@ -50,6 +52,15 @@ def prepare(settings: SessionSettings) -> list[str]:
         temporary.write_text(json.dumps(settings.to_json(), indent=1))
     register(project)
     return _source_warnings(settings)
+
+
+def adopt_files(settings: SessionSettings) -> SessionSettings:
+    """Return `settings` with the files that jobs' parameters name taken into the project; doing it again changes nothing.
+
+    Raises InputError for files that cannot be used.
+    """
+    jobs = {kind.name: kind.adopt(settings.jobs[kind.name], settings.root) for kind in parameter_types()}
+    return settings.model_copy(update={"jobs": jobs})
 
 
 def recompute_cost(settings: SessionSettings) -> dict[str, int]:

@@ -37,7 +37,7 @@ def smooth(image: Tensor, sigma: float, mask: Tensor | None = None) -> Tensor:
     return torch.from_numpy(total / np.maximum(weight, 0.02))
 
 
-def carbon_mask(image: Tensor, particle: float) -> Tensor:
+def carbon_mask(image: Tensor, particle: float, counted: Tensor | None = None) -> Tensor:
     """Return a mask ``(h, w)`` without the carbon film, if one is in view.
 
     Carbon absorbs evenly, so grey values smoothed over a part of a particle fall into two groups, and the border between them is an edge and not
@@ -47,13 +47,17 @@ def carbon_mask(image: Tensor, particle: float) -> Tensor:
     ----------
     image : ``(h, w)``, dense bright
     particle : diameter of the largest particles in pixels
+    counted : ``(h, w)`` bool, False where there is contamination, whose grey values say nothing about the film; all by default
     """
     sigma = particle / 3
-    values = smooth(image, sigma).numpy()
-    split, separation = two_classes(values)
-    dense = values > split
+    values = smooth(image, sigma, counted).numpy()
+    usable = np.ones(values.shape, dtype=bool) if counted is None else counted.cpu().numpy()
     everything = torch.ones(image.shape, dtype=torch.bool)
-    if separation < CARBON_SEPARATION or _steepness(values, dense, sigma) < CARBON_STEEPNESS:
+    if not usable.any():
+        return everything
+    split, separation = two_classes(values[usable])
+    dense = values > split
+    if separation < CARBON_SEPARATION or _steepness(values, dense, usable, sigma) < CARBON_STEEPNESS:
         return everything
     film = _large_parts(dense, max(CARBON_AREA * dense.size, 4 * particle**2))
     if not film.any() or film.mean() > 1 - CARBON_AREA:
@@ -101,11 +105,13 @@ def two_classes(values: NDArray[np.float32]) -> tuple[float, float]:
     return split, float((high.mean() - low.mean()) / max(pooled, 1e-12))
 
 
-def _steepness(values: NDArray[np.float32], dense: Mask, sigma: float) -> float:
+def _steepness(values: NDArray[np.float32], dense: Mask, usable: Mask, sigma: float) -> float:
     """Return the gradient along the border of the `dense` class relative to that of a step smoothed by a Gaussian."""
-    border = ndimage.binary_dilation(dense) & ~dense
-    step = float(values[dense].mean() - values[~dense].mean())
-    if not border.any() or step <= 0:
+    border = ndimage.binary_dilation(dense) & ~dense & usable
+    if not border.any() or not (dense & usable).any() or not (~dense & usable).any():
+        return 0.0
+    step = float(values[dense & usable].mean() - values[~dense & usable].mean())
+    if step <= 0:
         return 0.0
     down, right = np.asarray(np.gradient(values, axis=0)), np.asarray(np.gradient(values, axis=1))
     gradient = float(np.median(np.hypot(down[border], right[border])))

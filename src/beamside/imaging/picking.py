@@ -12,18 +12,19 @@ All of it happens on a micrograph reduced to about 10 Å per pixel.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from scipy.spatial import cKDTree
 from torch import Tensor
-from torch.nn import functional
 
 from beamside.errors import InputError
-from beamside.imaging.fourier import crop_image, radial_frequency
+from beamside.imaging.candidates import Candidates
+from beamside.imaging.fourier import radial_frequency
 from beamside.imaging.masks import CONTAMINATION_SPREAD, CONTAMINATION_STRENGTH, carbon_mask, contamination_mask, smooth
 from beamside.imaging.particles import good_size
+from beamside.imaging.picking_image import QUANTILES, full_coordinates, inside_border, separate_peaks, working_image
 
 RING = 1.6
 """Outer diameter of the ring that a disc is compared with, in diameters of the disc."""
@@ -33,12 +34,23 @@ DENSITY_CORE = 0.8
 """Diameter of the disc for density, in diameters of the particle: few are round, and a smaller disc finds the middle better."""
 DENSITY_WEIGHT = 2.0
 SCALES = 4
+MASKING_ROUNDS = 4
+UNCHANGED = 0.998
+"""Part of the micrograph that is the same when masks have settled."""
+LOW_QUANTILES = (0.1, 0.25)
+"""Quantiles of densities that tell what particles are like, although most of what is picked at first may be contamination, which is denser."""
 NOISE_SCORE = 10.5
 """Score that chance rarely reaches in empty ice: the lowest automatic threshold."""
 MEDIAN_SHARE = 0.5
 """Automatic threshold as a share of the median score of what is above the noise."""
-QUANTILES = torch.tensor([0.16, 0.5, 0.84])
-"""One standard deviation below, the middle, and one above, whatever a few wild pixels do."""
+FLOOR = NOISE_SCORE - 5
+"""Lowest score that is kept, well within chance: a threshold may be moved down to here without picking again."""
+WIDEST = 0.6
+"""Largest standard deviation of particles' densities, as a share of the low quantile's density."""
+WIDE, OVERSIZE, DOUBT = 1.8, 0.55, 0.1
+"""What is as dense over a disc of `WIDE` largest diameters as over a particle's core, but for the factor `OVERSIZE`, is larger than a particle, and
+counts only so much when an ordinary particle's density is found."""
+_SAMPLE = 8000
 EDGE_SOFTNESS = 0.06
 """Standard deviation of the discs' soft edge, in diameters."""
 
@@ -51,7 +63,6 @@ class BlobSettings:
     ----------
     pixel_size : Å
     min_diameter, max_diameter : of the particles, Å
-    threshold : lowest score of a pick; None finds one for each micrograph
     max_resolution : detail finer than this is not looked at, Å
     min_distance : between two picks, as a fraction of the mean diameter
     border : distance in Å that picks keep from the edges of the micrograph; None is half of `min_diameter`
@@ -61,7 +72,6 @@ class BlobSettings:
     pixel_size: float
     min_diameter: float
     max_diameter: float
-    threshold: float | None = None
     max_resolution: float = 20.0
     min_distance: float = 0.75
     border: float | None = None
@@ -79,29 +89,22 @@ class BlobSettings:
                 f"Particles of {self.min_diameter:g} Å are less than 6 pixels of {self.pixel_size:g} Å wide: that is too small to be picked."
             )
 
+    @property
+    def working_pixel_size(self) -> float:
+        """Å, of the reduced micrograph."""
+        return min(self.max_resolution / 2, self.min_diameter / 12)
 
-@dataclass(frozen=True)
-class Picks:
-    """Particles found in one micrograph, best first.
-
-    Attributes
-    ----------
-    coordinates : ``(n, 2)`` y, x of their centres, whole pixels of the micrograph (RELION cuts fractions off)
-    scores : ``(n,)``: deviations of chance, of texture (logarithmic above 4) plus twice those of density; about 10 is what ice reaches
-    diameters : ``(n,)`` Å, the best of a few diameters in the range
-    threshold : the score from which on blobs were accepted
-    excluded : fraction of the micrograph that was masked as carbon or contamination
-    """
-
-    coordinates: Tensor
-    scores: Tensor
-    diameters: Tensor
-    threshold: float
-    excluded: float
+    @property
+    def reach(self) -> float:
+        """Distance in pixels that picks keep from the edges."""
+        return (self.min_diameter / 2 if self.border is None else self.border) / self.pixel_size
 
 
-def pick_blobs(micrograph: Tensor, settings: BlobSettings) -> Picks:
-    """Find particles in a micrograph.
+def pick_blobs(micrograph: Tensor, settings: BlobSettings) -> Candidates:
+    """Find what could be particles in a micrograph.
+
+    Scores are deviations of chance, of texture (logarithmic above 4) plus twice those of density; about 10 is what ice reaches. Diameters are the
+    best of a few in the range.
 
     Parameters
     ----------
@@ -112,23 +115,25 @@ def pick_blobs(micrograph: Tensor, settings: BlobSettings) -> Picks:
     InputError
         The micrograph is smaller than four particles, or has values that are not finite.
     """
-    image, pixels = _working_image(micrograph, settings)
+    image, pixels = working_image(micrograph, settings.pixel_size, settings.max_diameter, settings.working_pixel_size)
     detector = Detector(image.shape, settings, settings.pixel_size * float(pixels.mean()))
     valid = detector.find_sample(image) if settings.mask else torch.ones(image.shape, dtype=torch.bool)
     score, diameter = detector.score_map(detector.above_background(image, valid), valid)
-    allowed = valid & _inside_border(image.shape, pixels, micrograph.shape, settings)
-    peaks = detector.peaks(score, allowed)
+    allowed = valid & inside_border(image.shape, pixels, micrograph.shape, settings.reach)
+    peaks = separate_peaks(score, allowed, detector.distance)
     values = score[peaks[:, 0], peaks[:, 1]]
-    threshold = automatic_threshold(values) if settings.threshold is None else settings.threshold
-    peaks = peaks[values >= threshold]
-    places = (_refined(score, peaks) * pixels + (pixels - 1) / 2).round()
-    limit = torch.tensor(micrograph.shape) - 1
-    return Picks(
-        coordinates=torch.minimum(places.clamp(min=0), limit),
-        scores=score[peaks[:, 0], peaks[:, 1]],
+    threshold = automatic_threshold(values)
+    peaks, values = peaks[values >= FLOOR], values[values >= FLOOR]
+    return Candidates(
+        coordinates=full_coordinates(score, peaks, pixels, micrograph.shape),
+        scores=values,
         diameters=diameter[peaks[:, 0], peaks[:, 1]],
+        references=torch.zeros(len(peaks), dtype=torch.int64),
+        psi=torch.zeros(len(peaks)),
         threshold=threshold,
+        floor=FLOOR,
         excluded=1 - float(valid.float().mean()),
+        area=float(valid.float().mean()) * micrograph.numel() * (settings.pixel_size * 1e-4) ** 2,
     )
 
 
@@ -160,14 +165,17 @@ class Detector:
         self._chances = [self._chance(ring) for ring in self._rings]
         self._disc_mean = self._disc(self.mean_diameter)
         self._disc_core = self._disc(settings.min_diameter)
+        self._disc_wide = self._disc(WIDE * settings.max_diameter)
 
     def above_background(self, image: Tensor, valid: Tensor, counted: Tensor | None = None) -> Tensor:
         """Subtract the average of `counted` (`valid` by default) pixels over a wide neighbourhood; pixels that are not valid become 0."""
         background = smooth(image, 0.8 * self.largest, valid if counted is None else counted)
         return torch.where(valid, image - background, torch.zeros(()))
 
-    def score_map(self, density: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
-        """Return for each pixel the best score over the diameters, and that diameter in Å.
+    def score_map(
+        self, density: Tensor, valid: Tensor, diameters: Sequence[float] | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Return for each pixel the best score over the `diameters` (all by default), and that diameter in Å.
 
         Parameters
         ----------
@@ -181,6 +189,8 @@ class Detector:
         best = torch.full(self.shape, -torch.inf)
         diameter = torch.full(self.shape, self.diameters[0])
         for size, core, ring, chance in zip(self.diameters, self._cores, self._rings, self._chances, strict=True):
+            if diameters is not None and size not in diameters:
+                continue
             more_texture = self._image(texture * ring) / (ice * chance)
             more_density = self._image(spectrum * core)
             more_density = _compressed(more_density / _chance_deviation(more_density[valid]), 6.0)
@@ -193,45 +203,35 @@ class Detector:
     def find_sample(self, image: Tensor) -> Tensor:
         """Return where there is neither carbon nor contamination.
 
-        Contamination is what is much denser than the blobs that are most likely particles. It is looked for twice, because at first it
-        disturbs the background around it.
+        Contamination is what is much denser than the blobs that are most likely particles. It is looked for again and again until no more
+        is found, because what is not masked yet disturbs the background, hides the edge of carbon, and is taken for particles.
         """
-        hole = carbon_mask(image, self.largest)
-        found = hole
-        for _ in range(2):
-            score, _ = self.score_map(self.above_background(image, found), found)
-            peaks = self.peaks(score, found)
-            likely = peaks[score[peaks[:, 0], peaks[:, 1]] > NOISE_SCORE]
+        found = hole = carbon_mask(image, self.largest)
+        for _ in range(MASKING_ROUNDS):
+            score, _ = self.score_map(self.above_background(image, found), found, self.diameters[:1])
+            peaks = separate_peaks(score, found, self.distance)
+            values = score[peaks[:, 0], peaks[:, 1]]
+            likely = peaks[values > NOISE_SCORE]
             if not len(likely):
                 return found
+            certainty = (values[values > NOISE_SCORE] - NOISE_SCORE) ** 0.75
             density = self.above_background(image, hole, counted=found)
             response = self._image(self._transform(density) * self._disc_core)
             # Where particles are crowded the average is well above the ice.
-            ice = float(response[found].quantile(0.1))
+            ice = _quantile(response[found], 0.1)
             ordinary = response[likely[:, 0], likely[:, 1]] - ice
-            typical = float(ordinary.median())
-            spread = float((ordinary - typical).abs().median())
+            wide = self._image(self._transform(density) * self._disc_wide)[likely[:, 0], likely[:, 1]] - ice
+            certainty = torch.where(wide > OVERSIZE * ordinary, DOUBT * certainty, certainty)
+            typical, spread = _typical(ordinary, certainty)
             strong = max(CONTAMINATION_STRENGTH * typical, typical + CONTAMINATION_SPREAD * spread)
-            found = hole & contamination_mask(
-                smooth(density, self.smallest / 8) - ice, response - ice, strong, self.smallest
-            )
+            clean = contamination_mask(smooth(density, self.smallest / 8) - ice, response - ice, strong, self.smallest)
+            before, hole = found, carbon_mask(image, self.largest, clean)
+            found = hole & clean
             if not found.any():
-                return hole
+                return before
+            if bool((found == before).float().mean() > UNCHANGED):
+                return found
         return found
-
-    def peaks(self, score: Tensor, allowed: Tensor) -> Tensor:
-        """Return the ``(n, 2)`` local maxima among the allowed pixels, best first, none closer to a better one than the minimum distance."""
-        masked = score.masked_fill(~allowed, -torch.inf)
-        window = max(3, int(0.7 * self.distance) | 1)
-        highest = functional.max_pool2d(masked[None, None], window, 1, window // 2)[0, 0]
-        places = ((masked == highest) & allowed).nonzero()
-        places = places[masked[places[:, 0], places[:, 1]].argsort(descending=True, stable=True)]
-        near = cKDTree(places.numpy()).query_ball_point(places.numpy(), self.distance) if len(places) else []
-        keep = np.ones(len(places), dtype=bool)
-        for index, neighbours in enumerate(near):
-            if keep[index]:
-                keep[[other for other in neighbours if other > index]] = False
-        return places[torch.from_numpy(keep)]
 
     def _lowest_power(self, power: Tensor, valid: Tensor) -> float:
         """Return the power of ice: the average over a disc, where it is lowest."""
@@ -241,7 +241,7 @@ class Detector:
         inside = valid & (covered > 0.7)
         if not inside.any():
             inside = valid
-        return max(float((average / covered.clamp(min=0.05))[inside].quantile(0.05)), 1e-12)
+        return max(_quantile((average / covered.clamp(min=0.05))[inside], 0.05), 1e-12)
 
     def _disc(self, diameter: float) -> Tensor:
         """Return the transform of the average over a disc with a soft edge; `diameter` in Å."""
@@ -277,31 +277,6 @@ class Detector:
         return image[: self.shape[0], : self.shape[1]]
 
 
-def _working_image(micrograph: Tensor, settings: BlobSettings) -> tuple[Tensor, Tensor]:
-    """Reduce the micrograph, with protein bright, mean 0 and deviation 1; returns it, and the size ``(2,)`` of its pixels in original ones."""
-    shape = micrograph.shape
-    if min(shape) * settings.pixel_size < 4 * settings.max_diameter:
-        raise InputError(
-            f"A micrograph of {shape[1]} x {shape[0]} pixels of {settings.pixel_size:g} Å is too small for particles of "
-            f"{settings.max_diameter:g} Å: check pixel size and diameter."
-        )
-    values = micrograph.detach().cpu().float()
-    low, mean, high = torch.quantile(values.reshape(-1)[:: max(1, values.numel() // 100_000)], QUANTILES).tolist()
-    if not bool(torch.isfinite(values.sum())):
-        raise InputError("The micrograph has values that are not finite: check the motion correction's output.")
-    wanted = max(settings.pixel_size, min(settings.max_resolution / 2, settings.min_diameter / 12))
-    # Averaging whole pixels first makes the transform small. Hot pixels would ring in it.
-    binning = max(1, int(wanted / settings.pixel_size / 2))
-    values = (mean - values).clamp_(-3 * (high - low), 3 * (high - low))
-    values = functional.avg_pool2d(values[None, None], binning)[0, 0]
-    height, width = (size // 2 * 2 for size in values.shape)
-    reduction = wanted / (binning * settings.pixel_size)
-    target = (min(height, good_size(height / reduction)), min(width, good_size(width / reduction)))
-    pixels = torch.tensor([binning * height / target[0], binning * width / target[1]])
-    values = crop_image(values[:height, :width], target)
-    return (values - values.mean()) / values.std().clamp(min=1e-12), pixels
-
-
 def _compressed(score: Tensor, knee: float) -> Tensor:
     """Return `score`, growing only logarithmically above `knee`."""
     return torch.where(score > knee, knee * (1 + torch.log(score.clamp(min=knee) / knee)), score)
@@ -309,31 +284,30 @@ def _compressed(score: Tensor, knee: float) -> Tensor:
 
 def _chance_deviation(values: Tensor) -> float:
     """Return the standard deviation of what is below the median: particles are above it."""
-    low, middle, _ = torch.quantile(values, QUANTILES).tolist()
+    low, middle, _ = torch.quantile(values[:: max(1, len(values) // _SAMPLE)], QUANTILES).tolist()
     return max(float(middle - low), 1e-12)
 
 
-def _inside_border(shape: tuple[int, ...], pixels: Tensor, full: tuple[int, ...], settings: BlobSettings) -> Tensor:
-    """Tell which reduced pixels are at least the border away from the micrograph's edges."""
-    border = settings.min_diameter / 2 if settings.border is None else settings.border
-    inside = []
-    for axis in (0, 1):
-        centre = torch.arange(shape[axis]) * pixels[axis] + (pixels[axis] - 1) / 2
-        reach = border / settings.pixel_size
-        inside.append((centre >= reach) & (centre <= full[axis] - 1 - reach))
-    return inside[0][:, None] & inside[1][None, :]
+def _typical(densities: Tensor, weights: Tensor) -> tuple[float, float]:
+    """Return the density of an ordinary particle and the median deviation from it, from the least dense of what are likely particles.
+
+    Their distribution is taken to be normal: its middle and width follow from two low quantiles, which contamination leaves alone.
+    """
+    low, high = (_weighted_quantile(densities, weights, share) for share in LOW_QUANTILES)
+    first, second, quartile = torch.special.ndtri(torch.tensor([*LOW_QUANTILES, 0.75])).tolist()
+    # Where already the second quantile is of contamination the two are far apart.
+    deviation = min((high - low) / (second - first), WIDEST * abs(low))
+    return low - first * deviation, quartile * deviation
 
 
-def _refined(score: Tensor, peaks: Tensor) -> Tensor:
-    """Return peaks ``(n, 2)`` moved to the tops of parabolas through their neighbours."""
-    height, width = score.shape
-    y, x = peaks[:, 0].clamp(1, height - 2), peaks[:, 1].clamp(1, width - 2)
-    middle = score[y, x]
-    offsets = []
-    for before, after in ((score[y - 1, x], score[y + 1, x]), (score[y, x - 1], score[y, x + 1])):
-        curvature = before - 2 * middle + after
-        offset = 0.5 * (before - after) / torch.where(curvature < 0, curvature, torch.full_like(curvature, -torch.inf))
-        offsets.append(offset.clamp(-0.5, 0.5))
-    # A peak next to the edge has no neighbours on both sides and stays where it is.
-    whole = (peaks == torch.stack([y, x], dim=1)).all(dim=1)
-    return peaks + torch.stack(offsets, dim=1) * whole[:, None]
+def _weighted_quantile(values: Tensor, weights: Tensor, share: float) -> float:
+    """Return the value below which that share of the weights is."""
+    order = values.argsort()
+    reached = weights[order].cumsum(0)
+    index = int((reached < share * reached[-1]).sum())
+    return float(values[order][min(index, len(values) - 1)])
+
+
+def _quantile(values: Tensor, share: float) -> float:
+    """Return a quantile of `values`, of an even sample where they are many."""
+    return float(values[:: max(1, len(values) // _SAMPLE)].quantile(share))

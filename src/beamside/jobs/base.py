@@ -203,6 +203,14 @@ class JobType(ABC):
         """Return RELION's options that name the camera's files, from the `values` of a movie that was taken in."""
         return {}
 
+    def adopt(self, parameters: Any, root: Path) -> Any:
+        """Return `parameters` with the files that they name taken into the project at `root`, under names that tell their content.
+
+        Called before a session starts. An item's key has the name, so that other content under the old name is noticed, and a session goes on
+        when the original is gone. Raises InputError for files that cannot be used.
+        """
+        return parameters
+
     @abstractmethod
     def star_files(
         self, rows: Sequence[Row], parameters: Any, optics: Optics, job: str, root: Path

@@ -1,15 +1,27 @@
-"""Particle picking from a range of diameters."""
+"""Particle picking: from a range of diameters alone, with references, or with Topaz."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from pydantic import field_validator
+from pydantic import field_validator, model_validator
 
 from beamside.formats.star import StarBlock, Value
-from beamside.jobs.base import Item, JobType, Metric, Node, Optics, Picture, Result, Row, StarContent, Workspace
+from beamside.jobs.base import (
+    Item,
+    JobType,
+    Metric,
+    Node,
+    Optics,
+    Picture,
+    Result,
+    Row,
+    StarContent,
+    Workspace,
+    relion_value,
+)
 from beamside.parameters import ParameterModel, parameter
 
 
@@ -19,12 +31,43 @@ class PickParameters(ParameterModel):
     particle_diameter: tuple[float, float] = parameter(
         (120.0, 180.0), "Smallest and largest diameter of the particles, as MIN:MAX.", unit="Å"
     )
+    pick_method: Literal["blob", "template", "topaz"] = parameter(
+        "blob",
+        "How particles are found: by size alone (blob), with references (template), or with the program Topaz (topaz).",
+    )
+    pick_references: str = parameter(
+        "",
+        "References for picking with templates, protein white: a stack of class averages (.mrc, .mrcs), or `classes` for the "
+        "good class averages that this session has when it is started.",
+    )
+    pick_reference_pixel_size: float = parameter(
+        0.0, "Pixel size of the references; 0 takes what their file says.", unit="Å", ge=0, le=50, advanced=True
+    )
+    pick_angle_step: float = parameter(
+        5.0, "Step of the references' rotation.", unit="°", ge=1, le=90, advanced=True, relion="psi_sampling_autopick"
+    )
     pick_threshold: float = parameter(
         0.0,
-        "Moves the automatic threshold: higher picks fewer, lower picks more.",
+        "Moves the automatic threshold: higher picks fewer, lower picks more. Micrographs are not searched again for that.",
         ge=-5,
         le=5,
         relion="log_adjust_thr",
+    )
+    picks_per_area: float = parameter(
+        0.0,
+        "Picks wanted per area: the best ones of each neighbourhood are taken instead of those above a threshold; 0 does not.",
+        unit="1/µm²",
+        ge=0,
+        le=100_000,
+        advanced=True,
+    )
+    pick_border: float = parameter(
+        0.0,
+        "Distance that picks keep from the edges of the micrograph; 0 is half of the smallest diameter.",
+        unit="Å",
+        ge=0,
+        le=5000,
+        advanced=True,
     )
     pick_resolution: float = parameter(
         20.0,
@@ -36,6 +79,15 @@ class PickParameters(ParameterModel):
         relion="log_maxres",
     )
     mask_contamination: bool = parameter(True, "Leave out ice crystals, carbon and other contamination.", advanced=True)
+    topaz_program: str = parameter(
+        "topaz", "Program that is run to pick with Topaz.", advanced=True, affects_result=False, relion="fn_topaz_exec"
+    )
+    topaz_model: str = parameter(
+        "resnet16",
+        "Topaz's model: one that comes with it, or a trained file (.sav).",
+        advanced=True,
+        relion="topaz_model",
+    )
 
     @field_validator("particle_diameter", mode="before")
     @classmethod
@@ -46,6 +98,12 @@ class PickParameters(ParameterModel):
             return tuple(parts if len(parts) > 1 else parts * 2)
         return (value, value) if isinstance(value, int | float) else value
 
+    @model_validator(mode="after")
+    def _has_references(self) -> PickParameters:
+        if self.pick_method == "template" and not self.pick_references:
+            raise ValueError("picking with templates needs references: give pick_references, a stack of class averages")
+        return self
+
     @field_validator("particle_diameter")
     @classmethod
     def _ordered(cls, value: tuple[float, float]) -> tuple[float, float]:
@@ -55,15 +113,15 @@ class PickParameters(ParameterModel):
 
 
 class Picking(JobType):
-    """Find particles by their size."""
+    """Find particles: by their size, with references, or with Topaz."""
 
     name = "pick"
     title = "Picking"
     directory = "AutoPick"
     relion_type = 4
     relion_label = "relion.autopick"
-    version = "1"
-    optics_used = ("pixel_size",)
+    version = "2"
+    optics_used = ("pixel_size", "voltage", "spherical_aberration", "amplitude_contrast")
     requires = ("ctf",)
     Parameters = PickParameters
     metrics = (
@@ -93,13 +151,27 @@ class Picking(JobType):
     pictures = (Picture("picks_image", "Picked particles"),)
     inputs = ("ctf",)
     input_options = ("fn_input_autopick",)
-    fixed_options = {"do_log": "Yes", "do_ref3d": "No", "angpix": "-1", "log_upper_thr": "999", "log_invert": "No"}
+    fixed_options = {"do_ref3d": "No", "angpix": "-1", "log_upper_thr": "999", "log_invert": "No"}
 
     def relion_options(self, parameters: Any, optics: Optics, inputs: Sequence[str]) -> dict[str, str]:
         """Return RELION's options for picking the same sizes."""
         low, high = parameters.particle_diameter
-        sizes = {"log_diam_min": f"{low:g}", "log_diam_max": f"{high:g}"}
-        return {**super().relion_options(parameters, optics, inputs), **sizes}
+        sizes = {"log_diam_min": f"{low:g}", "log_diam_max": f"{high:g}", "topaz_particle_diameter": f"{high:g}"}
+        method = {
+            "do_log": relion_value(parameters.pick_method == "blob"),
+            "do_refs": relion_value(parameters.pick_method == "template"),
+            "do_topaz": relion_value(parameters.pick_method == "topaz"),
+            "fn_refs_autopick": parameters.pick_references if parameters.pick_method == "template" else "",
+        }
+        return {**super().relion_options(parameters, optics, inputs), **sizes, **method}
+
+    def adopt(self, parameters: Any, root: Path) -> Any:
+        """Keep a copy of the references in the project, named by their content."""
+        if parameters.pick_method != "template":
+            return parameters
+        from beamside.jobs.pick_references import adopt_references
+
+        return adopt_references(parameters, root)
 
     def process(self, item: Item, parameters: Any, workspace: Workspace) -> Result:
         """Pick the particles of one micrograph."""

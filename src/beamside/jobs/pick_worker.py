@@ -1,52 +1,200 @@
-"""The worker's part of picking."""
+"""The worker's part of picking: find the candidates, unless they are known, and write those that are accepted."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+import hashlib
+import json
+from collections.abc import Callable
+from functools import lru_cache
+from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
+from beamside.errors import BeamsideError
 from beamside.formats.mrc import read_mrc
-from beamside.formats.star import StarBlock, Value, write_star
+from beamside.formats.star import StarBlock, Value, read_star, write_star
 from beamside.imaging import pictures
+from beamside.imaging.candidates import Candidates, accept
 from beamside.imaging.picking import BlobSettings, pick_blobs
+from beamside.imaging.template_picking import Ctf, References, pick_templates
 from beamside.jobs.base import Item, Result, Workspace
 from beamside.jobs.output import save_picture
 from beamside.jobs.pick import PickParameters
+from beamside.jobs.pick_references import read_references
+from beamside.programs.topaz import pick_with_topaz
+
+COLUMNS = ("rlnCoordinateX", "rlnCoordinateY", "rlnAutopickFigureOfMerit", "rlnClassNumber", "rlnAnglePsi")
+DIAMETER = "beamsideDiameter"
+"""Extra column of the candidates, Å."""
+GENERAL = ("beamsideKey", "beamsideThreshold", "beamsideFloor", "beamsideExcluded", "beamsideArea")
+DECIDING = ("pick_threshold", "picks_per_area")
+"""Parameters that choose among the candidates; all others make them."""
+ALGORITHM = "2"
+"""Version of the pickers: candidates of another one are found again."""
 
 
 def pick(item: Item, parameters: PickParameters, workspace: Workspace) -> Result:
     """Pick the particles of one micrograph."""
-    image = np.array(read_mrc(workspace.absolute(item.output("micrograph"))), dtype=np.float32)
+    path = workspace.absolute(item.output("micrograph"))
+    image = np.array(read_mrc(path), dtype=np.float32)
     pixel_size = float(item.results["ctf"].values["micrograph_pixel_size"])
-    low, high = parameters.particle_diameter
-    settings = BlobSettings(
-        pixel_size=pixel_size,
-        min_diameter=low,
-        max_diameter=high,
-        max_resolution=parameters.pick_resolution,
-        mask=parameters.mask_contamination,
-    )
-    picks = pick_blobs(torch.from_numpy(image), settings)
-    if parameters.pick_threshold:
-        moved = replace(settings, threshold=picks.threshold + parameters.pick_threshold)
-        picks = pick_blobs(torch.from_numpy(image), moved)
-    coordinates, scores = picks.coordinates.cpu().numpy(), picks.scores.cpu().numpy()
-    diameters = picks.diameters.cpu().numpy()
+    kept, key = workspace.path(item, "_candidates.star"), _key(item, path, parameters, workspace)
+    candidates = read_candidates(kept, key)
+    if candidates is None:
+        found = _find(image, path, item, parameters, workspace)
+        write_candidates(kept, key, found)
+        # As they are in the file, so that it makes no difference whether they were found now or earlier.
+        candidates = read_candidates(kept, key) or found
+    picks = accept(candidates, parameters.pick_threshold, parameters.picks_per_area, pixel_size)
     star, picture = workspace.path(item, "_autopick.star"), workspace.path(item, "_picks.jpg")
-    columns = ["rlnCoordinateX", "rlnCoordinateY", "rlnAutopickFigureOfMerit", "rlnClassNumber", "rlnAnglePsi"]
-    rows: list[list[Value]] = [
-        [float(x), float(y), float(score), 0, 0.0] for (y, x), score in zip(coordinates, scores, strict=True)
-    ]
-    write_star(star, [StarBlock("", columns, rows)])
-    save_picture(picture, pictures.picks_overlay(image, coordinates, diameters, pixel_size))
+    write_star(star, [StarBlock("", list(COLUMNS), _rows(picks))])
+    coordinates = picks.coordinates.numpy()
+    save_picture(picture, pictures.picks_overlay(image, coordinates, picks.diameters.numpy(), pixel_size))
+    scores = picks.scores.numpy()
     return Result(
         metrics={
             "particles": float(len(scores)),
             "pick_score": float(np.median(scores)) if len(scores) else 0.0,
             "masked_fraction": picks.excluded,
         },
-        outputs={"coordinates": workspace.relative(star), "picks_image": workspace.relative(picture)},
-        values={"max_diameter": high},
+        outputs={
+            "coordinates": workspace.relative(star),
+            "candidates": workspace.relative(kept),
+            "picks_image": workspace.relative(picture),
+        },
+        values={
+            "max_diameter": parameters.particle_diameter[1],
+            "threshold": picks.threshold,
+            "candidates": len(candidates),
+        },
     )
+
+
+def _find(
+    image: NDArray[np.float32], path: Path, item: Item, parameters: PickParameters, workspace: Workspace
+) -> Candidates:
+    """Find the candidates with the method that is asked for."""
+    pixel_size = float(item.results["ctf"].values["micrograph_pixel_size"])
+    low, high = parameters.particle_diameter
+    settings = BlobSettings(
+        pixel_size=pixel_size,
+        min_diameter=low,
+        max_diameter=high,
+        max_resolution=max(parameters.pick_resolution, 2.1 * pixel_size),
+        border=parameters.pick_border or None,
+        mask=parameters.mask_contamination,
+    )
+
+    def blobs() -> Candidates:
+        return pick_blobs(torch.from_numpy(image), settings)
+
+    def templates() -> Candidates:
+        references = _references(
+            str(workspace.absolute(parameters.pick_references)),
+            high,
+            parameters.pick_angle_step,
+            settings.max_resolution,
+        )
+        return pick_templates(torch.from_numpy(image), settings, references, _ctf(item, workspace))
+
+    def topaz() -> Candidates:
+        return pick_with_topaz(
+            path,
+            image,
+            settings,
+            program=parameters.topaz_program,
+            model=parameters.topaz_model,
+            threads=workspace.threads,
+        )
+
+    methods: dict[str, Callable[[], Candidates]] = {"blob": blobs, "template": templates, "topaz": topaz}
+    return methods[parameters.pick_method]()
+
+
+@lru_cache(maxsize=2)
+def _references(path: str, diameter: float, step: float, resolution: float) -> References:
+    """The references are the same for all micrographs of a session; the file's name tells its content."""
+    images, pixel_size = read_references(Path(path))
+    return References(torch.from_numpy(images), pixel_size, diameter, step, resolution)
+
+
+def _ctf(item: Item, workspace: Workspace) -> Ctf:
+    values, optics = item.results["ctf"].values, workspace.optics
+    return Ctf(
+        float(values["defocus_u"]),
+        float(values["defocus_v"]),
+        float(values["defocus_angle"]),
+        float(values.get("phase_shift", 0.0)),
+        optics.voltage,
+        optics.spherical_aberration,
+        optics.amplitude_contrast,
+    )
+
+
+def _key(item: Item, micrograph: Path, parameters: PickParameters, workspace: Workspace) -> str:
+    """Return what the candidates are valid for: the micrograph's file, its CTF where it is used, and all parameters that do not merely choose."""
+    status = micrograph.stat()
+    given = {name: value for name, value in parameters.model_dump(mode="json").items() if name not in DECIDING}
+    ctf = dict(item.results["ctf"].values) if parameters.pick_method == "template" else {}
+    optics = workspace.optics
+    used = [optics.voltage, optics.spherical_aberration, optics.amplitude_contrast] if ctf else []
+    pixel_size = item.results["ctf"].values["micrograph_pixel_size"]
+    content = [ALGORITHM, str(micrograph), status.st_size, status.st_mtime_ns, pixel_size, given, ctf, used]
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:20]
+
+
+def _rows(candidates: Candidates) -> list[list[Value]]:
+    return [
+        [float(x), float(y), float(score), int(reference), float(psi)]
+        for (y, x), score, reference, psi in zip(
+            candidates.coordinates.tolist(),
+            candidates.scores.tolist(),
+            candidates.references.tolist(),
+            candidates.psi.tolist(),
+            strict=True,
+        )
+    ]
+
+
+def write_candidates(path: Path, key: str, candidates: Candidates) -> None:
+    """Write all candidates of a micrograph, with what they are valid for."""
+    general: list[Value] = [key, candidates.threshold, candidates.floor, candidates.excluded, candidates.area]
+    rows = [[*row, float(size)] for row, size in zip(_rows(candidates), candidates.diameters.tolist(), strict=True)]
+    write_star(
+        path,
+        [
+            StarBlock("general", list(GENERAL), [general], loop=False),
+            StarBlock("candidates", [*COLUMNS, DIAMETER], rows),
+        ],
+    )
+
+
+def read_candidates(path: Path, key: str) -> Candidates | None:
+    """Return the candidates of a file that are valid for `key`; None when there is no such file, or it is of something else."""
+    try:
+        blocks = read_star(path)
+        general, table = blocks["general"], blocks["candidates"]
+        if str(general.single(GENERAL[0])) != key:
+            return None
+        threshold, floor, excluded, area = (float(general.single(name)) for name in GENERAL[1:])
+        columns = {name: torch.from_numpy(table.floats(name).copy()).float() for name in (*COLUMNS, DIAMETER)}
+    except (BeamsideError, OSError, KeyError, ValueError):
+        return None
+    return Candidates(
+        coordinates=_places(columns),
+        scores=columns[COLUMNS[2]],
+        diameters=columns[DIAMETER],
+        references=columns[COLUMNS[3]].long(),
+        psi=columns[COLUMNS[4]],
+        threshold=threshold,
+        floor=floor,
+        excluded=excluded,
+        area=area,
+    )
+
+
+def _places(columns: dict[str, Tensor]) -> Tensor:
+    return torch.stack([columns[COLUMNS[1]], columns[COLUMNS[0]]], dim=1)

@@ -1,0 +1,161 @@
+"""Picking a micrograph: candidates are found once, thresholds move without another look, references are part of the project."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from beamside.errors import InputError
+from beamside.formats.mrc import read_mrc, write_mrc
+from beamside.formats.star import read_star
+from beamside.jobs import pick_worker
+from beamside.jobs.base import Item, Optics, Result, Workspace
+from beamside.jobs.pick import Picking, PickParameters
+from beamside.jobs.pick_references import adopt_references, good_classes
+from beamside.simulate.movie import MovieSettings, simulate_micrograph
+from beamside.simulate.specimen import make_specimen, project, rotation_from_euler, view_directions
+
+OPTICS = Optics(1.3, 300.0, 2.7, 0.1, 1.0)
+NAME = "MotionCorr/job002/raw/mic.mrc"
+
+
+@pytest.fixture(scope="module")
+def micrograph() -> tuple[np.ndarray, dict[str, float]]:
+    image, truth = simulate_micrograph(MovieSettings(size=(900, 900), contamination=0.3), make_specimen(), 11)
+    defocus = truth.defocus
+    values = {"defocus_u": defocus.u, "defocus_v": defocus.v, "defocus_angle": defocus.angle, "phase_shift": 0.0}
+    return image, values
+
+
+@pytest.fixture
+def item(tmp_path: Path, micrograph: tuple[np.ndarray, dict[str, float]]) -> Item:
+    image, values = micrograph
+    (tmp_path / NAME).parent.mkdir(parents=True)
+    write_mrc(tmp_path / NAME, image, 1.3)
+    ctf = Result(values={**values, "micrograph_pixel_size": 1.3})
+    return Item("raw/mic", {"motion": Result(outputs={"micrograph": NAME}), "ctf": ctf})
+
+
+@pytest.fixture
+def looks(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Counts how often a micrograph is searched."""
+    counted: list[str] = []
+
+    def count(name: str) -> None:
+        original = getattr(pick_worker, name)
+        monkeypatch.setattr(pick_worker, name, lambda *given: (counted.append(name), original(*given))[1])
+
+    count("pick_blobs")
+    count("pick_templates")
+    return counted
+
+
+def run(root: Path, item: Item, **given: object) -> Result:
+    parameters = PickParameters(particle_diameter=(140.0, 200.0), **given)  # type: ignore[arg-type]
+    return pick_worker.pick(item, parameters, Workspace(root, "AutoPick/job004", OPTICS))
+
+
+def picked(root: Path, result: Result) -> np.ndarray:
+    return next(iter(read_star(root / result.outputs["coordinates"]).values())).floats("rlnAutopickFigureOfMerit")
+
+
+def test_a_moved_threshold_does_not_look_at_the_micrograph_again(tmp_path: Path, item: Item, looks: list[str]) -> None:
+    first = run(tmp_path, item)
+    fewer, more = run(tmp_path, item, pick_threshold=5.0), run(tmp_path, item, pick_threshold=-5.0)
+    assert looks == ["pick_blobs"]
+    assert fewer.metrics["particles"] <= first.metrics["particles"] <= more.metrics["particles"]
+    assert picked(tmp_path, more).min() >= first.values["threshold"] - 5
+    assert run(tmp_path, item).metrics == first.metrics
+
+
+def test_a_target_per_area_chooses_among_the_same_candidates(tmp_path: Path, item: Item, looks: list[str]) -> None:
+    everything = run(tmp_path, item)
+    few = run(tmp_path, item, picks_per_area=3.0)
+    assert looks == ["pick_blobs"]
+    assert 0 < few.metrics["particles"] < everything.metrics["particles"]
+
+
+@pytest.mark.parametrize("change", [{"pick_resolution": 25.0}, {"mask_contamination": False}, {"pick_border": 200.0}])
+def test_what_makes_candidates_looks_again(
+    tmp_path: Path, item: Item, looks: list[str], change: dict[str, object]
+) -> None:
+    run(tmp_path, item)
+    run(tmp_path, item, **change)
+    assert looks == ["pick_blobs", "pick_blobs"]
+
+
+def test_another_micrograph_under_the_same_name_is_looked_at(tmp_path: Path, item: Item, looks: list[str]) -> None:
+    run(tmp_path, item)
+    write_mrc(tmp_path / NAME, read_mrc(tmp_path / NAME)[::-1].copy(), 1.3)
+    run(tmp_path, item)
+    assert len(looks) == 2
+
+
+def test_candidates_that_were_cut_short_are_found_again(tmp_path: Path, item: Item, looks: list[str]) -> None:
+    first = run(tmp_path, item)
+    path = tmp_path / first.outputs["candidates"]
+    path.write_text(path.read_text()[:300])
+    assert run(tmp_path, item).metrics == first.metrics
+    assert len(looks) == 2
+
+
+def references(path: Path, pixel_size: float = 4.0) -> Path:
+    rot, tilt = view_directions(make_specimen(), 3).T
+    write_mrc(path, project(make_specimen(), rotation_from_euler(rot, tilt, np.zeros(3)), 4.0, 64), pixel_size)
+    return path
+
+
+def test_references_become_part_of_the_project_and_find_particles(tmp_path: Path, item: Item, looks: list[str]) -> None:
+    given = PickParameters(pick_method="template", pick_references=str(references(tmp_path / "mine.mrcs")))
+    adopted = adopt_references(given, tmp_path)
+    assert adopted.pick_references.startswith("References/picking-")
+    assert adopt_references(adopted, tmp_path) == adopted
+    (tmp_path / "mine.mrcs").unlink()
+    result = run(tmp_path, item, pick_method="template", pick_references=adopted.pick_references)
+    run(tmp_path, item, pick_method="template", pick_references=adopted.pick_references, pick_threshold=1.0)
+    assert looks == ["pick_templates"]
+    table = next(iter(read_star(tmp_path / result.outputs["coordinates"]).values()))
+    assert result.metrics["particles"] > 5
+    assert set(table.integers("rlnClassNumber")) <= {1, 2, 3}
+    assert len(set(table.floats("rlnAnglePsi"))) > 1
+
+
+def test_other_content_under_the_same_name_is_another_reference(tmp_path: Path) -> None:
+    path = references(tmp_path / "mine.mrcs")
+    given = PickParameters(pick_method="template", pick_references=str(path))
+    first = adopt_references(given, tmp_path).pick_references
+    write_mrc(path, read_mrc(path)[:2], 4.0)
+    assert adopt_references(given, tmp_path).pick_references != first
+
+
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [
+        (lambda path: None, "do not exist"),
+        (lambda path: path.write_bytes(b"no image"), "class averages"),
+        (lambda path: write_mrc(path, np.zeros((2, 8, 8), np.float32), 4.0), "empty"),
+        (lambda path: write_mrc(path, np.ones((2, 8, 9), np.float32), 4.0), "square"),
+        (lambda path: references(path, pixel_size=0.0), "pixel size"),
+    ],
+)
+def test_what_cannot_be_references_is_told_when_the_session_starts(tmp_path: Path, make: object, says: str) -> None:
+    make(tmp_path / "refs.mrcs")  # type: ignore[operator]
+    given = PickParameters(pick_method="template", pick_references=str(tmp_path / "refs.mrcs"))
+    with pytest.raises(InputError, match=says):
+        Picking().adopt(given, tmp_path)
+
+
+def test_own_classes_are_asked_for_before_there_are_any(tmp_path: Path) -> None:
+    given = PickParameters(pick_method="template", pick_references="classes")
+    with pytest.raises(InputError, match="no classes yet"):
+        Picking().adopt(given, tmp_path)
+
+
+def test_good_classes_are_not_small_and_nearly_as_sharp_as_the_best() -> None:
+    assert good_classes([0.5, 0.3, 0.19, 0.005], [10.0, 14.0, 30.0, 8.0]) == [0, 1]
+    assert good_classes([0.001], [10.0]) == []
+
+
+def test_templates_without_references_are_a_mistake() -> None:
+    with pytest.raises(ValueError, match="references"):
+        PickParameters(pick_method="template")
