@@ -29,7 +29,15 @@ from beamside.imaging.ctf_search import (
 )
 from beamside.imaging.spectrum import micrograph_spectrum
 
-__all__ = ["CtfFit", "CtfSettings", "Curves", "estimate_ctf", "micrograph_spectrum"]
+__all__ = [
+    "CtfFit",
+    "CtfSettings",
+    "Curves",
+    "candidate_of",
+    "estimate_ctf",
+    "fitted_frequencies",
+    "micrograph_spectrum",
+]
 
 LEAST_SIGNIFICANCE = 7.0
 """Height of the best match over the noise, below which it is taken for chance."""
@@ -132,7 +140,8 @@ def estimate_ctf(spectrum: Tensor, pixel_size: float, settings: CtfSettings) -> 
         The spectrum is not square or finite, is zero, or ends before the resolutions to be fitted.
     """
     spectrum = spectrum.detach().to("cpu", torch.float32)
-    lowest, highest = _limits(spectrum, pixel_size, settings)
+    _check(spectrum)
+    lowest, highest = fitted_frequencies(pixel_size, settings)
     optics = settings.optics
     pixels = half_plane(spectrum, pixel_size, lowest, highest)
     basis = background_basis(pixels, lowest, highest)
@@ -149,13 +158,26 @@ def estimate_ctf(spectrum: Tensor, pixel_size: float, settings: CtfSettings) -> 
     return _describe(spectrum, pixels, settings, fit)
 
 
-def _limits(spectrum: Tensor, pixel_size: float, settings: CtfSettings) -> tuple[float, float]:
-    """Return the lowest and highest frequency to fit (1/Å)."""
+def candidate_of(fit: CtfFit) -> Candidate:
+    """Return a fit in the form that `ctf_search` works with."""
+    double = math.radians(2 * fit.angle)
+    half = fit.astigmatism / 2
+    return Candidate(fit.defocus, half * math.cos(double), half * math.sin(double), fit.phase_shift, 0.0)
+
+
+def _check(spectrum: Tensor) -> None:
     edge = spectrum.shape[-1]
     if spectrum.ndim != 2 or spectrum.shape[0] != edge:
         raise ProcessingError(f"The power spectrum has the shape {tuple(spectrum.shape)}; a square one is needed.")
     if not torch.isfinite(spectrum).all() or not (spectrum > 0).any():
         raise ProcessingError("The power spectrum is zero or has values that are not finite; check the micrograph.")
+
+
+def fitted_frequencies(pixel_size: float, settings: CtfSettings) -> tuple[float, float]:
+    """Return the lowest and highest frequency (1/Å) that are fitted in a spectrum of this pixel size (Å).
+
+    Raises ProcessingError when the spectrum ends before the resolutions to be fitted.
+    """
     nyquist = 2 * pixel_size
     finest = max(settings.max_resolution, nyquist * 1.02)
     if finest > settings.min_resolution / 2:

@@ -15,7 +15,7 @@ from beamside.errors import ConfigError, CorruptFileError
 from beamside.simulate.counting import PoissonCounter
 from beamside.simulate.displacement import Displacement, random_displacement
 from beamside.simulate.gain import GainReference, gain_reference
-from beamside.simulate.optics import Beam, Defocus
+from beamside.simulate.optics import Beam, Defocus, Tilt
 from beamside.simulate.particles import random_defocus
 from beamside.simulate.scene import OVERSAMPLING, Contents, Sample, Scene, arrange
 from beamside.simulate.specimen import Specimen, make_specimen
@@ -42,6 +42,8 @@ class MovieSettings:
     pixel_size : Å
     dose_per_frame : e/Å²
     voltage, spherical_aberration, amplitude_contrast : kV, mm, fraction
+    phase_shift : of a phase plate, degrees
+    tilt_angle, tilt_axis : of the specimen, degrees; see `beamside.simulate.optics.Tilt`
     defocus : lowest and highest mean defocus, Å
     astigmatism : largest difference of defocus, Å
     b_factor : envelope of the microscope, Å²
@@ -65,6 +67,9 @@ class MovieSettings:
     voltage: float = 300.0
     spherical_aberration: float = 2.7
     amplitude_contrast: float = 0.1
+    phase_shift: float = 0.0
+    tilt_angle: float = 0.0
+    tilt_axis: float = 0.0
     defocus: tuple[float, float] = (8000.0, 25000.0)
     astigmatism: float = 400.0
     b_factor: float = 100.0
@@ -87,11 +92,13 @@ class MovieSettings:
             )
         if self.pixel_size <= 0 or self.dose_per_frame <= 0:
             raise ConfigError("Pixel size and dose per frame of a simulated movie must be above 0.")
+        if not abs(self.tilt_angle) <= 75:
+            raise ConfigError(f"A specimen tilted by {self.tilt_angle} degrees cannot be simulated; take 75 or less.")
 
     @property
     def beam(self) -> Beam:
         """The microscope's optics."""
-        return Beam(self.voltage, self.spherical_aberration, self.amplitude_contrast)
+        return Beam(self.voltage, self.spherical_aberration, self.amplitude_contrast, self.phase_shift)
 
     @property
     def sample(self) -> Sample:
@@ -295,6 +302,7 @@ def _scene(truth: MovieTruth, specimen: Specimen) -> Scene:
         settings.beam,
         settings.b_factor,
         np.random.default_rng([truth.seed, 4]),
+        Tilt(settings.tilt_angle, settings.tilt_axis),
     )
 
 

@@ -15,11 +15,12 @@ Image = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Beam:
-    """A microscope: acceleration voltage in kV, spherical aberration in mm, amplitude contrast as a fraction."""
+    """A microscope: acceleration voltage in kV, spherical aberration in mm, amplitude contrast as a fraction, phase shift of its phase plate in degrees."""
 
     voltage: float = 300.0
     spherical_aberration: float = 2.7
     amplitude_contrast: float = 0.1
+    phase_shift: float = 0.0
 
     @property
     def wavelength(self) -> float:
@@ -41,6 +42,23 @@ class Defocus:
     u: float
     v: float
     angle: float = 0.0
+
+
+@dataclass(frozen=True)
+class Tilt:
+    """A tilted specimen: `angle` in degrees about an axis at `axis` degrees from x (columns) towards y (growing rows).
+
+    The defocus grows in the direction 90 degrees further on, by tan(angle) Å for each Å in the image, and is the mean one on the axis, which passes
+    through the middle of the field.
+    """
+
+    angle: float = 0.0
+    axis: float = 0.0
+
+    def offset(self, y: Image, x: Image) -> Image:
+        """Return by how much the defocus is above the mean one at `y`, `x` from the field's middle, all in Å; they broadcast."""
+        slope, axis = np.tan(np.deg2rad(self.angle)), np.deg2rad(self.axis)
+        return np.asarray(np.float32(slope * np.cos(axis)) * y - np.float32(slope * np.sin(axis)) * x, dtype=np.float32)
 
 
 def frequency_grid(shape: tuple[int, int], pixel_size: float) -> tuple[Image, Image]:
@@ -66,7 +84,7 @@ def transfer(shape: tuple[int, int], pixel_size: float, defocus: Defocus, beam: 
     wavelength, aberration = beam.wavelength, beam.spherical_aberration * 1e7
     phase = np.float32(np.pi * wavelength) * (np.float32(mean) * square + np.float32(half) * astigmatic)
     phase -= np.float32(np.pi / 2 * aberration * wavelength**3) * square**2
-    values = -np.sin(phase + np.float32(np.arcsin(beam.amplitude_contrast)))
+    values = -np.sin(phase + np.float32(np.arcsin(beam.amplitude_contrast) + np.deg2rad(beam.phase_shift)))
     if b_factor:
         values *= np.exp(np.float32(-b_factor / 4) * square)
     return np.asarray(values, dtype=np.float32)
