@@ -55,7 +55,9 @@ def cases(size: int) -> Iterator[Case]:
         yield Case("dose, 1–2 µm", f"{dose:g} e/Å²", replace(base, dose_per_frame=dose))
     ice = replace(base, particle_spacing=0.0)
     yield Case("dose, 1–2 µm", "no particles, 30 e/Å²", ice)
-    yield Case("dose, 1–2 µm", "no particles, 1000 Å of ice, 6 e/Å²", replace(ice, dose_per_frame=6.0, ice_thickness=1000.0))
+    yield Case(
+        "dose, 1–2 µm", "no particles, 1000 Å of ice, 6 e/Å²", replace(ice, dose_per_frame=6.0, ice_thickness=1000.0)
+    )
     for low, high in DEFOCI[1:4]:
         strong = replace(base, defocus=(low, high), astigmatism=STRONG)
         yield Case("astigmatism to 2,000 Å, 30 e/Å²", f"{low / 1e4:g}–{high / 1e4:g} µm", strong)

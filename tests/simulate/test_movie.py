@@ -8,6 +8,8 @@ from scipy.fft import irfft2, rfft2
 from beamside.errors import ConfigError, CorruptFileError
 from beamside.simulate.gain import gain_reference
 from beamside.simulate.movie import HOT_RATE, MovieSettings, MovieTruth, draw_truth, simulate_micrograph, simulate_movie
+from beamside.simulate.optics import Tilt
+from beamside.simulate.scene import Scene
 from beamside.simulate.specimen import Specimen, make_specimen
 
 SMALL = MovieSettings(size=(256, 320), frames=6, pixel_size=2.0)
@@ -196,3 +198,37 @@ def test_impossible_settings_are_refused() -> None:
         MovieSettings(size=(10, 10))
     with pytest.raises(ConfigError, match="above 0"):
         MovieSettings(pixel_size=0)
+
+
+def test_a_tilted_specimen_has_its_local_defocus_everywhere() -> None:
+    settings = replace(EMPTY, particle_spacing=60.0, defocus=(12000.0, 12000.0), astigmatism=0.0)
+
+    def contrast(mean: float, tilt: Tilt | None = None) -> np.ndarray:
+        truth = draw_truth(replace(settings, defocus=(mean, mean)), bead(), 2)
+        rng = np.random.default_rng(1)
+        scene = Scene(
+            truth.contents,
+            bead(),
+            settings.sample,
+            settings.size,
+            2.0,
+            0,
+            truth.defocus,
+            settings.beam,
+            100.0,
+            rng,
+            tilt,
+        )
+        return scene.contrast(0.0)
+
+    # the defocus is 600 Å above its mean 128 Å, or 64 pixels, below the middle
+    tilted = contrast(12000.0, Tilt(float(np.rad2deg(np.arctan(600 / 128)))))
+    for row, mean in ((128, 12000.0), (192, 12600.0), (64, 11400.0)):
+        flat = contrast(mean)[2 * row]
+        assert np.allclose(tilted[2 * row], flat, atol=1e-3 * np.abs(flat).max())
+        assert not np.allclose(tilted[2 * row], contrast(mean + 600)[2 * row], atol=0.05 * np.abs(flat).max())
+
+
+def test_a_specimen_on_edge_is_refused() -> None:
+    with pytest.raises(ConfigError, match="75"):
+        replace(SMALL, tilt_angle=80.0)

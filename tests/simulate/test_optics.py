@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from beamside.simulate.optics import Beam, Defocus, critical_dose, damage, transfer
+from beamside.simulate.optics import Beam, Defocus, Tilt, critical_dose, damage, transfer
 
 
 def test_wavelength_and_interaction_at_300_kv() -> None:
@@ -53,3 +53,18 @@ def test_damage_follows_grant_and_grigorieff() -> None:
     factors = damage((64, 64), 2.0, 20.0)
     assert factors[0, 0] == pytest.approx(1.0, abs=1e-3)
     assert factors[0, 16] == pytest.approx(np.exp(-10 / critical_dose(0.125)), rel=1e-5)
+
+
+def test_a_phase_plate_advances_the_phase() -> None:
+    # asin(0.1) + 30° of phase shift is the same as the amplitude contrast that has this phase
+    both = float(np.sin(np.arcsin(0.1) + np.deg2rad(30)))
+    shifted = transfer((128, 128), 1.5, Defocus(12000, 11000, 20), Beam(300, 2.7, 0.1, 30.0))
+    assert np.allclose(shifted, transfer((128, 128), 1.5, Defocus(12000, 11000, 20), Beam(300, 2.7, both)), atol=1e-5)
+
+
+def test_the_defocus_of_a_tilted_specimen_grows_across_its_axis() -> None:
+    y, x = np.float32(100.0), np.float32(50.0)
+    assert Tilt(45.0, 0.0).offset(y, x) == pytest.approx(100.0)  # axis along x: rows further down have more defocus
+    assert Tilt(45.0, 90.0).offset(y, x) == pytest.approx(-50.0)
+    assert Tilt(-45.0, 90.0).offset(y, x) == pytest.approx(50.0)
+    assert Tilt(60.0, np.rad2deg(np.arctan2(100.0, 50.0))).offset(y, x) == pytest.approx(0.0, abs=1e-4)

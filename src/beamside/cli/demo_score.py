@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,17 +77,19 @@ def score_project(project: Project, truth: Path) -> Score:
     finally:
         index.close()
     motion, uncorrected = _motion_errors(project, truths, results.get("motion", {}))
-    errors = [
-        defocus_error(truths[name], *(float(values[f"defocus_{part}"]) for part in ("u", "v", "angle")))
-        for name, values in ((name, result["values"]) for name, result in results.get("ctf", {}).items())
-        if "defocus_u" in values
-    ]
+    errors = [_ctf_errors(truths[name], result["values"]) for name, result in results.get("ctf", {}).items()]
     picks = Picks(0, 0, 0)
     for name, result in results.get("pick", {}).items():
         picks += _picks(truths[name], project.root / result["outputs"]["coordinates"])
-    return Score(
-        motion, uncorrected, tuple(abs(e.mean) for e in errors), tuple(abs(e.astigmatism) for e in errors), picks
-    )
+    return Score(motion, uncorrected, tuple(mean for mean, _ in errors), tuple(other for _, other in errors), picks)
+
+
+def _ctf_errors(truth: MovieTruth, values: Mapping[str, Any]) -> tuple[float, float]:
+    """Return the errors of defocus and astigmatism in Å; a fit that failed found neither, so both are infinite."""
+    if "defocus_u" not in values:
+        return math.inf, math.inf
+    error = defocus_error(truth, *(float(values[f"defocus_{part}"]) for part in ("u", "v", "angle")))
+    return abs(error.mean), abs(error.astigmatism)
 
 
 def _results(index: Index, job: str, truths: Mapping[str, MovieTruth]) -> Iterator[tuple[str, dict[str, Any]]]:

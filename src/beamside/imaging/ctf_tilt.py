@@ -134,7 +134,7 @@ def _table(
     seen = sampled(pixels.frequency, candidate.defocus, optics, pixels).clamp(min=1e-3)
     k2, towards = pixels.frequency**2, candidate.towards(pixels.direction)
     columns = []
-    for offset in offsets.split(16):
+    for offset in torch.split(offsets, 16):
         local = towards[:, None] + offset[None, :]
         chi = optics.phase(k2[:, None], local, candidate.phase_shift)
         # rings of another defocus are blurred otherwise by the sampling
@@ -156,7 +156,7 @@ def _search(table: Tensor, offsets: Tensor, centres: Tensor, steepest: float) ->
     slopes = slopes[slopes.norm(dim=1) <= steepest]
     means = torch.arange(-MEAN_REACH, MEAN_REACH + step, step, device=table.device)
     best, found = -math.inf, torch.zeros(3)
-    for part in slopes.split(512):
+    for part in torch.split(slopes, 512):
         places = (part @ centres.T) / step  # (slopes, tiles), in steps
         for mean in means:
             index = torch.round(places + (mean - offsets[0]) / step).to(torch.long).clamp(0, len(offsets) - 1)

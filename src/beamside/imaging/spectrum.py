@@ -69,9 +69,7 @@ class TilePowers:
         return torch.sqrt(self.power.mean(dim=0))
 
 
-def tile_powers(
-    micrograph: Tensor, pixel_size: float, box: int = 512, *, finest_pixel_size: float = 1.4
-) -> TilePowers:
+def tile_powers(micrograph: Tensor, pixel_size: float, box: int = 512, *, finest_pixel_size: float = 1.4) -> TilePowers:
     """Return the power spectra of all tiles of `micrograph` ``(h, w)``, for what differs from place to place.
 
     Parameters and errors are those of `micrograph_spectrum`. A micrograph of 4096 x 4096 pixels has 225 tiles of 512, 236 MB.
@@ -84,7 +82,9 @@ def tile_powers(
     middle = [(length - tile) / 2 for length in micrograph.shape]
     centres = [[(top - middle[0]) * pixel_size, (left - middle[1]) * pixel_size] for top in rows for left in columns]
     return TilePowers(
-        torch.cat(strips), torch.tensor(centres, dtype=torch.float32, device=micrograph.device), pixel_size * tile / size
+        torch.cat(strips),
+        torch.tensor(centres, dtype=torch.float32, device=micrograph.device),
+        pixel_size * tile / size,
     )
 
 

@@ -26,6 +26,21 @@ class CtfParameters(ParameterModel):
     max_astigmatism: float = parameter(
         3000.0, "Largest astigmatism allowed in the fit.", unit="Å", ge=0, le=20000, advanced=True
     )
+    phase_shift: bool = parameter(
+        False, "Also find the phase shift of a phase plate.", flag="--ctf-phase-shift", relion="do_phaseshift"
+    )
+    min_phase_shift: float = parameter(
+        0.0, "Smallest phase shift searched.", unit="°", ge=-180, le=180, advanced=True, relion="phase_min"
+    )
+    max_phase_shift: float = parameter(
+        170.0, "Largest phase shift searched.", unit="°", ge=-180, le=180, advanced=True, relion="phase_max"
+    )
+    phase_shift_step: float = parameter(
+        10.0, "Steps of the search for the phase shift.", unit="°", gt=0, le=90, advanced=True, relion="phase_step"
+    )
+    ctf_tilt: bool = parameter(
+        False, "Also find the tilt of the specimen, and give each particle the defocus of its place."
+    )
     reject_resolution: float = parameter(
         0.0,
         "Micrographs whose CTF fit is worse than this are not used further; 0 keeps all whose fit succeeded.",
@@ -36,14 +51,14 @@ class CtfParameters(ParameterModel):
 
 
 class CtfEstimation(JobType):
-    """Estimate defocus and astigmatism from the power spectrum."""
+    """Estimate defocus and astigmatism from the power spectrum; on request also a phase plate's shift and the specimen's tilt."""
 
     name = "ctf"
     title = "CTF estimation"
     directory = "CtfFind"
     relion_type = 2
     relion_label = "relion.ctffind"
-    version = "1"
+    version = "2"
     optics_used = ("pixel_size", "voltage", "spherical_aberration", "amplitude_contrast")
     requires = ("motion",)
     Parameters = CtfParameters
@@ -63,6 +78,8 @@ class CtfEstimation(JobType):
         Metric(
             "ice_ring", "Ice ring", good="low", digits=3, description="Power near 3.7 Å relative to its surroundings."
         ),
+        Metric("phase_shift", "Phase shift", "°", digits=0, description="Of the phase plate, when it is searched."),
+        Metric("tilt_angle", "Tilt", "°", digits=1, description="Of the specimen, when it is searched."),
     )
     nodes = (Node("micrographs_ctf.star", 1, "MicrographsData.star.relion.ctf"),)
     pictures = (Picture("ctf_plot", "CTF fit, 1-D"), Picture("ctf_image", "CTF fit, 2-D: spectrum and model"))
@@ -80,11 +97,23 @@ class CtfEstimation(JobType):
         self, rows: Sequence[Row], parameters: Any, optics: Optics, job: str, root: Path
     ) -> dict[str, StarContent]:
         """Return ``micrographs_ctf.star``; rejected micrographs are left out, and counted by the session."""
-        columns = ["rlnMicrographName", "rlnOpticsGroup", "rlnCtfImage", *CTF_COLUMNS]
+        used = [row for row in rows if not row.result.rejected]
+        # RELION wants all columns in all rows; these two are not always there to be measured
+        extra = [
+            (label, metric)
+            for label, metric in (("rlnPhaseShift", "phase_shift"), ("rlnCtfIceRingDensity", "ice_ring"))
+            if used and all(metric in row.result.metrics for row in used)
+        ]
+        columns = ["rlnMicrographName", "rlnOpticsGroup", "rlnCtfImage", *CTF_COLUMNS, *(label for label, _ in extra)]
         lines: list[list[Value]] = [
-            [row.item.output("micrograph"), 1, row.result.outputs["ctf_spectrum"] + ":mrc", *ctf_values(row.result)]
-            for row in rows
-            if not row.result.rejected
+            [
+                row.item.output("micrograph"),
+                1,
+                row.result.outputs["ctf_spectrum"] + ":mrc",
+                *ctf_values(row.result),
+                *(float(row.result.metrics[metric]) for _, metric in extra),
+            ]
+            for row in used
         ]
         pixel_size = float(rows[0].result.values["micrograph_pixel_size"]) if rows else optics.pixel_size
         block = optics_block(optics, rlnMicrographPixelSize=pixel_size)
@@ -112,3 +141,16 @@ def ctf_values(result: Result) -> list[Value]:
         float(metrics["ctf_score"]),
         float(metrics["ctf_resolution"]),
     ]
+
+
+def defocus_offset(result: Result, x: float, y: float) -> float:
+    """Return by how many Å the defocus at `x`, `y` (pixels of the micrograph) exceeds the fitted one, which is that of its middle.
+
+    Zero unless the tilt of the specimen was searched and found.
+    """
+    values = result.values
+    if "tilt_slope" not in values:
+        return 0.0
+    slope_y, slope_x = (float(value) for value in values["tilt_slope"])
+    middle_y, middle_x = (float(value) for value in values["tilt_centre"])
+    return float(values["micrograph_pixel_size"]) * (slope_y * (y - middle_y) + slope_x * (x - middle_x))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,17 +13,53 @@ from torch import Tensor
 from beamside.formats.mrc import read_mrc, write_mrc
 from beamside.imaging import pictures
 from beamside.imaging.ctf import CtfFit, CtfSettings, estimate_ctf
-from beamside.imaging.spectrum import micrograph_spectrum
+from beamside.imaging.ctf_tilt import Tilt, estimate_tilt
+from beamside.imaging.spectrum import micrograph_spectrum, tile_powers
 from beamside.jobs.base import Item, Result, Workspace
 from beamside.jobs.ctf import CtfParameters
 from beamside.jobs.output import save_picture
 
 
 def fit(item: Item, parameters: CtfParameters, workspace: Workspace) -> Result:
-    """Fit the CTF of `item`, from the movie's power spectrum where there is one."""
-    spectrum, spectrum_pixel_size, pixel_size = _spectrum(item, workspace)
+    """Fit the CTF of `item`, from the movie's power spectrum where there is one; with the tilt, from tiles of the micrograph.
+
+    A failed fit leaves pictures and the score that show why, and no defocus.
+    """
+    motion = item.results.get("motion")
+    pixel_size = float(motion.values["pixel_size"]) if motion is not None else workspace.optics.pixel_size
+    values: dict[str, Any] = {
+        "micrograph_pixel_size": pixel_size,
+        "micrographs_star": f"{workspace.job}/micrographs_ctf.star",
+    }
+    tilt = None
+    if parameters.ctf_tilt:
+        image = _micrograph(item, workspace)
+        tiles = tile_powers(image, pixel_size)
+        field = tiles.pixel_size * tiles.power.shape[-1]
+        found, tilt = estimate_tilt(tiles, _settings(parameters, workspace, tiles.pixel_size))
+        values |= _tilt_values(tilt, image)
+    if tilt is None or tilt.failed:
+        spectrum, spectrum_pixel_size = _spectrum(item, workspace, pixel_size)
+        field = spectrum_pixel_size * spectrum.shape[-1]
+        found = estimate_ctf(spectrum, spectrum_pixel_size, _settings(parameters, workspace, spectrum_pixel_size))
+    if not found.failed:
+        values |= {
+            "defocus_u": found.defocus_u,
+            "defocus_v": found.defocus_v,
+            "defocus_angle": found.angle,
+            "phase_shift": found.phase_shift,
+        }
+    return Result(
+        metrics=_metrics(found, tilt, parameters),
+        outputs=_write(item, found, field, workspace),
+        values=values,
+        rejected=_rejection(found, parameters),
+    )
+
+
+def _settings(parameters: CtfParameters, workspace: Workspace, spectrum_pixel_size: float) -> CtfSettings:
     optics = workspace.optics
-    settings = CtfSettings(
+    return CtfSettings(
         voltage=optics.voltage,
         spherical_aberration=optics.spherical_aberration,
         amplitude_contrast=optics.amplitude_contrast,
@@ -31,16 +68,49 @@ def fit(item: Item, parameters: CtfParameters, workspace: Workspace) -> Result:
         min_defocus=parameters.min_defocus,
         max_defocus=parameters.max_defocus,
         max_astigmatism=parameters.max_astigmatism,
+        phase_shift=parameters.phase_shift,
+        min_phase_shift=parameters.min_phase_shift,
+        max_phase_shift=parameters.max_phase_shift,
+        phase_shift_step=parameters.phase_shift_step,
     )
-    found = estimate_ctf(spectrum, spectrum_pixel_size, settings)
+
+
+def _micrograph(item: Item, workspace: Workspace) -> Tensor:
+    return torch.from_numpy(np.array(read_mrc(workspace.absolute(item.output("micrograph"))), dtype=np.float32))
+
+
+def _spectrum(item: Item, workspace: Workspace, pixel_size: float) -> tuple[Tensor, float]:
+    """Return the amplitude spectrum and its effective pixel size in Å."""
+    motion = item.results.get("motion")
+    if motion is None:
+        return micrograph_spectrum(_micrograph(item, workspace), pixel_size)
+    spectrum = np.array(read_mrc(workspace.absolute(motion.outputs["power_spectrum"])), dtype=np.float32)
+    return torch.from_numpy(spectrum), float(motion.values["spectrum_pixel_size"])
+
+
+def _tilt_values(tilt: Tilt, image: Tensor) -> dict[str, Any]:
+    """Return what later jobs need of the tilt: nothing that looks like a slope when it is not known."""
+    if tilt.failed:
+        return {"tilt_failed": tilt.failed}
+    return {
+        "tilt_axis": tilt.axis,
+        "tilt_error": tilt.error,
+        "tilt_slope": list(tilt.slope),
+        "tilt_centre": [image.shape[0] / 2, image.shape[1] / 2],
+    }
+
+
+def _write(item: Item, found: CtfFit, field: float, workspace: Workspace) -> dict[str, str]:
+    """Write spectrum and pictures; return their paths by role. `field` is the edge in Å of the image that the spectrum is of."""
     paths = {
         "ctf_spectrum": workspace.path(item, ".ctf"),
         "ctf_plot": workspace.path(item, "_ctf.png"),
         "ctf_image": workspace.path(item, "_ctf2d.png"),
     }
     picture = _array(found.picture)
-    write_mrc(paths["ctf_spectrum"], picture.astype(np.float32), spectrum_pixel_size, durable=False)
-    resolution = found.resolution if math.isfinite(found.resolution) else None
+    picture_pixel_size = field / picture.shape[-1]  # the picture leaves out the frequencies beyond what is looked at
+    write_mrc(paths["ctf_spectrum"], picture.astype(np.float32), picture_pixel_size, durable=False)
+    resolution = found.resolution if math.isfinite(found.resolution) and not found.failed else None
     curves = found.curves
     save_picture(
         paths["ctf_plot"],
@@ -50,50 +120,40 @@ def fit(item: Item, parameters: CtfParameters, workspace: Workspace) -> Result:
             _array(curves.fitted),
             quality=_array(curves.quality),
             resolution=resolution,
-            title=f"defocus {found.defocus / 1e4:.2f} um, astigmatism {found.astigmatism:.0f} Å",
+            title=_title(found),
         ),
     )
-    save_picture(paths["ctf_image"], pictures.ctf_picture(picture, resolution, spectrum_pixel_size))
-    return Result(
-        metrics=_metrics(found),
-        outputs={role: workspace.relative(path) for role, path in paths.items()},
-        values={
-            "defocus_u": found.defocus_u,
-            "defocus_v": found.defocus_v,
-            "defocus_angle": found.angle,
-            "phase_shift": found.phase_shift,
-            "micrograph_pixel_size": pixel_size,
-            "micrographs_star": f"{workspace.job}/micrographs_ctf.star",
-        },
-        rejected=_rejection(found, parameters),
-    )
+    save_picture(paths["ctf_image"], pictures.ctf_picture(picture, resolution, picture_pixel_size))
+    return {role: workspace.relative(path) for role, path in paths.items()}
+
+
+def _title(found: CtfFit) -> str:
+    if found.failed:
+        return "the fit failed"
+    shift = f", phase shift {found.phase_shift:.0f}°" if found.phase_shift else ""
+    return f"defocus {found.defocus / 1e4:.2f} µm, astigmatism {found.astigmatism:.0f} Å{shift}"
 
 
 def _array(tensor: Tensor) -> NDArray[np.floating]:
     return np.asarray(tensor.cpu())
 
 
-def _spectrum(item: Item, workspace: Workspace) -> tuple[Tensor, float, float]:
-    """Return the amplitude spectrum, its effective pixel size, and the micrograph's pixel size, in Å."""
-    motion = item.results.get("motion")
-    if motion is not None:
-        spectrum = np.array(read_mrc(workspace.absolute(motion.outputs["power_spectrum"])), dtype=np.float32)
-        return (
-            torch.from_numpy(spectrum),
-            float(motion.values["spectrum_pixel_size"]),
-            float(motion.values["pixel_size"]),
-        )
-    micrograph = np.array(read_mrc(workspace.absolute(item.output("micrograph"))), dtype=np.float32)
-    spectrum_tensor, effective = micrograph_spectrum(torch.from_numpy(micrograph), workspace.optics.pixel_size)
-    return spectrum_tensor, effective, workspace.optics.pixel_size
-
-
-def _metrics(found: CtfFit) -> dict[str, float]:
-    metrics = {"defocus": found.defocus, "astigmatism": found.astigmatism, "ctf_score": found.figure_of_merit}
-    if math.isfinite(found.resolution):
-        metrics["ctf_resolution"] = found.resolution
+def _metrics(found: CtfFit, tilt: Tilt | None, parameters: CtfParameters) -> dict[str, float]:
+    """Return what was measured; of a failed fit only what does not come from its defocus."""
+    metrics = {"ctf_score": found.figure_of_merit}
     if math.isfinite(found.ice_ring):
         metrics["ice_ring"] = found.ice_ring
+    if found.failed:
+        return metrics
+    metrics |= {
+        "defocus": found.defocus,
+        "astigmatism": found.astigmatism,
+        "ctf_resolution": found.resolution,
+    }
+    if parameters.phase_shift:
+        metrics["phase_shift"] = found.phase_shift
+    if tilt is not None and not tilt.failed:
+        metrics["tilt_angle"] = tilt.angle
     return metrics
 
 

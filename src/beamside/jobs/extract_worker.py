@@ -10,7 +10,7 @@ from beamside.formats.star import StarBlock, Value, read_star, write_star
 from beamside.imaging import pictures
 from beamside.imaging.particles import choose_box, extract_particles, good_size
 from beamside.jobs.base import Item, Result, Workspace
-from beamside.jobs.ctf import ctf_values
+from beamside.jobs.ctf import ctf_values, defocus_offset
 from beamside.jobs.extract import PARTICLE_COLUMNS, ExtractParameters
 from beamside.jobs.output import save_picture
 
@@ -84,8 +84,10 @@ def _inside(
 def _rows(
     picks: np.ndarray[tuple[int, int], np.dtype[np.float64]], stack: str, micrograph: str, ctf: Result
 ) -> list[list[Value]]:
-    defocus_u, defocus_v, _, angle, score, resolution = ctf_values(ctf)
+    _, _, _, angle, score, resolution = ctf_values(ctf)
+    defocus_u, defocus_v = float(ctf.values["defocus_u"]), float(ctf.values["defocus_v"])
     phase = float(ctf.values["phase_shift"])
+    offsets = [defocus_offset(ctf, float(x), float(y)) for x, y, _ in picks]
     return [
         [
             float(x),
@@ -98,12 +100,12 @@ def _rows(
             1,
             resolution,
             score,
-            defocus_u,
-            defocus_v,
+            defocus_u + offset,
+            defocus_v + offset,
             angle,
             0.0,
             1.0,
             phase,
         ]
-        for index, (x, y, fom) in enumerate(picks)
+        for index, ((x, y, fom), offset) in enumerate(zip(picks, offsets, strict=True))
     ]

@@ -15,7 +15,14 @@ Image = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Beam:
-    """A microscope: acceleration voltage in kV, spherical aberration in mm, amplitude contrast as a fraction, phase shift of its phase plate in degrees."""
+    """A microscope.
+
+    Attributes
+    ----------
+    voltage, spherical_aberration : kV, mm
+    amplitude_contrast : fraction
+    phase_shift : of its phase plate, degrees
+    """
 
     voltage: float = 300.0
     spherical_aberration: float = 2.7

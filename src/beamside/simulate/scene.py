@@ -168,7 +168,7 @@ class Scene:
     def _tilted(self, phases: Spectrum, tilt: Tilt) -> Image:
         """Return the contrast of `phases` that lie in a tilted plane: images at several defoci, each where its defocus holds."""
         rows, columns = (
-            (np.arange(length * OVERSAMPLING, dtype=np.float32) / OVERSAMPLING - middle) * np.float32(self.pixel_size)
+            ((np.arange(length * OVERSAMPLING) / OVERSAMPLING - middle) * self.pixel_size).astype(np.float32)
             for length, middle in zip(self.shape, self._middle, strict=True)
         )
         place = tilt.offset(rows[:, None], columns[None, :]) / np.float32(DEFOCUS_SLICE)
