@@ -87,13 +87,13 @@ def test_sidecars_are_joined_and_the_exposure_comes_first(tmp_path: Path) -> Non
 
 def test_differences_from_what_the_user_gave_are_told() -> None:
     said = {"pixel_size": 1.08, "voltage": 300.0, "total_dose": 40.0}
-    assert compare_metadata(said, pixel_size=1.08, voltage=300, dose_per_frame=1.0, frames=40) == []
-    assert compare_metadata(said, pixel_size=1.084, voltage=300, dose_per_frame=1.0, frames=40) == []
-    warnings = compare_metadata(said, pixel_size=0.54, voltage=200, dose_per_frame=0.5, frames=40)
+    assert compare_metadata(said, pixel_size=1.08, voltage=300, total_dose=40.0, frames=40) == []
+    assert compare_metadata(said, pixel_size=1.084, voltage=300, total_dose=40.0, frames=40) == []
+    warnings = compare_metadata(said, pixel_size=0.54, voltage=200, total_dose=20.0, frames=40)
     assert ["--pixel-size" in warnings[0], "--voltage" in warnings[1], "--dose" in warnings[2]] == [True, True, True]
     assert "super-resolution" in warnings[0]
     assert "1 e/Å² a frame for 40 frames" in warnings[2]
-    assert compare_metadata({}, pixel_size=1, voltage=300, dose_per_frame=1, frames=40) == []
+    assert compare_metadata({}, pixel_size=1, voltage=300, total_dose=40, frames=40) == []
 
 
 @pytest.mark.data

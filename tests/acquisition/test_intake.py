@@ -21,6 +21,7 @@ from beamside.formats.image import read_image
 from beamside.formats.movies import open_movie
 from beamside.formats.mrc import write_mrc
 from beamside.formats.tiff import write_tiff
+from beamside.simulate.eer import Electrons, camera_xml, eer_bytes
 
 
 def test_a_finished_movie_is_offered_at_the_second_look_and_taken(rig: Any, counts: Callable[..., np.ndarray]) -> None:
@@ -345,6 +346,41 @@ def test_movies_shorter_than_the_others_are_waited_for_and_then_taken(rig: Any) 
     assert "2 frames where others have 5" in report.waiting[0].reason
     names = [rig.intake.take(arrival).name for _ in range(5) for arrival in rig.look(seconds=30).new]
     assert names == ["raw/short"]
+
+
+def eer_movie(frames: int, stated: int) -> bytes:
+    xml = camera_xml(stated, (16, 16), 0.7, 40.0, 2.5)
+    return eer_bytes([Electrons(np.array([3, 200]), *np.ones((2, 2), int))] * frames, (16, 16), metadata=xml)
+
+
+def test_an_eer_movie_is_taken_as_it_is_with_what_its_camera_says(rig: Any) -> None:
+    rig.start(data=(str(rig.camera),))
+    content = eer_movie(30, 30)
+    (rig.camera / "FoilHole_1_EER.eer").write_bytes(content[:-200])
+    report = rig.look_twice()
+    assert "truncated or still being written" in report.waiting[0].reason
+    (rig.camera / "FoilHole_1_EER.eer").write_bytes(content)
+    [taken] = [rig.intake.take(arrival) for _ in range(3) for arrival in rig.look(seconds=30).new]
+    assert (taken.name, taken.frames, taken.shape, taken.compressed) == ("raw/FoilHole_1_EER", 30, (16, 16), False)
+    assert (rig.project / taken.path).read_bytes() == content
+    assert taken.metadata["pixel_size"] == pytest.approx(0.7)
+    assert taken.metadata["total_dose"] == pytest.approx(40.0)
+    assert rig.start().taken()[0].metadata == taken.metadata
+
+
+def test_an_eer_movie_with_fewer_frames_than_it_says_is_waited_for_and_then_taken(rig: Any) -> None:
+    rig.start(data=(str(rig.camera),))
+    (rig.camera / "m.eer").write_bytes(eer_movie(20, 30))
+    report = rig.look_twice()
+    assert "20 frames where it says that it has 30" in report.waiting[0].reason
+    assert [rig.intake.take(arrival).frames for _ in range(5) for arrival in rig.look(seconds=30).new] == [20]
+
+
+def test_movies_of_raw_frames_may_differ_by_a_few(rig: Any) -> None:
+    rig.start(data=(str(rig.camera),))
+    for index, frames in enumerate((200, 200, 200, 198)):
+        (rig.camera / f"m{index}.eer").write_bytes(eer_movie(frames, frames))
+    assert sorted(taken.frames for taken in rig.take_all()) == [198, 200, 200, 200]
 
 
 def test_a_missing_folder_is_told_once_and_does_not_stop_the_others(rig: Any, tmp_path: Path) -> None:

@@ -49,7 +49,10 @@ class TestHelp:
             "2D classification:",
         ):
             assert re.search(rf"^{heading}$", out, re.MULTILINE)
-        assert "--pixel-size NUMBER Pixel size of the movies. [Å; > 0.05 to 50; required]" in text
+        assert (
+            "--pixel-size NUMBER Pixel size of the movies (of EER movies: of the pixels in which they are rendered). [Å;"
+            in text
+        )
         assert "--patches-x INTEGER" in text
         assert "[1 to 20; default: 5]" in text
         assert "--particle-diameter MIN:MAX" in text

@@ -1,16 +1,21 @@
 """Motion correction of one movie file: the files that it writes, and what the STAR files say of them."""
 
+from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from beamside.errors import ProcessingError
+from beamside.errors import ConfigError, ProcessingError
+from beamside.formats.eer import Coding
 from beamside.formats.mrc import read_header, read_mrc, write_mrc
-from beamside.formats.star import read_star
+from beamside.formats.star import StarBlock, read_star
 from beamside.jobs import motion_worker
 from beamside.jobs.base import Item, Optics, Result, Row, Workspace
+from beamside.jobs.fractions import left_over_sentence
 from beamside.jobs.motion import MotionCorrection, MotionParameters
+from beamside.simulate.eer import eer_bytes, split_counts
 from beamside.simulate.movie import MovieSettings, simulate_movie
 
 SETTINGS = MovieSettings(size=(256, 320), frames=6, pixel_size=1.35, dose_per_frame=2.0)
@@ -104,3 +109,79 @@ def test_binning_is_told_in_the_star_files(project: Path) -> None:
     optics = star["corrected_micrographs.star"][0]
     assert not isinstance(optics, str)
     assert float(optics.single("rlnMicrographPixelSize")) == pytest.approx(2.7)
+
+
+RAW_FRAMES = 60
+
+
+@pytest.fixture(scope="module")
+def eer_project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same movie as an EER file, each frame in 60 raw frames, with 7 raw frames more."""
+    root = tmp_path_factory.mktemp("project")
+    movie = simulate_movie(SETTINGS, seed=3)
+    rng = np.random.default_rng(1)
+    (root / "raw").mkdir()
+    frames = [split_counts(counts, RAW_FRAMES, Coding(7, 2, 2), rng) for counts in movie.counts]
+    (root / "raw" / "movie.eer").write_bytes(eer_bytes([*chain(*frames), *frames[0][:7]], SETTINGS.size))
+    write_mrc(root / "raw" / "gain.mrc", movie.gain.gain, 1.35)
+    return root
+
+
+def correct_eer(root: Path, job: str, optics: Optics, **parameters: object) -> tuple[Result, StarBlock]:
+    values = {"gain": "raw/gain.mrc", "relion_gain": "raw/gain_relion.mrc", "frames": RAW_FRAMES * 6 + 7}
+    item = Item("raw/movie", {"import": Result(outputs={"movie": "raw/movie.eer"}, values=values)})
+    chosen = MotionParameters(**({"patches_x": 1, "patches_y": 1} | parameters))
+    result = motion_worker.correct(item, chosen, Workspace(root, f"MotionCorr/{job}", optics))
+    return result, read_star(root / result.outputs["motion_star"])["general"]
+
+
+def test_an_eer_movie_gives_what_the_same_counts_give_in_any_other_format(project: Path, eer_project: Path) -> None:
+    expected, _ = correct(project, "job002")
+    result, general = correct_eer(eer_project, "job002", replace(OPTICS, dose_per_frame=2.0 / RAW_FRAMES), eer_dose=2.0)
+    assert np.allclose(
+        pixels(project, expected.outputs["micrograph"]), pixels(eer_project, result.outputs["micrograph"]), atol=1e-4
+    )
+    assert result.metrics["left_over"] == 7
+    assert (result.values["frames"], result.values["raw_frames_per_fraction"]) == (6, RAW_FRAMES)
+    found = {name: float(general.single(name)) for name in ("rlnImageSizeZ", "rlnEERUpsampling", "rlnEERGrouping")}
+    assert found == {"rlnImageSizeZ": 6, "rlnEERUpsampling": 1, "rlnEERGrouping": RAW_FRAMES}
+    assert float(general.single("rlnMicrographDoseRate")) == pytest.approx(2.0)
+    assert general.single("rlnMicrographGainName") == "raw/gain_relion.mrc"
+
+
+def test_an_eer_movie_is_rendered_finer_and_its_gain_with_it(eer_project: Path) -> None:
+    total = 2.0 / RAW_FRAMES * (RAW_FRAMES * 6 + 7)
+    optics = replace(OPTICS, pixel_size=1.35 / 2, total_dose=total)
+    result, general = correct_eer(eer_project, "job003", optics, eer_dose=4.0, eer_upsampling=2)
+    assert read_header(eer_project / result.outputs["micrograph"]).shape == (1, 512, 640)
+    assert read_header(eer_project / result.outputs["micrograph"]).pixel_size == pytest.approx(0.675)
+    assert (result.values["frames"], result.metrics["left_over"]) == (3, 7)
+    assert float(general.single("rlnEERUpsampling")) == 2
+    assert float(general.single("rlnMicrographDoseRate")) == pytest.approx(4.0)
+    coarse, _ = correct_eer(eer_project, "job004", replace(OPTICS, total_dose=total), eer_dose=4.0)
+    fine = pixels(eer_project, result.outputs["micrograph"]).reshape(256, 2, 320, 2).sum(axis=(1, 3))
+    assert np.corrcoef(fine.reshape(-1), pixels(eer_project, coarse.outputs["micrograph"]))[0, 1] > 0.5
+
+
+def test_a_dose_that_cannot_be_that_of_raw_frames_is_refused(eer_project: Path) -> None:
+    with pytest.raises(ConfigError, match=r"367 raw frames, and a dose of 2 e/Å² in each makes 734 .*--total-dose"):
+        correct_eer(eer_project, "job005", OPTICS)
+
+
+def test_relion_is_told_how_eer_movies_are_divided() -> None:
+    values = {"source": "/camera/m.eer", "frames": 1005, "relion_gain": "Import/job001/gain_relion.mrc"}
+    optics = replace(OPTICS, total_dose=40.2)
+    options = MotionCorrection().camera_options(values, MotionParameters(eer_upsampling=2), optics)
+    assert (options["eer_grouping"], options["dose_per_frame"]) == ("25", "1")
+    assert options["other_args"] == "--eer_upsampling 2"
+    assert options["fn_gain_ref"] == "Import/job001/gain_relion.mrc"
+    options = MotionCorrection().camera_options({"source": "/camera/m.tiff", "frames": 40}, MotionParameters(), optics)
+    assert (options["dose_per_frame"], "eer_grouping" in options) == ("1.005", False)
+
+
+def test_a_person_is_told_of_raw_frames_that_are_left_over() -> None:
+    optics = replace(OPTICS, total_dose=40.2)
+    told = left_over_sentence("m.eer", 1005, MotionParameters(), optics)
+    assert "40 fractions of 25 raw frames (1 e/Å²); the last 5 raw frames (0.5% of the dose)" in told
+    assert left_over_sentence("m.eer", 1000, MotionParameters(), replace(OPTICS, total_dose=40.0)) == ""
+    assert left_over_sentence("m.tiff", 1005, MotionParameters(), optics) == ""

@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 import tifffile
 
+from beamside.formats.movies import open_movie
+from beamside.formats.rendering import Rendering
 from beamside.simulate.microscope import movie_name
 from beamside.simulate.movie import MovieTruth, simulate_movie
 
@@ -152,6 +154,14 @@ def test_the_truth_may_not_be_in_the_camera_folder(tmp_path: Path) -> None:
     done = run(tmp_path, 1, "--truth", str(tmp_path / "the camera" / "truth"))
     assert done.returncode == 2
     assert "inside the camera's folder" in done.stderr
+
+
+def test_eer_movies_have_the_same_electrons(session: Path, tmp_path: Path) -> None:
+    done = run(tmp_path, 1, "--eer", "40")
+    assert done.returncode == 0, done.stderr
+    truth = MovieTruth.load(session / "truth" / f"{movie_name(9, 0)}.json")
+    with open_movie(tmp_path / "the camera" / f"{movie_name(9, 0)}_EER.eer", Rendering(1, 40)) as movie:
+        assert np.array_equal(movie.read(), np.minimum(simulate_movie(truth.settings, seed=truth.seed).counts, 40))
 
 
 def test_importing_it_is_light() -> None:

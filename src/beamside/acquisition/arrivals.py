@@ -88,7 +88,7 @@ class TakenFile:
     sidecars : paths below the project
     compressed : whether it was recompressed on the way
     seconds, bytes_per_second : time and rate of copying and verifying
-    metadata : what the sidecars say, see `beamside.acquisition.epu`
+    metadata : what the sidecars say, and where they do not, the file itself; see `beamside.acquisition.epu`
     """
 
     name: str
@@ -109,8 +109,8 @@ class TakenFile:
 def taken_file(entry: ManifestEntry, sidecars: tuple[ManifestEntry, ...] = ()) -> TakenFile:
     """Make the record of a taken file from its lines in the manifest."""
     metadata: dict[str, Any] = dict(entry.metadata)
-    for sidecar in sidecars:
-        metadata = {**sidecar.metadata, **metadata}
+    for sidecar in reversed(sidecars):
+        metadata = {**metadata, **sidecar.metadata}
     height, width = entry.shape
     return TakenFile(
         name=entry.item,

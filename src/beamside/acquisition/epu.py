@@ -158,20 +158,20 @@ def read_metadata(paths: Iterable[Path]) -> Metadata:
 
 
 def compare_metadata(
-    metadata: Mapping[str, Any], *, pixel_size: float, voltage: float, dose_per_frame: float, frames: int
+    metadata: Mapping[str, Any], *, pixel_size: float, voltage: float, total_dose: float, frames: int
 ) -> list[str]:
     """Compare what the microscope says with what the user gave; return a sentence for each value that differs by more than 0.5 %.
 
     Parameters
     ----------
     metadata : from `read_metadata`
-    pixel_size, voltage, dose_per_frame : Å, kV and e/Å² per frame, as given by the user
+    pixel_size, voltage, total_dose : Å (of the camera's pixels), kV and e/Å² of the whole movie, as given by the user
     frames : frames of the movie
     """
     given = (
         ("pixel_size", "pixel size", pixel_size, "Å", "--pixel-size"),
         ("voltage", "voltage", voltage, "kV", "--voltage"),
-        ("total_dose", "total dose", dose_per_frame * frames, "e/Å²", "--dose"),
+        ("total_dose", "total dose", total_dose, "e/Å²", "--dose"),
     )
     warnings = []
     for key, label, value, unit, flag in given:

@@ -161,7 +161,7 @@ class Intake:
                 report.waiting.append(Waiting(sighting.path, str(error)))
             return
         with self._lock:
-            if self._usual.is_short(info.frames, state):
+            if self._usual.is_short(info.frames, state, int(info.metadata.get("frames", 0))):
                 state.not_before = self._clock() + self._settings.poll_seconds * 2 ** (state.short_looks - 1)
                 report.waiting.append(Waiting(sighting.path, state.reason))
                 return
@@ -194,7 +194,7 @@ class Intake:
             return []
         patterns = ", ".join(f"'{pattern}'" for pattern in self._scanner.patterns)
         return [
-            f"No TIFF, MRC or PNG file matches --data {patterns} so far: check the pattern if the microscope is already writing."
+            f"No TIFF, MRC, EER or PNG file matches --data {patterns} so far: check the pattern if the microscope is already writing."
         ]
 
     # sidecars

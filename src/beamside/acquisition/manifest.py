@@ -34,7 +34,7 @@ class ManifestEntry:
     compression : "lzw" when it was recompressed here, "" when the copy is byte for byte the source
     item : the item's name, for a movie; for a sidecar that of the movie it belongs to
     frames, shape, dtype : what a movie holds
-    metadata : what the sidecars say
+    metadata : what a sidecar says, or a movie of itself
     seconds : time taken to copy and verify
     time : when the line was written, UTC
     """

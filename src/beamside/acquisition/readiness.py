@@ -11,11 +11,15 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
+
 from beamside.acquisition.scan import Sighting
 from beamside.errors import CorruptFileError, InputError
+from beamside.formats.eer import check_eer_complete
 from beamside.formats.image import ImageInfo, check_png_complete
 from beamside.formats.movies import MRC_SUFFIXES, PNG_SUFFIXES, TIFF_SUFFIXES
 from beamside.formats.mrc import PACKED_MODE, check_mrc_complete
+from beamside.formats.rendering import EER_SUFFIX
 from beamside.formats.tiff import check_tiff_complete
 
 
@@ -65,10 +69,13 @@ def inspect_file(path: str) -> ImageInfo:
             mrc = check_mrc_complete(path)
             compression = "packed" if mrc.mode == PACKED_MODE else "none"
             return ImageInfo(mrc.shape[0], mrc.shape[1:], mrc.dtype.newbyteorder("="), compression)
+        if suffix == EER_SUFFIX:
+            eer = check_eer_complete(path)
+            return ImageInfo(eer.frames, eer.shape, np.dtype(np.uint8), "eer", eer.metadata)
         if suffix in PNG_SUFFIXES:
             return check_png_complete(path)
     except OSError as error:
         raise CorruptFileError(
             f"{path} cannot be read ({error.strerror}): check its permissions and the disk."
         ) from error
-    raise InputError(f"{path} is not a movie or micrograph: give TIFF, MRC, MRCS or PNG files.")
+    raise InputError(f"{path} is not a movie or micrograph: give TIFF, MRC, MRCS, EER or PNG files.")

@@ -20,7 +20,7 @@ _TEMPORARY = re.compile(
     r"(downloading|\.tmp|\.temp|\.part|\.partial|\.filepart|\.crdownload|\.swp|~)$|downloading", re.IGNORECASE
 )
 _PROJECT_MARK = ".beamside"
-MOVIE_SUFFIXES = (".tif", ".tiff", ".mrc", ".mrcs", ".png")
+MOVIE_SUFFIXES = (".tif", ".tiff", ".mrc", ".mrcs", ".eer", ".png")
 
 
 @dataclass(frozen=True)

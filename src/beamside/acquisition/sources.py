@@ -11,6 +11,8 @@ from beamside.acquisition.scan import Sighting
 _MAX_DELAY = 300.0
 _USUAL_AFTER = 3
 _SHORT_LOOKS = 3
+_UNEQUAL = 50
+"""Movies of raw frames differ by a few in length; one part in so many is no reason to wait."""
 
 
 @dataclass
@@ -63,11 +65,13 @@ class UsualFrames:
         """Take in a movie that was taken."""
         self._counts[frames] += 1
 
-    def is_short(self, frames: int, state: SourceState) -> bool:
-        """Tell whether to wait, because a movie has fewer frames than most; only a few times for the same file."""
+    def is_short(self, frames: int, state: SourceState, stated: int = 0) -> bool:
+        """Tell whether to wait, because a movie has fewer frames than most, or than `stated` in itself; only a few times for the same file."""
         usual = max(self._counts, key=lambda n: self._counts[n], default=0)
-        if frames >= usual or self._counts[usual] < _USUAL_AFTER or state.short_looks >= _SHORT_LOOKS:
+        is_short = frames < usual - usual // _UNEQUAL and self._counts[usual] >= _USUAL_AFTER
+        if not (is_short or frames < stated) or state.short_looks >= _SHORT_LOOKS:
             return False
         state.short_looks += 1
-        state.reason = f"has {frames} frames where others have {usual}; it may still be written"
+        than = f"it says that it has {stated}" if frames < stated else f"others have {usual}"
+        state.reason = f"has {frames} frames where {than}; it may still be written"
         return True

@@ -141,6 +141,7 @@ class Storage:
             frames=info.frames if info else 0,
             shape=info.shape if info else (),
             dtype=info.dtype.name if info else "",
+            metadata=info.metadata if info else {},
             seconds=round(seconds, 6),
         )
 

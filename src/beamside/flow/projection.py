@@ -101,7 +101,8 @@ class Projection:
         options = stage.job_type.relion_options(stage.parameters, stage.optics, self._inputs(stage))
         taken = self.stages[0].job.items.values()
         newest = next((entry.result for entry in reversed(taken) if entry.result is not None), None)
-        return {**options, **stage.job_type.camera_options(newest["values"] if newest else {})}
+        values = newest["values"] if newest else {}
+        return {**options, **stage.job_type.camera_options(values, stage.parameters, stage.optics)}
 
     def close_jobs(self, *, finished: bool) -> None:
         """Say how the jobs ended."""

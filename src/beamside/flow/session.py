@@ -28,6 +28,7 @@ from beamside.flow.projection import Pace, Projection
 from beamside.flow.settings import SessionSettings
 from beamside.flow.stages import Stage
 from beamside.flow.table import Tables
+from beamside.jobs.fractions import left_over_sentence, upsampling_of
 from beamside.project.project import Project, ProjectWriter
 
 log = logging.getLogger(__name__)
@@ -197,17 +198,19 @@ class Session:
 
     def _compare_metadata(self, event: Taken) -> None:
         """Warn when what the microscope wrote beside a movie is not what the session was told."""
-        optics, taken = self.settings.optics, event.taken
-        movies = self.settings.session.mode == "movies"
+        optics, taken = self.settings.optics.optics(), event.taken
+        movies, motion = self.settings.session.mode == "movies", self.settings.jobs["motion"]
         self._tell(
             compare_metadata(
                 taken.metadata,
-                pixel_size=optics.pixel_size,
+                pixel_size=optics.pixel_size * upsampling_of(taken.path, motion),
                 voltage=optics.voltage,
-                dose_per_frame=optics.dose if movies else 0.0,
+                total_dose=optics.frame_dose(taken.frames) * taken.frames if movies else 0.0,
                 frames=taken.frames,
             )
         )
+        if movies and (told := left_over_sentence(taken.path, taken.frames, motion, optics)):
+            self._tell([told])
 
     def _looked(self, event: Looked) -> None:
         report = event.report

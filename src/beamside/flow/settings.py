@@ -57,15 +57,30 @@ class SessionParameters(ParameterModel):
 class OpticsParameters(ParameterModel):
     """The microscope."""
 
-    pixel_size: float = parameter(..., "Pixel size of the movies.", unit="Å", gt=0.05, le=50)
+    pixel_size: float = parameter(
+        ...,
+        "Pixel size of the movies (of EER movies: of the pixels in which they are rendered).",
+        unit="Å",
+        gt=0.05,
+        le=50,
+    )
     voltage: float = parameter(..., "Acceleration voltage.", unit="kV", ge=40, le=1000)
     cs: float = parameter(2.7, "Spherical aberration.", unit="mm", ge=0, le=10)
     amplitude_contrast: float = parameter(0.1, "Amplitude contrast.", ge=0, le=0.5)
-    dose: float = parameter(1.0, "Dose of one movie frame.", unit="e/Å²", gt=0, le=100)
+    dose: float = parameter(
+        1.0, "Dose of one movie frame; of EER movies, of one raw frame of the camera.", unit="e/Å²", gt=0, le=100
+    )
+    total_dose: float = parameter(
+        0.0,
+        "Dose of a whole movie, used instead of --dose unless it is 0: each movie's dose is divided among its own frames.",
+        unit="e/Å²",
+        ge=0,
+        le=10000,
+    )
 
     def optics(self) -> Optics:
         """Return them as jobs use them."""
-        return Optics(self.pixel_size, self.voltage, self.cs, self.amplitude_contrast, self.dose)
+        return Optics(self.pixel_size, self.voltage, self.cs, self.amplitude_contrast, self.dose, self.total_dose)
 
 
 class SessionSettings(BaseModel):

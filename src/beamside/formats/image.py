@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +20,21 @@ _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 @dataclass(frozen=True)
 class ImageInfo:
-    """What a file holds: number of frames, (height, width), type and compression of its pixels."""
+    """What a file holds.
+
+    Attributes
+    ----------
+    frames : number of frames; of an EER movie, the camera's raw ones
+    shape : (height, width)
+    dtype, compression : of the pixels
+    metadata : what the camera says in the file itself, by the names of `beamside.acquisition.epu`
+    """
 
     frames: int
     shape: tuple[int, int]
     dtype: np.dtype[Any]
     compression: str
+    metadata: Mapping[str, float | str] = field(default_factory=dict)
 
 
 def read_image(path: str | os.PathLike[str]) -> NDArray[np.float32]:

@@ -12,7 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from beamside.errors import CorruptFileError, InputError
+from beamside.formats.eer import EerFrames
 from beamside.formats.mrc import check_mrc_complete, read_sections
+from beamside.formats.rendering import EER_SUFFIX, Rendering, sum_type
 from beamside.formats.tiff import TiffFrames
 
 TIFF_SUFFIXES = (".tif", ".tiff")
@@ -96,8 +98,39 @@ class _MrcMovie(Movie):
         return np.asarray(read_sections(self.path, position, position + 1)[0])
 
 
-def open_movie(path: str | os.PathLike[str]) -> Movie:
-    """Open a TIFF, MRC or MRCS movie (one image is a movie of one frame); use it in a ``with`` block.
+class _EerMovie(Movie):
+    """An EER movie whose raw frames are rendered in groups, each when it is asked for."""
+
+    def __init__(self, path: Path, rendering: Rendering) -> None:
+        self._file = EerFrames(path)
+        info, self._rendering = self._file.info, rendering
+        self.path = path
+        self._groups = rendering.groups(info.frames)
+        if not self._groups:
+            self.close()
+            raise InputError(
+                f"{path} has {info.frames} raw frames, fewer than the {rendering.group} of a fraction: lower the dose of a fraction."
+            )
+        self.frames = len(self._groups)
+        self.shape = (info.shape[0] * rendering.upsampling, info.shape[1] * rendering.upsampling)
+        self.dtype = sum_type(max(stop - start for start, stop in self._groups))
+        self.pixel_size = float(info.metadata.get("pixel_size", 0.0)) / rendering.upsampling
+
+    def frame(self, index: int) -> NDArray[Any]:
+        start, stop = self._groups[index]
+        return self._file.sum(start, stop, self._rendering.upsampling).astype(self.dtype, copy=False)
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def open_movie(path: str | os.PathLike[str], rendering: Rendering | None = None) -> Movie:
+    """Open a TIFF, MRC, MRCS or EER movie (one image is a movie of one frame); use it in a ``with`` block.
+
+    Parameters
+    ----------
+    path : its file
+    rendering : how the raw frames of an EER movie become frames; without it, in the sensor's pixels, all of them. Other movies take no notice
 
     Raises
     ------
@@ -110,8 +143,12 @@ def open_movie(path: str | os.PathLike[str]) -> Movie:
     """
     path = Path(path)
     suffix = path.suffix.lower()
+    if suffix == EER_SUFFIX:
+        return _EerMovie(path, rendering or Rendering())
     if suffix in (*TIFF_SUFFIXES, GAIN_SUFFIX):
         return _TiffMovie(path)
     if suffix in MRC_SUFFIXES:
         return _MrcMovie(path)
-    raise InputError(f"{path} is not a movie that can be read: give TIFF (.tif, .tiff) or MRC (.mrc, .mrcs).")
+    raise InputError(
+        f"{path} is not a movie that can be read: give TIFF (.tif, .tiff), MRC (.mrc, .mrcs) or EER (.eer)."
+    )

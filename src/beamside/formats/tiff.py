@@ -31,8 +31,11 @@ PathLike = str | os.PathLike[str]
 _WIDTH, _LENGTH, _BITS, _COMPRESSION = 256, 257, 258, 259
 _STRIPS, _SAMPLES, _STRIP_BYTES = 273, 277, 279
 _TILES, _TILE_BYTES, _SAMPLE_FORMAT = 324, 325, 339
-_NEEDED = {_WIDTH, _LENGTH, _BITS, _COMPRESSION, _STRIPS, _SAMPLES, _STRIP_BYTES, _TILES, _TILE_BYTES, _SAMPLE_FORMAT}
+_NEEDED = frozenset(
+    {_WIDTH, _LENGTH, _BITS, _COMPRESSION, _STRIPS, _SAMPLES, _STRIP_BYTES, _TILES, _TILE_BYTES, _SAMPLE_FORMAT}
+)
 _INTEGER_TYPES = {1: "u1", 3: "u2", 4: "u4", 6: "i1", 8: "i2", 9: "i4", 13: "u4", 16: "u8", 17: "i8", 18: "u8"}
+_TEXT_TYPES = (2, 7)
 _TYPE_BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
 _COMPRESSIONS = {
     1: "none",
@@ -90,14 +93,31 @@ def check_tiff_complete(path: PathLike) -> TiffInfo:
     CorruptFileError
         When it is not a TIFF file, or holds something that is not a movie (images of several sizes, colour).
     """
+    return _summarise(read_directories(path), path)
+
+
+def read_directories(path: PathLike, more: frozenset[int] = frozenset()) -> list[dict[int, NDArray[Any]]]:
+    """Return the tags of every directory by number, after checking that all that it refers to is inside the file.
+
+    Parameters
+    ----------
+    path : TIFF or BigTIFF file
+    more : numbers of tags to return besides those that say where and what the pixels are; texts come as their bytes
+
+    Raises
+    ------
+    NotReadyError
+        When something is missing: the file is truncated or still being written.
+    CorruptFileError
+        When it is not a TIFF file, or its directories make no sense.
+    """
     with open(path, "rb", buffering=1 << 16) as file:
         size = os.fstat(file.fileno()).st_size
         try:
             layout, offset = _read_start(file, size, path)
-            pages = list(_walk(file, size, layout, offset, path))
+            return list(_walk(file, size, layout, offset, path, _NEEDED | more))
         except _TruncatedError as problem:
             raise NotReadyError(f"{path} is truncated or still being written: {problem}.") from None
-    return _summarise(pages, path)
 
 
 def _read_start(file: BinaryIO, size: int, path: PathLike) -> tuple[_Layout, int]:
@@ -131,7 +151,9 @@ def _read(file: BinaryIO, size: int, offset: int, count: int, what: str) -> byte
     return data
 
 
-def _walk(file: BinaryIO, size: int, layout: _Layout, offset: int, path: PathLike) -> Iterator[dict[int, NDArray[Any]]]:
+def _walk(
+    file: BinaryIO, size: int, layout: _Layout, offset: int, path: PathLike, needed: frozenset[int]
+) -> Iterator[dict[int, NDArray[Any]]]:
     """Yield the needed tags of each directory, after checking that its pixels are inside the file."""
     seen: set[int] = set()
     while offset:
@@ -145,13 +167,15 @@ def _walk(file: BinaryIO, size: int, layout: _Layout, offset: int, path: PathLik
             raise _TruncatedError(f"{what} has {count} entries")
         pointer_bytes = struct.calcsize(layout.offset)
         block = _read(file, size, offset + count_bytes, count * layout.entry_bytes + pointer_bytes, what)
-        tags = _read_tags(file, size, layout, block[:-pointer_bytes], what)
+        tags = _read_tags(file, size, layout, block[:-pointer_bytes], what, needed)
         _check_pixels(tags, size, what, path)
         yield tags
         offset = struct.unpack(layout.order + layout.offset, block[-pointer_bytes:])[0]
 
 
-def _read_tags(file: BinaryIO, size: int, layout: _Layout, entries: bytes, what: str) -> dict[int, NDArray[Any]]:
+def _read_tags(
+    file: BinaryIO, size: int, layout: _Layout, entries: bytes, what: str, needed: frozenset[int]
+) -> dict[int, NDArray[Any]]:
     inline = struct.calcsize(layout.offset)
     tags: dict[int, NDArray[Any]] = {}
     for start in range(0, len(entries), layout.entry_bytes):
@@ -160,7 +184,7 @@ def _read_tags(file: BinaryIO, size: int, layout: _Layout, entries: bytes, what:
         total = _TYPE_BYTES.get(kind, 1) * count
         if total > inline:
             position = struct.unpack(layout.order + layout.offset, entry[-inline:])[0]
-            if tag not in _NEEDED:
+            if tag not in needed:
                 if position + total > size:
                     raise _TruncatedError(
                         f"a value of {what} ends at byte {position + total:,} and the file has {size:,}"
@@ -169,8 +193,10 @@ def _read_tags(file: BinaryIO, size: int, layout: _Layout, entries: bytes, what:
             data = _read(file, size, position, total, f"a table of {what}")
         else:
             data = entry[-inline:][:total]
-        if tag in _NEEDED and kind in _INTEGER_TYPES and count:
+        if tag in needed and kind in _INTEGER_TYPES and count:
             tags[tag] = np.frombuffer(data, layout.order + _INTEGER_TYPES[kind]).astype(np.int64)
+        elif tag in needed - _NEEDED and kind in _TEXT_TYPES:
+            tags[tag] = np.frombuffer(data, np.uint8)
     return tags
 
 

@@ -60,13 +60,18 @@ class Picture:
 
 @dataclass(frozen=True)
 class Optics:
-    """What is the same for all exposures of a session: Å, kV, mm, fraction, e/Å² per frame."""
+    """What is the same for all exposures of a session: Å, kV, mm, fraction, e/Å² per frame, and per movie (unless 0, it is what counts)."""
 
     pixel_size: float
     voltage: float
     spherical_aberration: float
     amplitude_contrast: float
     dose_per_frame: float
+    total_dose: float = 0.0
+
+    def frame_dose(self, frames: int) -> float:
+        """Return the dose (e/Å²) of a frame of a movie that the camera wrote with so many `frames`."""
+        return self.total_dose / frames if self.total_dose > 0 else self.dose_per_frame
 
 
 @dataclass(frozen=True)
@@ -199,7 +204,7 @@ class JobType(ABC):
                 options[info.relion] = relion_value(getattr(parameters, info.name))
         return options
 
-    def camera_options(self, values: Mapping[str, Any]) -> dict[str, str]:
+    def camera_options(self, values: Mapping[str, Any], parameters: Any, optics: Optics) -> dict[str, str]:
         """Return RELION's options that name the camera's files, from the `values` of a movie that was taken in."""
         return {}
 

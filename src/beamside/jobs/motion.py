@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+from beamside.errors import ConfigError
 from beamside.formats.star import StarBlock, Value
 from beamside.jobs.base import Item, JobType, Metric, Node, Optics, Picture, Result, Row, StarContent, Workspace
+from beamside.jobs.fractions import fractions
 from beamside.jobs.optics import optics_block
 from beamside.parameters import ParameterModel, parameter
 
@@ -43,6 +45,20 @@ class MotionParameters(ParameterModel):
         le=8,
         relion="bin_factor",
     )
+    eer_upsampling: Literal[1, 2] = parameter(
+        1,
+        "Pixels in which EER movies are rendered: 1 for the camera's own (4K), 2 for half of them (8K). The pixel size of the session is that of the "
+        "rendered pixels, as in RELION: with 2, give half of the camera's.",
+        advanced=True,
+    )
+    eer_dose: float = parameter(
+        1.0,
+        "Dose of a fraction of an EER movie: raw frames are summed in groups that come nearest to it. Raw frames at the end that do not fill a "
+        "group are left out, and reported.",
+        unit="e/Å²",
+        gt=0,
+        le=20,
+    )
     save_unweighted: bool = parameter(
         False,
         "Save the sum without dose weighting, too (`_noDW.mrc`).",
@@ -69,7 +85,7 @@ class MotionCorrection(JobType):
     relion_type = 1
     relion_label = "relion.motioncorr"
     version = "4"
-    optics_used = ("pixel_size", "voltage", "dose_per_frame")
+    optics_used = ("pixel_size", "voltage", "dose_per_frame", "total_dose")
     requires = ("import",)
     Parameters = MotionParameters
     metrics = (
@@ -87,6 +103,13 @@ class MotionCorrection(JobType):
         Metric(
             "local_motion", "Local motion", "Å", good="low", digits=1, description="Largest local motion in the field."
         ),
+        Metric(
+            "left_over",
+            "Raw frames left out",
+            good="low",
+            digits=0,
+            description="Raw frames at the end of an EER movie that do not fill a fraction.",
+        ),
     )
     nodes = (Node("corrected_micrographs.star", 1, "MicrographsData.star.relion.motioncorr"),)
     pictures = (Picture("thumbnail", "Corrected micrograph"), Picture("motion_plot", "Motion track"))
@@ -103,9 +126,10 @@ class MotionCorrection(JobType):
         """Return RELION's options for the same correction."""
         return {**super().relion_options(parameters, optics, inputs), "dose_per_frame": f"{optics.dose_per_frame:g}"}
 
-    def camera_options(self, values: Mapping[str, Any]) -> dict[str, str]:
-        """Return RELION's gain reference and defects: the prepared files, which need no turning."""
+    def camera_options(self, values: Mapping[str, Any], parameters: Any, optics: Optics) -> dict[str, str]:
+        """Return RELION's gain reference and defects, the prepared files, which need no turning; and how movies are divided into fractions."""
         return {
+            **_fraction_options(values, parameters, optics),
             "fn_gain_ref": relion_gain(values),
             "gain_rot": "No rotation (0)",
             "gain_flip": "No flipping (0)",
@@ -145,6 +169,22 @@ class MotionCorrection(JobType):
         pixel_size = rows[0].result.values["pixel_size"] if rows else optics.pixel_size * parameters.binning
         optics_table = optics_block(optics, rlnMicrographPixelSize=float(pixel_size))
         return {"corrected_micrographs.star": [optics_table, StarBlock("micrographs", columns, lines)]}
+
+
+def _fraction_options(values: Mapping[str, Any], parameters: Any, optics: Optics) -> dict[str, str]:
+    movie, frames = str(values.get("source", "")), int(values.get("frames", 0))
+    if not frames:
+        return {}
+    try:
+        found = fractions(movie, frames, parameters, optics)
+    except ConfigError:  # the movie cannot be processed as it is, and its own job says so
+        return {}
+    options = {"dose_per_frame": f"{found.dose:g}"}
+    if found.rendering is not None:
+        options["eer_grouping"] = str(found.rendering.group)
+        if found.rendering.upsampling > 1:
+            options["other_args"] = f"--eer_upsampling {found.rendering.upsampling}"
+    return options
 
 
 def relion_gain(values: Mapping[str, Any]) -> str:

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from beamside.acquisition.readiness import inspect_file
 from beamside.errors import GainError, ProcessingError
 from beamside.formats.movies import Movie, open_movie
 from beamside.formats.mrc import read_mrc, write_mrc
@@ -19,6 +20,7 @@ from beamside.formats.star import StarBlock, Value, write_star
 from beamside.imaging import pictures
 from beamside.imaging.motion import MotionResult, MotionSettings, correct_movie
 from beamside.jobs.base import Item, Optics, Result, Workspace
+from beamside.jobs.fractions import Fractions, fractions
 from beamside.jobs.motion import MotionParameters, relion_gain
 from beamside.jobs.output import save_picture
 
@@ -34,15 +36,17 @@ def correct(item: Item, parameters: MotionParameters, workspace: Workspace) -> R
         raise GainError(str(source.values["gain_error"]))
     optics = workspace.optics
     gain_file, defects_file = source.values.get("gain"), source.values.get("defects")
-    with open_movie(workspace.absolute(source.outputs["movie"])) as movie:
+    divided = _fractions(item, parameters, workspace)
+    upsampling = 1 if divided.rendering is None else divided.rendering.upsampling
+    with open_movie(workspace.absolute(source.outputs["movie"]), divided.rendering) as movie:
         corrected = correct_movie(
             _frames(movie, workspace.threads),
-            _image(workspace.absolute(gain_file)) if gain_file else None,
-            _image(workspace.absolute(defects_file)) if defects_file else None,
+            _image(workspace.absolute(gain_file), upsampling) if gain_file else None,
+            _image(workspace.absolute(defects_file), upsampling) if defects_file else None,
             MotionSettings(
                 pixel_size=optics.pixel_size,
                 voltage=optics.voltage,
-                dose_per_frame=optics.dose_per_frame,
+                dose_per_frame=divided.dose,
                 pre_exposure=parameters.pre_exposure,
                 patches=(parameters.patches_y, parameters.patches_x),
                 b_factor=parameters.motion_b_factor,
@@ -56,13 +60,14 @@ def correct(item: Item, parameters: MotionParameters, workspace: Workspace) -> R
         )
     outputs = _write(item, corrected, parameters, workspace)
     star = workspace.path(item, ".star")
-    write_star(star, motion_star(corrected, item, parameters, optics))
+    write_star(star, motion_star(corrected, item, parameters, optics, divided))
     return Result(
         metrics={
             "motion_total": corrected.motion_total,
             "motion_early": corrected.motion_early,
             "motion_late": corrected.motion_late,
             "local_motion": _local_motion(corrected) * optics.pixel_size,
+            **({} if divided.rendering is None else {"left_over": divided.left_over}),
         },
         outputs={**outputs, "motion_star": workspace.relative(star)},
         values={
@@ -71,8 +76,18 @@ def correct(item: Item, parameters: MotionParameters, workspace: Workspace) -> R
             "spectrum_pixel_size": corrected.power_spectrum_pixel_size,
             "frames": len(corrected.global_shifts),
             "hot_pixels": len(corrected.hot_pixels),
+            "dose_per_frame": divided.dose,
+            **({} if divided.rendering is None else {"raw_frames_per_fraction": divided.rendering.group}),
         },
     )
+
+
+def _fractions(item: Item, parameters: MotionParameters, workspace: Workspace) -> Fractions:
+    """Return how the movie is divided; its number of frames was counted when it was taken in."""
+    source = item.results["import"]
+    movie = source.outputs["movie"]
+    frames = source.values.get("frames") or inspect_file(str(workspace.absolute(movie))).frames
+    return fractions(movie, int(frames), parameters, workspace.optics)
 
 
 class _OnDemand(Sequence[NDArray[Any]]):
@@ -100,7 +115,9 @@ def _frames(movie: Movie, threads: int) -> NDArray[Any] | Sequence[NDArray[Any]]
     return movie.read(threads=threads) if size <= _HELD_BYTES else _OnDemand(movie)
 
 
-def motion_star(corrected: MotionResult, item: Item, parameters: MotionParameters, optics: Optics) -> list[StarBlock]:
+def motion_star(
+    corrected: MotionResult, item: Item, parameters: MotionParameters, optics: Optics, divided: Fractions
+) -> list[StarBlock]:
     """Return RELION's per-movie STAR file, motion model version 1 (version 0 without local motion); all shifts in unbinned pixels."""
     source = item.results["import"]
     height, width = corrected.shape
@@ -113,10 +130,11 @@ def motion_star(corrected: MotionResult, item: Item, parameters: MotionParameter
         **({"rlnMicrographGainName": gain_name} if (gain_name := relion_gain(source.values)) else {}),
         "rlnMicrographBinning": float(corrected.binning),
         "rlnMicrographOriginalPixelSize": float(optics.pixel_size),
-        "rlnMicrographDoseRate": float(optics.dose_per_frame),
+        "rlnMicrographDoseRate": float(divided.dose),
         "rlnMicrographPreExposure": float(parameters.pre_exposure),
         "rlnVoltage": float(optics.voltage),
         "rlnMicrographStartFrame": 1,
+        **_rendering(divided),
         "rlnMotionModelVersion": 0 if corrected.local_model is None else 1,
     }
     shifts = corrected.global_shifts.tolist()
@@ -139,6 +157,13 @@ def motion_star(corrected: MotionResult, item: Item, parameters: MotionParameter
     if corrected.local_motion is not None:
         blocks.append(_local_shifts(corrected))
     return blocks
+
+
+def _rendering(divided: Fractions) -> dict[str, Value]:
+    """Return what RELION's Polish needs to render an EER movie in the same way."""
+    if divided.rendering is None:
+        return {}
+    return {"rlnEERUpsampling": divided.rendering.upsampling, "rlnEERGrouping": divided.rendering.group}
 
 
 def _local_shifts(corrected: MotionResult) -> StarBlock:
@@ -210,12 +235,13 @@ def _local_motion(corrected: MotionResult) -> float:
     return float(torch.linalg.vector_norm(spread, dim=-1).max())
 
 
-def _image(path: Path) -> NDArray[np.float32]:
-    return _cached_image(str(path), path.stat().st_mtime_ns)
+def _image(path: Path, upsampling: int) -> NDArray[np.float32]:
+    return _cached_image(str(path), path.stat().st_mtime_ns, upsampling)
 
 
 @lru_cache(maxsize=2)
-def _cached_image(path: str, _changed: int) -> NDArray[np.float32]:
-    """Gain references are the same for all movies of a session, and large."""
+def _cached_image(path: str, _changed: int, upsampling: int) -> NDArray[np.float32]:
+    """Gain references are the same for all movies of a session, and large. Rendered parts of a pixel share its gain and its defects."""
     image = np.asarray(read_mrc(path), dtype=np.float32)
-    return image[0] if image.ndim == 3 else image
+    image = image[0] if image.ndim == 3 else image
+    return image if upsampling == 1 else image.repeat(upsampling, axis=0).repeat(upsampling, axis=1)

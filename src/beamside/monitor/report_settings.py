@@ -27,6 +27,7 @@ OPTICS = (
     ("cs", "Spherical aberration", "mm"),
     ("pixel_size", "Pixel size", "Å"),
     ("dose", "Dose per frame", "e/Å²"),
+    ("total_dose", "Dose", "e/Å²"),
 )
 
 
@@ -60,10 +61,18 @@ def facts(index: Index, status: SessionStatus, settings: Mapping[str, Any]) -> l
         if ended is not None:
             found.append(("Ended", moment(ended)))
         found.append(("Duration", duration((ended or time.time()) - started)))
-    found += [(label, setting_text(settings[name], unit)) for name, label, unit in OPTICS if name in settings]
+    found += [
+        (label, setting_text(settings[name], unit)) for name, label, unit in _optics(settings) if name in settings
+    ]
     found.append(("Beamside", beamside.__version__))
     found.append(("Project", status.root))
     return found
+
+
+def _optics(settings: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """Return what is shown of the microscope: of the two doses, the one that is used."""
+    unused = "dose" if settings.get("total_dose") else "total_dose"
+    return [fact for fact in OPTICS if fact[0] != unused]
 
 
 def parameter_sections(settings: Mapping[str, Any], kinds: Sequence[JobType]) -> list[ParameterSection]:

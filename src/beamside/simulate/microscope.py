@@ -21,7 +21,7 @@ import numpy as np
 
 if TYPE_CHECKING:
     from beamside.simulate.gain import GainReference
-    from beamside.simulate.movie import MovieSettings, MovieTruth
+    from beamside.simulate.movie import Movie, MovieSettings, MovieTruth
 
 START = datetime(2026, 1, 12, 9, 0, 0, tzinfo=UTC)
 """When the simulated session began, for file names and XML: fixed, so that a run can be repeated."""
@@ -29,6 +29,9 @@ SECONDS = 5
 """Between two exposures, in names and XML; not how fast they are written, so that a run at another rate gives the same files."""
 SEEDS = 1_000_000
 """Movie `i` of the session with seed `s` has the seed ``SEEDS * s + i``."""
+MOST_RAW_FRAMES = 255
+EXPOSURE_SECONDS = 0.05
+"""Of a frame."""
 FLUSHES = 8
 """Pieces in which a movie reaches the disk."""
 
@@ -59,6 +62,20 @@ def movie_bytes(counts: np.ndarray[tuple[int, ...], np.dtype[np.uint8]]) -> byte
     return buffer.getvalue()
 
 
+def eer_file(movie: Movie, raw_frames: int, seed: int) -> bytes:
+    """Return the EER file of a movie, each of whose frames becomes `raw_frames` raw ones; a hot pixel counts in each of them at most."""
+    from beamside.formats.eer import Coding
+    from beamside.simulate.eer import camera_xml, eer_bytes, split_counts
+
+    settings, coding = movie.truth.settings, Coding(7, 2, 2)
+    total = settings.frames * raw_frames
+    dose = settings.dose_per_frame * settings.frames
+    rng = np.random.default_rng([seed, 79])
+    frames = (split_counts(np.minimum(counts, raw_frames), raw_frames, coding, rng) for counts in movie.counts)
+    metadata = camera_xml(total, settings.size, settings.pixel_size, dose, settings.frames * EXPOSURE_SECONDS)
+    return eer_bytes((raw for fraction in frames for raw in fraction), settings.size, coding, metadata)
+
+
 def write_gain(path: Path, gain: GainReference, pixel_size: float) -> None:
     """Write the gain reference as an MRC file, which appears whole."""
     import mrcfile
@@ -81,10 +98,18 @@ class Microscope:
     truth : folder for the truth, outside the camera's
     settings, specimen, seed : what to simulate
     rate : movies per minute
+    raw_frames : raw frames of each frame, for EER movies; 0 for TIFF
     """
 
     def __init__(
-        self, output: Path, truth: Path, settings: MovieSettings, specimen: str, seed: int, rate: float
+        self,
+        output: Path,
+        truth: Path,
+        settings: MovieSettings,
+        specimen: str,
+        seed: int,
+        rate: float,
+        raw_frames: int = 0,
     ) -> None:
         self.output = output
         self.truth = truth
@@ -92,6 +117,7 @@ class Microscope:
         self.specimen = specimen
         self.seed = seed
         self.rate = rate
+        self.raw_frames = raw_frames
         self.stopping = False
 
     def run(self, movies: int) -> int:
@@ -142,8 +168,10 @@ class Microscope:
         from beamside.simulate.movie import simulate_movie
         from beamside.simulate.specimen import make_specimen
 
-        movie = simulate_movie(self.settings, make_specimen(self.specimen), SEEDS * self.seed + index, gain)
-        return movie_bytes(movie.counts), movie.truth
+        seed = SEEDS * self.seed + index
+        movie = simulate_movie(self.settings, make_specimen(self.specimen), seed, gain)
+        data = eer_file(movie, self.raw_frames, seed) if self.raw_frames else movie_bytes(movie.counts)
+        return data, movie.truth
 
     def _wait(self, moment: float) -> None:
         while not self.stopping and (left := moment - time.monotonic()) > 0:
@@ -151,7 +179,8 @@ class Microscope:
 
     def _write(self, index: int, data: bytes) -> bool:
         """Write a movie piece by piece; False when told to stop in between, which leaves a truncated file, as a microscope would."""
-        path = self.output / f"{movie_name(self.seed, index)}_Fractions.tiff"
+        ending = "EER.eer" if self.raw_frames else "Fractions.tiff"
+        path = self.output / f"{movie_name(self.seed, index)}_{ending}"
         if path.exists() and path.read_bytes() == data:
             # killed before it said so: whoever watches the folder may have taken the movie already, so it is left alone
             return True
@@ -188,7 +217,7 @@ class Microscope:
             pixel_size=settings.pixel_size,
             voltage=settings.voltage,
             dose=settings.dose_per_frame * settings.frames,
-            exposure_time=settings.frames * 0.05,
+            exposure_time=settings.frames * EXPOSURE_SECONDS,
             applied_defocus=round(defocus, -3),
             measured_defocus=round(defocus + rng.normal(0, 300), 1),
             beam_shift=((index % 2 - 0.5) * 0.04, (index // 2 % 2 - 0.5) * 0.04),
@@ -229,6 +258,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--carbon", type=float, default=0.0, help="fraction of each field on the carbon film (%(default)s)"
     )
+    parser.add_argument(
+        "--eer",
+        type=int,
+        default=0,
+        metavar="FRAMES",
+        help="write EER movies, with so many raw frames for each frame of --frames; without it, TIFF movies",
+    )
     return parser
 
 
@@ -242,6 +278,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if options.rate <= 0 or options.movies < 0 or options.seed < 0:
         parser.error("--rate must be above 0, --movies and --seed not below 0")
+    if options.eer < 0 or options.eer > MOST_RAW_FRAMES:
+        parser.error(f"--eer must be 0 to {MOST_RAW_FRAMES}")
     if options.truth.resolve().is_relative_to(options.output.resolve()):
         parser.error(
             f"--truth {options.truth} is inside the camera's folder, where a session would take it for data; choose another place"
@@ -259,7 +297,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
     except BeamsideError as error:
         parser.error(str(error))
-    microscope = Microscope(options.output, options.truth, settings, options.specimen, options.seed, options.rate)
+    microscope = Microscope(
+        options.output, options.truth, settings, options.specimen, options.seed, options.rate, options.eer
+    )
 
     def stop(_signal: int, _frame: FrameType | None) -> None:
         microscope.stop()
