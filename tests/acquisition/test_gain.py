@@ -135,7 +135,7 @@ def test_what_does_not_fit_names_both_shapes_and_what_to_do(tmp_path: Path) -> N
 def test_missing_foreign_and_empty_references_get_a_sentence(tmp_path: Path) -> None:
     for name, content, told in (
         ("none.mrc", None, "does not exist"),
-        ("g.dm4", b"dm4", "MRC, TIFF"),
+        ("g.hdf", b"dm4", "MRC, TIFF"),
         ("g.mrc", b"short", "less than"),
     ):
         if content is not None:

@@ -99,6 +99,42 @@ def test_packed_four_bit_movies_are_unpacked(tmp_path: Path) -> None:
         assert np.array_equal(movie.read(threads=2), pixels)
 
 
+def packed_file(path: Path, pixels: np.ndarray, nx: int, mode: int, flags: int = 0) -> None:
+    """Write 4-bit `pixels` (n, h, w), the low half of each byte first, under a header that says `nx`, `mode` and IMOD's `flags`."""
+    padded = np.pad(pixels, ((0, 0), (0, 0), (0, pixels.shape[2] % 2)))
+    header = bytearray(1024)
+    struct.pack_into("<4i", header, 0, nx, pixels.shape[1], pixels.shape[0], mode)
+    struct.pack_into("<2i", header, 152, 1146047817 if flags else 0, flags)
+    path.write_bytes(bytes(header) + (padded[..., 0::2] | padded[..., 1::2] << 4).astype(np.uint8).tobytes())
+
+
+@pytest.mark.parametrize(("width", "nx"), [(10, 5), (10, 10), (9, 9)])
+def test_bytes_that_imod_marks_as_packed_are_unpacked_whether_pixels_or_bytes_are_counted(
+    tmp_path: Path, width: int, nx: int
+) -> None:
+    pixels = np.random.default_rng(1).integers(0, 16, (2, 3, width)).astype(np.uint8)
+    path = tmp_path / "m.mrcs"
+    packed_file(path, pixels, nx, mode=0, flags=16 | 1)
+    assert np.array_equal(read_mrc(path), pixels)
+    with open_movie(path) as movie:
+        assert (movie.dtype, movie.shape) == (np.uint8, (3, width))
+
+
+def test_packed_super_resolution_frames_are_known_by_their_size(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(1).integers(0, 16, (1, 7420, 7676)).astype(np.uint8)
+    path = tmp_path / "m.mrc"
+    packed_file(path, pixels, nx=3838, mode=0)
+    assert np.array_equal(read_mrc(path), pixels[0])
+
+
+@pytest.mark.parametrize(("mode", "words"), [(3, "complex 16-bit numbers"), (16, "colours"), (77, "unknown type")])
+def test_other_modes_are_refused_by_their_names(tmp_path: Path, mode: int, words: str) -> None:
+    path = tmp_path / "m.mrc"
+    packed_file(path, np.zeros((1, 4, 4), np.uint8), nx=4, mode=mode)
+    with pytest.raises(CorruptFileError, match=rf"{words} \(MRC mode {mode}\): modes 0, 1, 2, 6, 12 and 101"):
+        read_mrc(path)
+
+
 def test_every_truncated_prefix_is_seen_as_incomplete(tmp_path: Path) -> None:
     whole, part = tmp_path / "w.mrc", tmp_path / "p.mrc"
     write_mrc(whole, np.ones((2, 6, 9), np.int16))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -39,15 +40,87 @@ def test_what_is_written_is_read_back_exactly(tmp_path: Path, dtype: str, compre
 
 @pytest.mark.parametrize(
     "options",
-    [{}, {"compression": "zlib"}, {"bigtiff": True}, {"byteorder": ">"}, {"rowsperstrip": 3}, {"tile": (16, 16)}],
+    [
+        {},
+        {"compression": "zlib"},
+        {"compression": "zstd", "predictor": True},
+        {"compression": "lzw", "predictor": True},
+        {"compression": "packbits"},
+        {"compression": "zstd", "tile": (16, 16)},
+        {"bigtiff": True},
+        {"byteorder": ">"},
+        {"byteorder": ">", "bigtiff": True, "compression": "lzw", "rowsperstrip": 7},
+        {"rowsperstrip": 3},
+        {"tile": (16, 16)},
+    ],
 )
-def test_files_of_other_writers_are_read(tmp_path: Path, options: dict) -> None:
-    frames = counts(dtype="u2")
+@pytest.mark.parametrize("dtype", ["u2", "i4", "f4", "u1"])
+def test_files_of_other_writers_are_read(tmp_path: Path, options: dict, dtype: str) -> None:
+    if dtype == "f4" and "predictor" in options:
+        options = options | {"predictor": 3}
+    frames = counts(dtype=dtype)
     path = tmp_path / "m.tif"
     tifffile.imwrite(path, frames[:, ::-1], photometric="minisblack", **options)
     with open_movie(path) as movie:
         assert np.array_equal(movie.read(threads=2), frames)
-        assert movie.dtype == np.uint16
+        assert movie.dtype == frames.dtype
+
+
+def four_bit_file(path: Path, frames: np.ndarray) -> None:
+    """Write a plain TIFF with 4 bits a pixel, the high half of each byte first, as TIFF has it; rows are whole bytes."""
+    _, height, width = frames.shape
+    padded = np.pad(frames[:, ::-1], ((0, 0), (0, 0), (0, width % 2)))
+    strips = [strip.astype(np.uint8).tobytes() for strip in padded[..., 0::2] << 4 | padded[..., 1::2]]
+    content = bytearray(b"II*\0" + struct.pack("<I", 8))
+    for index, strip in enumerate(strips):
+        entries = [
+            (256, width),
+            (257, height),
+            (258, 4),
+            (259, 1),
+            (262, 1),
+            (273, 0),
+            (277, 1),
+            (278, height),
+            (279, len(strip)),
+        ]
+        end = len(content) + 2 + 12 * len(entries) + 4
+        directory = struct.pack("<H", len(entries))
+        for tag, value in entries:
+            directory += struct.pack("<HHII", tag, 4, 1, end if tag == 273 else value)
+        content += directory + struct.pack("<I", 0 if index + 1 == len(strips) else end + len(strip)) + strip
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("width", [30, 31])
+def test_four_bits_a_pixel_are_unpacked(tmp_path: Path, width: int) -> None:
+    frames = np.random.default_rng(1).integers(0, 16, (3, 20, width)).astype(np.uint8)
+    path = tmp_path / "m.tif"
+    four_bit_file(path, frames)
+    with open_movie(path) as movie:
+        assert movie.dtype == np.uint8
+        assert np.array_equal(movie.read(), frames)
+
+
+def test_packed_super_resolution_frames_are_known_by_their_size(tmp_path: Path) -> None:
+    frame = np.random.default_rng(1).integers(0, 16, (7420, 7676)).astype(np.uint8)
+    path = tmp_path / "m.tif"
+    tifffile.imwrite(path, (frame[:, 0::2] | frame[:, 1::2] << 4)[::-1], photometric="minisblack", compression="zstd")
+    with open_movie(path) as movie:
+        assert movie.shape == (7420, 7676)
+        assert np.array_equal(movie.frame(0), frame)
+
+
+def test_damaged_compression_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "m.tif"
+    tifffile.imwrite(path, counts(1), photometric="minisblack", compression="jpeg")
+    content = bytearray(path.read_bytes())
+    with tifffile.TiffFile(path) as file:
+        place = file.pages[0].tags["Compression"].valueoffset
+    content[place : place + 2] = struct.pack("<H", 34712 + 77)
+    path.write_bytes(content)
+    with pytest.raises(CorruptFileError), open_movie(path) as movie:
+        movie.frame(0)
 
 
 def last_referenced_byte(path: Path) -> int:

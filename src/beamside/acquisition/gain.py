@@ -58,7 +58,7 @@ def prepare_gain(
 
     Parameters
     ----------
-    source : MRC, TIFF, or a TIFF named ``.gain``
+    source : MRC, TIFF (also named ``.gain``), DM3 or DM4
     movie_shape : (height, width) of the movies
     flip : mirroring, after the rotation
     rotate : degrees clockwise, as seen with row 0 at the top

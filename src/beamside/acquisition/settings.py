@@ -25,7 +25,7 @@ class AcquisitionSettings(ParameterModel):
     )
     gain: str = parameter(
         "",
-        "Gain reference of the camera: MRC, TIFF or .gain; empty when the camera has applied it",
+        "Gain reference of the camera: MRC, TIFF, .gain, DM3 or DM4; empty when the camera has applied it",
         flag="--gain",
         relion="fn_gain_ref",
     )

@@ -1,1 +1,1 @@
-"""Reading and writing of file formats (MRC, TIFF, STAR), without science."""
+"""Reading and writing of file formats (MRC, TIFF, EER, DM, STAR), without science."""

@@ -13,8 +13,10 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from beamside.errors import CorruptFileError, InputError, NotReadyError
+from beamside.formats.dm import find_dm_image, read_dm
 from beamside.formats.movies import GAIN_SUFFIX, MRC_SUFFIXES, PNG_SUFFIXES, TIFF_SUFFIXES, open_movie
 
+DM_SUFFIXES = (".dm3", ".dm4")
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 
@@ -38,7 +40,7 @@ class ImageInfo:
 
 
 def read_image(path: str | os.PathLike[str]) -> NDArray[np.float32]:
-    """Read one image from MRC, TIFF (also named .gain) or a grey PNG of 8 or 16 bits, as float32 (height, width), in file order.
+    """Read one image from MRC, TIFF (also named .gain), DM3, DM4 or a grey PNG of 8 or 16 bits, as float32 (height, width), in file order.
 
     Raises
     ------
@@ -55,8 +57,10 @@ def read_image(path: str | os.PathLike[str]) -> NDArray[np.float32]:
     suffix = path.suffix.lower()
     if suffix in PNG_SUFFIXES:
         return _read_png(path)
+    if suffix in DM_SUFFIXES:
+        return read_dm(path).astype(np.float32)
     if suffix not in (*MRC_SUFFIXES, *TIFF_SUFFIXES, GAIN_SUFFIX):
-        raise InputError(f"{path} is not an image that can be read: give MRC, TIFF or PNG.")
+        raise InputError(f"{path} is not an image that can be read: give MRC, TIFF, DM4 or PNG.")
     with open_movie(path) as movie:
         if movie.frames != 1:
             raise InputError(f"{path} has {movie.frames} frames where one image is expected: is it a movie?")
@@ -64,7 +68,9 @@ def read_image(path: str | os.PathLike[str]) -> NDArray[np.float32]:
 
 
 def read_pixel_size(path: str | os.PathLike[str]) -> float:
-    """Return the pixel size (Å) that the header of an MRC file gives; 0 when it, or the format, does not say."""
+    """Return the pixel size (Å) that the header of an MRC, DM3 or DM4 file gives; 0 when it, or the format, does not say."""
+    if Path(path).suffix.lower() in DM_SUFFIXES:
+        return find_dm_image(path).pixel_size
     if Path(path).suffix.lower() not in MRC_SUFFIXES:
         return 0.0
     with open_movie(path) as movie:

@@ -24,6 +24,11 @@ PACKED_MODE = 101
 _DTYPES: dict[int, str] = {0: "i1", 1: "i2", 2: "f4", 4: "c8", 6: "u2", 12: "f2"}
 _MODES = {np.dtype(code): mode for mode, code in _DTYPES.items()}
 _IMOD_STAMP = 1146047817
+_SIGNED_BYTES, _PACKED_BYTES = 1, 16
+_REFUSED = {3: "complex 16-bit numbers", 16: "colours"}
+HALVED_SIZES = frozenset({(3838, 7420), (3710, 7676), (5760, 8184), (4092, 11520)})
+"""Width and height of super-resolution frames of K2 and K3 cameras whose 4-bit pixels are packed and counted as bytes, half as many in a row.
+SerialEM writes such files, and IMOD and RELION know them by their size."""
 _MAX_SIDE = 1 << 24
 
 PathLike = str | os.PathLike[str]
@@ -36,7 +41,7 @@ class MrcHeader:
     Attributes
     ----------
     shape : (nz, ny, nx), sections, rows, columns
-    mode : MRC mode: 0, 1, 2, 4, 6, 12 or 101
+    mode : MRC mode: 0, 1, 2, 4, 6, 12 or 101 (also where packed 4-bit pixels are called bytes)
     dtype : type of the pixels in the file, with its byte order (unsigned bytes for mode 101, once unpacked)
     pixel_size : Å per pixel along x; 0 when the header does not say
     data_offset : byte at which pixels start
@@ -79,6 +84,10 @@ def read_header(path: PathLike) -> MrcHeader:
     if not any(raw[:16]):
         raise NotReadyError(f"{path} starts with zeros instead of an MRC header; it may still be written.")
     order = _byte_order(raw)
+    if order is None and (mode := _other_mode(raw)):
+        raise CorruptFileError(
+            f"{path} has {_REFUSED.get(mode, 'numbers of an unknown type')} (MRC mode {mode}): modes 0, 1, 2, 6, 12 and 101 are read."
+        )
     if order is None:
         raise CorruptFileError(
             f"{path} is not an MRC file (its size and mode make no sense): give an MRC, MRCS or TIFF file."
@@ -90,7 +99,31 @@ def read_header(path: PathLike) -> MrcHeader:
     if extended < 0:
         raise CorruptFileError(f"{path} has a damaged MRC header: an extended header of {extended} bytes.")
     pixel_size = width / columns if columns > 0 and np.isfinite(width) and width > 0 else 0.0
-    return MrcHeader((nz, ny, nx), mode, _dtype(raw, mode, order), float(pixel_size), HEADER_BYTES + extended)
+    offset = HEADER_BYTES + extended
+    if mode == 0:
+        nx, mode = _unpacked(raw, order, (nx, ny, nz), os.path.getsize(path) - offset)
+    return MrcHeader((nz, ny, nx), mode, _dtype(raw, mode, order), float(pixel_size), offset)
+
+
+def _unpacked(raw: bytes, order: str, size: tuple[int, int, int], bytes_there: int) -> tuple[int, int]:
+    """Return the width and the mode of a file of bytes, which can be packed 4-bit pixels: IMOD's flags say so, or a size that no other frames have.
+
+    With the flag, some programs count pixels in a row and others bytes; how long the file is tells which.
+    """
+    nx, ny, nz = size
+    stamp, flags = struct.unpack_from(order + "2i", raw, 152)
+    if stamp == _IMOD_STAMP and flags & _PACKED_BYTES:
+        return (nx if bytes_there == (nx + 1) // 2 * ny * nz else nx * 2), PACKED_MODE
+    return (nx * 2, PACKED_MODE) if (nx, ny) in HALVED_SIZES else (nx, 0)
+
+
+def _other_mode(raw: bytes) -> int:
+    """Return the mode of a header that makes sense but for that; else 0."""
+    for order in ("<", ">"):
+        nx, ny, nz, mode = struct.unpack_from(order + "4i", raw)
+        if all(0 < side <= _MAX_SIDE for side in (nx, ny, nz)) and 0 < mode < 256:
+            return int(mode)
+    return 0
 
 
 def _byte_order(raw: bytes) -> Literal["<", ">"] | None:
@@ -108,7 +141,7 @@ def _dtype(raw: bytes, mode: int, order: str) -> np.dtype[Any]:
     if mode == 0:
         # bytes are signed by the standard, but IMOD before version 4.2.23 wrote unsigned ones and marks which it did
         stamp, flags = struct.unpack_from(order + "2i", raw, 152)
-        return np.dtype("u1") if stamp == _IMOD_STAMP and not flags & 1 else np.dtype("i1")
+        return np.dtype("u1") if stamp == _IMOD_STAMP and not flags & _SIGNED_BYTES else np.dtype("i1")
     return np.dtype(order + _DTYPES[mode])
 
 
@@ -146,13 +179,13 @@ def read_sections(path: PathLike, start: int = 0, stop: int | None = None) -> ND
         raw = file.read(count * header.section_bytes)
     _, ny, nx = header.shape
     if header.mode == PACKED_MODE:
-        return _unpack(np.frombuffer(raw, np.uint8).reshape(count, ny, -1), nx)
+        return unpack(np.frombuffer(raw, np.uint8).reshape(count, ny, -1), nx)
     sections = np.frombuffer(raw, header.dtype).reshape(count, ny, nx)
     return sections.astype(header.dtype.newbyteorder("="), copy=True)
 
 
-def _unpack(packed: NDArray[np.uint8], nx: int) -> NDArray[np.uint8]:
-    """Split bytes into 4-bit pixels; the low half comes first (SerialEM's convention)."""
+def unpack(packed: NDArray[np.uint8], nx: int) -> NDArray[np.uint8]:
+    """Split bytes into 4-bit pixels; the low half comes first (IMOD's and SerialEM's convention)."""
     pixels = np.empty((*packed.shape[:-1], packed.shape[-1] * 2), np.uint8)
     pixels[..., 0::2] = packed & 15
     pixels[..., 1::2] = packed >> 4

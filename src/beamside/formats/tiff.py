@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 
 from beamside.errors import CorruptFileError, NotReadyError
 from beamside.formats.atomic import atomic_path
+from beamside.formats.mrc import HALVED_SIZES, unpack
 
 PathLike = str | os.PathLike[str]
 
@@ -224,12 +225,19 @@ def _summarise(pages: Sequence[dict[int, NDArray[Any]]], path: PathLike) -> Tiff
             f"{path} holds images of several kinds ({sizes}): a movie has frames of one size and type."
         )
     height, width, samples, dtype = kinds.pop()
+    if _is_halved(width, height, _first(pages[0], _BITS, 1)):
+        width *= 2
     if not (0 < height <= _MAX_SIDE and 0 < width <= _MAX_SIDE):
         raise CorruptFileError(f"{path} is damaged: it says that its frames have {width} x {height} pixels.")
     if samples != 1:
         raise CorruptFileError(f"{path} has {samples} colours a pixel: a movie or micrograph has one.")
     compression = _first(pages[0], _COMPRESSION, 1)
     return TiffInfo(len(pages), (height, width), dtype, _COMPRESSIONS.get(compression, f"tiff-{compression}"))
+
+
+def _is_halved(width: int, height: int, bits: int) -> bool:
+    """Tell whether bytes are pairs of 4-bit pixels, by a size that no other frames have."""
+    return bits == 8 and (width, height) in HALVED_SIZES
 
 
 def _first(tags: dict[int, NDArray[Any]], tag: int, default: int) -> int:
@@ -267,6 +275,8 @@ class TiffFrames:
         """Decode one frame (height, width), the last row of the file first."""
         with _decoding(f"{self.path} is damaged: frame {index + 1} cannot be decoded"):
             array = self._pages[index].asarray(maxworkers=1)
+        if array.ndim == 2 and _is_halved(array.shape[1], array.shape[0], 8 * array.itemsize):
+            array = unpack(array.view(np.uint8), 2 * array.shape[1])
         if array.shape != self.info.shape:
             raise CorruptFileError(f"{self.path} is damaged: frame {index + 1} decodes to shape {array.shape}.")
         return np.ascontiguousarray(array[::-1], self.info.dtype)
