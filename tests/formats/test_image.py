@@ -70,5 +70,5 @@ def test_movies_missing_files_and_other_formats_get_a_sentence(tmp_path: Path) -
     with pytest.raises(InputError, match="does not exist"):
         read_image(tmp_path / "none.mrc")
     (tmp_path / "a.jpg").write_bytes(b"x")
-    with pytest.raises(InputError, match="MRC, TIFF or PNG"):
+    with pytest.raises(InputError, match="MRC, TIFF, DM4 or PNG"):
         read_image(tmp_path / "a.jpg")
