@@ -1,15 +1,19 @@
-"""How accurate CTF estimation is, on simulated micrographs and on real power spectra.
+"""How accurate CTF estimation is, on simulated micrographs and on real power spectra, beside ctffind.
 
-``python -m benchmarks.ctf`` simulates micrographs (perfectly aligned, all doses summed) with `beamside.simulate` and prints errors
-of defocus and astigmatism against their truth. ``--real DIR`` reads ``relion_bgal`` and ``apoferritin`` below DIR as well.
+``python -m benchmarks.ctf`` simulates micrographs (perfectly aligned, all doses summed) with `beamside.simulate` and prints the errors
+of Beamside and of ctffind (with the same search ranges and resolutions, on the same files) against their truth; then what is
+found in noise, and the time that a fit takes. ``--real DIR`` reads ``relion_bgal`` and ``apoferritin`` below DIR as well.
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
+import math
 import os
+import tempfile
 import time
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import mrcfile
@@ -17,59 +21,147 @@ import numpy as np
 import torch
 from PIL import Image
 
-from beamside.imaging.ctf import CtfFit, CtfSettings, estimate_ctf, micrograph_spectrum
-from beamside.simulate.movie import MovieSettings, simulate_micrograph
+from beamside.imaging.ctf import LEAST_SIGNIFICANCE, CtfSettings, estimate_ctf, micrograph_spectrum
+from beamside.simulate.movie import MovieSettings, MovieTruth, simulate_micrograph
+from beamside.simulate.score import defocus_error
 from beamside.simulate.specimen import make_specimen
+from benchmarks.ctf_cases import SEARCH, Case, cases, micrograph, read
+from benchmarks.ctffind import find_ctffind, run_ctffind
 
 APOFERRITIN = CtfSettings(300.0, 2.7, 0.07)
-Case = tuple[str, MovieSettings]
+WRONG = 300.0
+"""Å; a mean defocus further off than this is wrong."""
+CLEAR_ASTIGMATISM = 150.0
 
 
-def cases() -> list[Case]:
-    """Return the named sets of simulated micrographs."""
-    wide = {"defocus": (6000.0, 30000.0), "astigmatism": 500.0}
-    return [
-        ("demo: 1536², 1.3 Å, 24 e/Å²", MovieSettings(frames=24, **wide)),
-        ("1536², 1.3 Å, 40 e/Å²", MovieSettings(frames=40, **wide)),
-        ("2048², 1.0 Å, 40 e/Å²", MovieSettings(size=(2048, 2048), pixel_size=1.0, **wide)),
-        ("demo, no particles", MovieSettings(frames=24, particle_spacing=0.0, **wide)),
-        ("demo, a third carbon", MovieSettings(frames=24, carbon=0.3, **wide)),
-    ]
+@dataclass(frozen=True)
+class Errors:
+    """How far a fit is from the truth: mean defocus, U - V and the vector of astigmatism in Å, angle and phase shift in degrees."""
+
+    mean: float
+    astigmatism: float
+    angle: float
+    vector: float
+    phase_shift: float
 
 
-def simulated(count: int, first_seed: int) -> None:
-    """Print a line of errors for each case."""
+@dataclass(frozen=True)
+class Outcome:
+    """One program's fit of one micrograph; `failed` when the program said so itself."""
+
+    errors: Errors
+    failed: bool
+    seconds: float
+
+
+def compare(options: argparse.Namespace, folder: Path) -> None:
+    """Print a line for each case and program."""
+    peer = find_ctffind(options.ctffind)
+    if peer is None:
+        print("ctffind is not installed, so it is not compared; give it with --ctffind.\n")
+    table = ""
+    for case in cases(options.size):
+        if not any(part in f"{case.table}, {case.name}" for part in options.cases):
+            continue
+        if case.table != table:
+            table = case.table
+            print(f"\n**{table}**; {options.size}², 1.3 Å; median / 95 % of {options.micrographs} micrographs\n")
+            print(
+                "| case | program | mean defocus, Å | U-V, Å | angle, ° | phase shift, ° | failed | wrong unnoticed | CPU s |"
+            )
+            print("|---|---|---|---|---|---|---|---|---|")
+        outcomes: dict[str, list[Outcome]] = {}
+        for seed in range(options.seed, options.seed + options.micrographs):
+            path, truth = micrograph(case, seed, folder)
+            outcomes.setdefault("Beamside", []).append(_ours(path, truth, case))
+            if peer:
+                outcomes.setdefault("ctffind", []).append(_peers(peer, path, truth, case))
+        for program, results in outcomes.items():
+            print(_row(case.name, program, results), flush=True)
+
+
+def _errors(truth: MovieTruth, u: float, v: float, angle: float, phase_shift: float) -> Errors:
+    error = defocus_error(truth, u, v, angle)
+    shift = (phase_shift - truth.settings.phase_shift + 90) % 180 - 90
+    # the direction of no astigmatism means nothing
+    turn = abs(error.angle) if truth.defocus.u - truth.defocus.v > CLEAR_ASTIGMATISM else math.nan
+    return Errors(abs(error.mean), abs(error.astigmatism), turn, error.vector, abs(shift))
+
+
+def _ours(path: Path, truth: MovieTruth, case: Case) -> Outcome:
+    spectrum, pixel_size = micrograph_spectrum(torch.from_numpy(read(path)), case.settings.pixel_size)
+    start = time.process_time()
+    fit = estimate_ctf(spectrum, pixel_size, case.limits())
+    seconds = time.process_time() - start
+    return Outcome(_errors(truth, fit.defocus_u, fit.defocus_v, fit.angle, fit.phase_shift), bool(fit.failed), seconds)
+
+
+def _peers(program: str, path: Path, truth: MovieTruth, case: Case) -> Outcome:
+    fit = run_ctffind(program, path, case.settings.pixel_size, case.limits())
+    return Outcome(_errors(truth, fit.defocus_u, fit.defocus_v, fit.angle, fit.phase_shift), False, fit.cpu_seconds)
+
+
+def _row(name: str, program: str, results: list[Outcome]) -> str:
+    def summary(values: list[float]) -> str:
+        known = [value for value in values if not math.isnan(value)]
+        return f"{np.median(known):.0f} / {np.quantile(known, 0.95):.0f}" if known else "–"
+
+    errors = [result.errors for result in results]
+    failed = sum(result.failed for result in results)
+    unnoticed = sum(not result.failed and result.errors.mean > WRONG for result in results)
+    columns = [[getattr(error, field) for error in errors] for field in ("mean", "astigmatism", "angle", "phase_shift")]
+    seconds = sum(result.seconds for result in results) / len(results)
+    told = " | ".join(summary(column) for column in columns)
+    return f"| {name} | {program} | {told} | {failed} | {unnoticed} | {seconds:.2f} |"
+
+
+def without_rings(count: int) -> None:
+    """Print how often something is found where there is nothing to find."""
+    print("\n**Nothing to find** (search 0.2–6 µm, 300 kV, 1024²)\n")
+    print("| input | n | taken for a fit | highest significance | needed |")
+    print("|---|---|---|---|---|")
+    limits = CtfSettings(300.0, 2.7, 0.1, **SEARCH)
+    kinds = {"white noise": False, "coloured noise": True}
+    for name, coloured in kinds.items():
+        for phase_shift in (False, True):
+            settings = replace(limits, phase_shift=phase_shift)
+            fits = [estimate_ctf(*micrograph_spectrum(_noise(seed, coloured), 1.3), settings) for seed in range(count)]
+            found = sum(not fit.failed for fit in fits)
+            most = max(fit.significance for fit in fits)
+            searched = ", phase shift searched" if phase_shift else ""
+            print(f"| {name}{searched} | {count} | {found} | {most:.1f} | {LEAST_SIGNIFICANCE:g} |", flush=True)
+
+
+def _noise(seed: int, coloured: bool) -> torch.Tensor:
+    """Return noise (1024, 1024), white or with an amplitude that falls with the frequency as that of carbon in focus does."""
+    noise = np.random.default_rng(seed).standard_normal((1024, 1024)).astype(np.float32)
+    if coloured:
+        fy, fx = np.fft.fftfreq(1024)[:, None], np.fft.rfftfreq(1024)[None, :]
+        noise += np.fft.irfft2(np.fft.rfft2(noise) / (1 + (np.hypot(fy, fx) / 0.05) ** 2), s=noise.shape).astype(
+            np.float32
+        )
+    return torch.from_numpy(noise)
+
+
+def speed(options: argparse.Namespace, folder: Path) -> None:
+    """Print CPU seconds for one 4096² micrograph with a ready spectrum."""
+    settings = MovieSettings(size=(4096, 4096), pixel_size=1.0, frames=1, dose_per_frame=30.0)
+    image, _ = simulate_micrograph(settings, make_specimen(), 1)
+    start = time.process_time()
+    spectrum, pixel_size = micrograph_spectrum(torch.from_numpy(image), settings.pixel_size)
+    middle = time.process_time()
+    estimate_ctf(spectrum, pixel_size, CtfSettings(300.0, 2.7, 0.1))
     print(
-        "| simulated micrographs | n | U+V/2 within 50 Å | U-V within 100 Å | median | 95 % | median U-V | 95 % U-V "
-        "| failed | wrong unnoticed | resolution | CPU s spectrum + fit |"
+        f"\n4096²: spectrum {middle - start:.2f}, fit with a ready spectrum {time.process_time() - middle:.2f} CPU-seconds"
     )
-    print("|---|---|---|---|---|---|---|---|---|---|---|---|")
-    specimen = make_specimen()
-    for name, settings in cases():
-        mean, astigmatism, fits, seconds = [], [], [], np.zeros(2)
-        for seed in range(first_seed, first_seed + count):
-            micrograph, truth = simulate_micrograph(settings, specimen, seed)
-            optics = CtfSettings(settings.voltage, settings.spherical_aberration, settings.amplitude_contrast)
-            start = time.process_time()
-            spectrum, pixel_size = micrograph_spectrum(torch.from_numpy(micrograph), settings.pixel_size)
-            middle = time.process_time()
-            fit = estimate_ctf(spectrum, pixel_size, optics)
-            seconds += [middle - start, time.process_time() - middle]
-            true = truth.defocus
-            mean.append(abs(fit.defocus - (true.u + true.v) / 2))
-            astigmatism.append(abs(fit.astigmatism - abs(true.u - true.v)))
-            fits.append(fit)
-        print(_row(name, np.array(mean), np.array(astigmatism), fits, seconds / count), flush=True)
-
-
-def _row(name: str, mean: np.ndarray, astigmatism: np.ndarray, fits: list[CtfFit], seconds: np.ndarray) -> str:
-    failed = np.array([bool(fit.failed) for fit in fits])
-    resolution = np.median([fit.resolution for fit in fits])
-    return (
-        f"| {name} | {len(fits)} | {np.mean(mean < 50):.0%} | {np.mean(astigmatism < 100):.0%} | {np.median(mean):.0f} "
-        f"| {np.quantile(mean, 0.95):.0f} | {np.median(astigmatism):.0f} | {np.quantile(astigmatism, 0.95):.0f} "
-        f"| {failed.sum()} | {np.sum(~failed & (mean > 200))} | {resolution:.1f} | {seconds[0]:.2f} + {seconds[1]:.2f} |"
-    )
+    peer = find_ctffind(options.ctffind)
+    if peer:
+        path = folder / "spectrum.mrc"
+        with mrcfile.new(path, overwrite=True) as file:
+            file.set_data(spectrum.numpy())
+            file.voxel_size = pixel_size
+        fit = run_ctffind(peer, path, pixel_size, CtfSettings(300.0, 2.7, 0.1), ready_spectrum=True)
+        print(f"ctffind with the same spectrum: {fit.cpu_seconds:.2f} CPU-seconds")
 
 
 def galactosidase(folder: Path) -> None:
@@ -112,14 +204,26 @@ def apoferritin(folder: Path, pictures: Path | None) -> None:
 def main() -> None:
     """Run the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--micrographs", type=int, default=20, help="simulated micrographs of each case; 0 for none")
+    parser.add_argument("--micrographs", type=int, default=8, help="simulated micrographs of each case; 0 for none")
     parser.add_argument("--seed", type=int, default=0, help="first seed")
+    parser.add_argument("--size", type=int, default=1024, help="edge of the simulated micrographs in pixels")
+    parser.add_argument("--cases", nargs="+", default=[""], help="only cases whose name or table contains one of these")
+    parser.add_argument("--ctffind", type=Path, help="the program, where it is not on the PATH")
+    parser.add_argument("--folder", type=Path, help="where micrographs are kept for the next time")
+    parser.add_argument("--noise", type=int, default=50, help="fits to noise of each kind; 0 for none")
+    parser.add_argument("--no-speed", action="store_true", help="do not measure the time")
     parser.add_argument("--real", type=Path, default=os.environ.get("BEAMSIDE_TEST_DATA"), help="folder of real data")
     parser.add_argument("--pictures", type=Path, help="folder for half-and-half pictures of the apoferritin fits")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    if options.micrographs:
-        simulated(options.micrographs, options.seed)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = options.folder or Path(temporary)
+        if options.micrographs:
+            compare(options, folder)
+        if options.noise:
+            without_rings(options.noise)
+        if not options.no_speed:
+            speed(options, folder)
     if options.real:
         real = Path(options.real)
         galactosidase(real / "em" / "relion_bgal")

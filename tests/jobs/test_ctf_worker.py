@@ -124,15 +124,19 @@ def test_a_tilted_specimen_gives_each_place_its_defocus(workspace: Workspace) ->
         assert result.metrics["defocus"] + defocus_offset(result, x, y) == pytest.approx(true, abs=120)
 
 
-def test_a_tilt_that_cannot_be_seen_is_not_reported(workspace: Workspace) -> None:
-    result = fit(
-        as_item(workspace, white_structure(Defocus(15000, 15000), snr=0.03)), CtfParameters(ctf_tilt=True), workspace
-    )
-    if "tilt_angle" in result.metrics:  # then it is one that is known, close to none
-        assert result.metrics["tilt_angle"] < 3 * result.values["tilt_error"]
-    else:
-        assert "tilt_slope" not in result.values
-        assert defocus_offset(result, 0.0, 0.0) == 0.0
+def test_rings_that_are_not_there_have_no_tilt(workspace: Workspace) -> None:
+    item = as_item(workspace, white_structure(Defocus(15000, 15000), snr=0.03))
+    result = fit(item, CtfParameters(ctf_tilt=True), workspace)
+    assert result.rejected
+    assert "tilt_angle" not in result.metrics
+    assert result.values["tilt_failed"]
+    assert defocus_offset(result, 0.0, 0.0) == 0.0
+
+
+def test_a_flat_specimen_is_flat_within_the_error(workspace: Workspace) -> None:
+    item = as_item(workspace, white_structure(Defocus(15000, 15000), snr=0.4))
+    result = fit(item, CtfParameters(ctf_tilt=True), workspace)
+    assert result.metrics["tilt_angle"] < 3 * result.values["tilt_error"]
 
 
 def test_poor_fits_are_rejected_on_request(workspace: Workspace) -> None:

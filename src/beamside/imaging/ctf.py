@@ -18,6 +18,7 @@ from beamside.imaging.ctf_search import (
     Candidate,
     Optics,
     Pixels,
+    astigmatism_penalty,
     background_basis,
     first_contrast,
     half_plane,
@@ -39,8 +40,8 @@ __all__ = [
     "micrograph_spectrum",
 ]
 
-LEAST_SIGNIFICANCE = 7.0
-"""Height of the best match over the noise, below which it is taken for chance."""
+LEAST_SIGNIFICANCE = 5.2
+"""Height of the best match over the noise, below which it is taken for chance. Of noise alone it is 4.0 to 5.0."""
 WORST_RESOLUTION = 20.0
 """Å; rings that fit only up to here do not determine a defocus."""
 ROUNDS = 2
@@ -94,7 +95,7 @@ class CtfFit:
     angle : degrees from x towards y in array order, direction of U, -90 < angle <= 90
     phase_shift : degrees
     figure_of_merit : correlation of the spectrum without background with the fitted rings, over the fitted resolutions
-    significance : height of the best match in units of the noise
+    significance : height of the best match in units of the noise, less for an unlikely astigmatism
     resolution : Å, how far the fit holds; infinite where it holds nowhere
     ice_ring : excess amplitude at 3.5 to 3.95 Å as a fraction; nan where the pixels are too coarse
     failed : why the fit cannot be trusted, empty for a good one
@@ -215,7 +216,8 @@ def _describe(spectrum: Tensor, pixels: Pixels, settings: CtfSettings, fit: Cand
     resolution = fit_resolution(lines)
     seen = _below(wide, max(1 / PICTURE_RESOLUTION, float(pixels.frequency.max())))
     defocus_u, defocus_v, angle = fit.axes()
-    significance = fit.correlation * math.sqrt(len(pixels.values)) / noise_inflation(pixels)
+    height = fit.correlation * math.sqrt(len(pixels.values)) / noise_inflation(pixels)
+    significance = math.sqrt(max(height**2 - astigmatism_penalty(defocus_u - defocus_v), 0.0))
     return CtfFit(
         defocus_u,
         defocus_v,

@@ -31,6 +31,12 @@ ENVELOPES = (0.0, 30.0, 80.0, 200.0)
 CONTRAST_WINDOW = 0.025
 """Width of the window in which the rings' contrast is measured, as a fraction of the spectrum's edge."""
 OUTLIER = 5.0
+USUAL_ASTIGMATISM = 300.0
+"""Å; microscopes are usually stigmated better than this."""
+PENALTY = 4.0
+"""What ten times more astigmatism costs, in units of 2 ln 10 of log-likelihood: as a prior that falls as the fourth power of it does."""
+SAMPLING = 3.0
+"""Radians between neighbouring pixels at which the window and the sampling have taken the rings' contrast down to 1/e."""
 LEAST_RINGS = 0.8
 """Fraction of a model's power that should remain without its projection on the background."""
 
@@ -214,11 +220,14 @@ def sampled(frequency: Tensor, defocus: Tensor | float, optics: Optics, pixels: 
     cs = optics.spherical_aberration * 1e7
     slope = 4 * math.pi * wavelength * frequency * (defocus - cs * wavelength**2 * frequency**2)
     step = slope.abs() / (pixels.edge * pixels.pixel_size)
-    return torch.exp(-((step / 2.2) ** 2))
+    return torch.exp(-((step / SAMPLING) ** 2))
 
 
 def search_table(table: Table, largest_astigmatism: float) -> Candidate:
-    """Return the candidate with the highest sum over sectors, over mean defocus, astigmatism, angle and phase shift."""
+    """Return the candidate with the highest sum over sectors, over mean defocus, astigmatism, angle and phase shift.
+
+    Its `correlation` is the squared sum, less what astigmatism costs, for comparison with other tables' only.
+    """
     step = float(table.defoci[1] - table.defoci[0])
     device = table.scores.device
     directions = (torch.arange(SECTORS, device=device) + 0.5) / SECTORS * math.pi - math.pi / 2
@@ -229,6 +238,7 @@ def search_table(table: Table, largest_astigmatism: float) -> Candidate:
             angle = math.pi * number / ANGLES
             offsets = torch.round(half * torch.cos(2 * (directions - angle)) / step).to(torch.long)
             total = _shifted_sum(table.scores, offsets)
+            total = total.clamp(min=0) ** 2 - astigmatism_penalty(2 * half)
             value, index = total.reshape(-1).max(dim=0)
             if float(value) > best:
                 best = float(value)
@@ -242,6 +252,14 @@ def search_table(table: Table, largest_astigmatism: float) -> Candidate:
                     best,
                 )
     return found
+
+
+def astigmatism_penalty(astigmatism: float) -> float:
+    """Return by how much the squared height of a match of this astigmatism (Å) counts less.
+
+    Noise can match many more astigmatic candidates than round ones, so its best match is mostly one of 1,000 to 2,000 Å.
+    """
+    return PENALTY * math.log1p((astigmatism / USUAL_ASTIGMATISM) ** 2)
 
 
 def _shifted_sum(scores: Tensor, offsets: Tensor) -> Tensor:

@@ -46,9 +46,9 @@ BRIGHTEST = 8.0
 """Powers above this many times the mean (crystal spots) are pulled in; chance exceeds it once in 3,000 pixels."""
 LARGEST_ERROR = 10.0
 """Degrees; a tilt that is less certain is not reported."""
-NEIGHBOURS = 3.78
-"""By how much the pixels of a tile's power, being correlated with their neighbours by the Hann window, overstate the likelihood:
-the sum of the squared correlations, (1 + 2 (2/3)² + 2 (1/6)²)². Tiles that overlap by half hardly add to it."""
+NEIGHBOURS = 1.6
+"""By how much the likelihood is overstated because the windows correlate neighbouring pixels and tiles overlap by half: the
+sum of the squared correlations of powers."""
 ROUNDS = 2
 Array = NDArray[np.float64]
 

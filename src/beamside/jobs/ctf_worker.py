@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -37,6 +38,8 @@ def fit(item: Item, parameters: CtfParameters, workspace: Workspace) -> Result:
         tiles = tile_powers(image, pixel_size)
         field = tiles.pixel_size * tiles.power.shape[-1]
         found, tilt = estimate_tilt(tiles, _settings(parameters, workspace, tiles.pixel_size))
+        if found.failed:  # a tilt of rings that are not there
+            tilt = replace(tilt, failed="the CTF could not be fitted")
         values |= _tilt_values(tilt, image)
     if tilt is None or tilt.failed:
         spectrum, spectrum_pixel_size = _spectrum(item, workspace, pixel_size)
