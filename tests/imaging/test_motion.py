@@ -38,7 +38,8 @@ def moving(image: torch.Tensor, shifts: torch.Tensor, noise: float = 0.0) -> tor
 
 def ours(result: MotionResult, movie: Movie, *, polynomial: bool = False) -> float:
     model = polynomial_shifts if polynomial else model_shifts
-    return motion_error(movie.truth, lambda points: model(result, torch.from_numpy(points)).numpy())
+    device = result.global_shifts.device
+    return motion_error(movie.truth, lambda points: model(result, torch.from_numpy(points).to(device)).cpu().numpy())
 
 
 def correct(movie: Movie, **changes: object) -> MotionResult:
@@ -319,3 +320,16 @@ def test_several_threads_give_what_one_gives() -> None:
     assert one.dose_weighted is not None
     assert three.dose_weighted is not None
     assert float((one.dose_weighted - three.dose_weighted).std()) < 0.01 * float(one.dose_weighted.std())
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_a_graphics_card_gives_what_the_processor_gives() -> None:
+    movie = simulate_movie(MovieSettings(size=(512, 544), frames=12, pixel_size=1.35, dose_per_frame=2.0), seed=6)
+    settings = MotionSettings(1.35, dose_per_frame=2.0, plain_sum=True, even_odd=True, binning=1.5)
+    first, second = (correct_movie(movie.counts, movie.gain.gain, None, settings, device=d) for d in ("cpu", "cuda"))
+    assert ours(second, movie) < ours(first, movie) + 0.05
+    assert torch.equal(first.hot_pixels, second.hot_pixels.cpu())
+    for name in ("average", "dose_weighted", "even", "odd"):
+        one, other = getattr(first, name), getattr(second, name).cpu()
+        assert float((one - other).std()) < 0.05 * float(one.std())

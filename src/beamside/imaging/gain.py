@@ -64,7 +64,7 @@ class DetectorCorrection:
         else:
             chosen = to_tensor(frame[rows.cpu().numpy(), columns.cpu().numpy()])
         values = chosen.to(device=flat.device, dtype=torch.float32)
-        return values if self.gain is None else values * self.gain.view(-1)[flat]
+        return values if self.gain is None else values * self.gain.reshape(-1)[flat]
 
 
 def to_tensor(frame: NDArray[np.generic] | Tensor, device: torch.device | str = "cpu") -> Tensor:

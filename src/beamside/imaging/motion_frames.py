@@ -30,7 +30,8 @@ _FURTHEST = 30.0  # standard deviations; also keeps float16 from overflowing, he
 class Frames:
     """The frames of a movie.
 
-    Arrays, tensors, lists and iterators are in memory from now on; any other sequence is asked for its frames whenever they are needed.
+    Arrays, tensors, lists and iterators are in memory from now on; anything else with a length and an index is asked for its frames whenever
+    they are needed.
 
     Attributes
     ----------
@@ -44,7 +45,8 @@ class Frames:
     """
 
     def __init__(self, frames: NDArray[np.generic] | Tensor | Iterable[Frame]) -> None:
-        self.held = not isinstance(frames, Sequence) or isinstance(frames, list | tuple)
+        in_memory = isinstance(frames, np.ndarray | Tensor | list | tuple)
+        self.held = in_memory or not (hasattr(frames, "__getitem__") and hasattr(frames, "__len__"))
         self._frames: Sequence[Frame] = list(frames) if self.held else frames  # type: ignore[assignment]
         self.count = len(self._frames)
         if not self.count:
