@@ -19,7 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -230,14 +230,14 @@ def floor(movie: MovieFile, threads: int) -> str:
     )
 
 
-def measure(movie: MovieFile, threads: int, relion: list[str], images: bool) -> list[Measured]:
-    """Correct one movie with each program."""
+def measure(movie: MovieFile, threads: int, relion: list[str], images: bool) -> Iterator[Measured]:
+    """Correct one movie with each program; yield each one's results as they come."""
     still = simulate_micrograph(movie.truth.settings, seed=movie.truth.seed)[0] if images else None
-    results = [Measured("uncorrected", motion_error(movie.truth))]
-    results.append(run_beamside(movie, threads, still))
+    yield Measured("uncorrected", motion_error(movie.truth))
+    yield run_beamside(movie, threads, still)
     if shutil.which(RELION):
-        results += [run_relion(movie, threads, setting, still) for setting in relion]
-    return results
+        for setting in relion:
+            yield run_relion(movie, threads, setting, still)
 
 
 def main() -> None:

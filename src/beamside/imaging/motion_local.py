@@ -24,6 +24,7 @@ _COARSE_TO_FINE = (1000.0, 500.0, 200.0)  # extra B-factors in Å² of the first
 _ROUNDS = 14
 _SETTLED = 0.03  # Å, root mean square change of the tiles' shifts
 _DROWNED = 14.0  # twice the exponent at which a weight, about one in a thousand, no longer matters
+_BANDS, _BAND_FREEDOM = 4, 0.5
 _OUTLIER = 2.5
 _SIGNIFICANT = 3.0  # standard deviations
 _BATCH_PIXELS = {"cpu": 1 << 19, "cuda": 1 << 25}
@@ -177,11 +178,11 @@ def gather_evidence(
             square = _ring_sums(torch.view_as_real(total).square().sum(dim=-1) * average, spectra.ring, rings)
             cross = (square * spectra.whitening - spectra.power[index]) / (count * (count - 1))
             profiles[index] = torch.where(seen, cross, torch.zeros_like(cross))
-            strong = _share(profiles[index], signal, coefficients, count)
-            if strong == 0:
+            own = signal * _share(profiles[index], signal, coefficients, count)
+            if not bool(own.any()):
                 continue
-            wiener = strong * signal / (strong * signal + 1.0 / count)
-            strength[index] = strong * float((curvature * signal * wiener).sum())
+            wiener = own / (own + 1.0 / count)
+            strength[index] = float((curvature * own * wiener).sum())
             # Im(conj(reference) aligned) summed with the weights, for all frames in one product.
             reference = (total * (wiener * spectra.whitening / count)[spectra.ring]).reshape(-1)
             factors = torch.stack([-reference.imag[:, None] * along, reference.real[:, None] * along], dim=1)
@@ -200,14 +201,31 @@ def _align(spectra: TileSpectra, index: int, shifts: Tensor, into: Tensor) -> No
     into *= torch.polar(torch.ones_like(x), x)[:, None, :]
 
 
-def _share(profile: Tensor, signal: Tensor, coefficients: Tensor, count: int) -> float:
-    """Return how strong a tile's signal is relative to the mean of the tiles; what may as well be noise counts less."""
-    expected = float((coefficients * signal * signal).sum())
+def _share(profile: Tensor, signal: Tensor, coefficients: Tensor, count: int) -> Tensor:
+    """Return how strong a tile's signal is in each ring ``(rings,)`` relative to the mean of the tiles; what may as well be noise counts less.
+
+    It is measured in a few bands, because spectra differ: carbon or an ice crystal is strong where particles are not, and to expect their
+    strength at all frequencies would be to take noise for signal.
+    """
+    used = signal.nonzero()[:, 0]
+    share = torch.zeros_like(signal)
+    pooled, variance = _strength(profile, signal, coefficients, used, count)
+    pooled *= pooled**2 / (pooled**2 + variance)
+    for band in used.tensor_split(_BANDS):
+        found, variance = _strength(profile, signal, coefficients, band, count)
+        # What little a band says for itself leaves it near what all of them say.
+        freedom = (_BAND_FREEDOM * pooled) ** 2
+        share[band] = pooled + (found - pooled) * freedom / max(freedom + variance, 1e-30)
+    return share
+
+
+def _strength(profile: Tensor, signal: Tensor, coefficients: Tensor, rings: Tensor, count: int) -> tuple[float, float]:
+    """Return the strength of a tile's signal in some `rings` relative to the mean of the tiles, and the variance of this number."""
+    expected = float((coefficients * signal * signal)[rings].sum())
     if expected <= 0:
-        return 0.0
-    share = float((coefficients * signal * profile).sum()) / expected
-    variance = 1 / (count * (count - 1) * expected)
-    return max(0.0, share) * share**2 / (share**2 + variance)
+        return 0.0, math.inf
+    found = float((coefficients * signal * profile)[rings].sum()) / expected
+    return max(0.0, found), 1 / (count * (count - 1) * expected)
 
 
 def _significant(seen: Tensor, coefficients: Tensor, count: int) -> Tensor:
