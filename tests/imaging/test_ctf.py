@@ -13,6 +13,8 @@ import torch
 from beamside.errors import ProcessingError
 from beamside.imaging.ctf import CtfSettings, estimate_ctf, micrograph_spectrum
 from beamside.imaging.ctf_curves import ice_ring
+from beamside.imaging.ctf_tilt import estimate_tilt
+from beamside.imaging.spectrum import tile_powers
 from beamside.simulate.optics import Beam, Defocus, transfer
 
 SETTINGS = CtfSettings(300.0, 2.7, 0.1)
@@ -225,3 +227,40 @@ def test_real_micrographs_agree_with_an_independent_fit():
             assert not result.failed
             expected = (float(row["fit_defocusU_A"]) + float(row["fit_defocusV_A"])) / 2
             assert result.defocus == pytest.approx(expected, abs=250)
+
+
+@pytest.mark.data
+def test_real_rings_are_not_fitted_with_a_defocus_that_is_wrong():
+    """EMPIAR-10204: a search that leaves out the true 0.8 to 1.3 µm has ended at 3 to 5 µm in another program, without a word."""
+    folder = DATA / "relion_bgal" / "MotionCorr" / "job002" / "Movies"
+    if not folder.exists():
+        pytest.skip(f"{folder} is not there; set BEAMSIDE_TEST_DATA")
+    import mrcfile
+
+    settings = CtfSettings(200.0, 1.4, 0.1, min_defocus=25000.0, max_defocus=60000.0)
+    paths = sorted(folder.glob("*_PS.mrc"))
+    assert paths
+    for path in paths:
+        spectrum = torch.from_numpy(mrcfile.read(path).astype(np.float32))
+        assert estimate_ctf(spectrum, 1.3995525, settings).failed
+
+
+def test_carbon_in_focus_and_a_gradient_are_reported_as_a_failure():
+    y, x = np.mgrid[:1024, :1024]
+    falling = np.hypot(np.fft.fftfreq(1024)[:, None], np.fft.rfftfreq(1024)[None, :])
+    for seed in range(3):
+        noise = np.random.default_rng(seed).standard_normal((1024, 1024))
+        texture = np.fft.irfft2(np.fft.rfft2(noise) / (1 + (falling / 0.05) ** 2), s=noise.shape)
+        image = torch.from_numpy((noise + 3 * texture + 0.002 * y + 0.001 * x).astype(np.float32))
+        assert estimate_ctf(*micrograph_spectrum(image, PIXEL), SETTINGS).failed
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+def test_spectra_and_tilt_are_the_same_on_a_gpu():
+    image = micrograph(Defocus(15300, 15000, 40))
+    (here, there) = (tile_powers(image.to(device), PIXEL) for device in ("cpu", "cuda"))
+    torch.testing.assert_close(there.power.cpu(), here.power, rtol=1e-3, atol=1e-3 * float(here.power.mean()))
+    (fit_here, _), (fit_there, tilt) = (estimate_tilt(tiles, SETTINGS) for tiles in (here, there))
+    assert fit_there.defocus == pytest.approx(fit_here.defocus, abs=2)
+    assert tilt.angle < 3 * tilt.error

@@ -134,7 +134,7 @@ def _title(found: CtfFit) -> str:
     if found.failed:
         return "the fit failed"
     shift = f", phase shift {found.phase_shift:.0f}°" if found.phase_shift else ""
-    return f"defocus {found.defocus / 1e4:.2f} µm, astigmatism {found.astigmatism:.0f} Å{shift}"
+    return f"defocus {found.defocus / 1e4:.2f} um, astigmatism {found.astigmatism:.0f} Å{shift}"
 
 
 def _array(tensor: Tensor) -> NDArray[np.floating]:
