@@ -84,7 +84,7 @@ class MotionCorrection(JobType):
     directory = "MotionCorr"
     relion_type = 1
     relion_label = "relion.motioncorr"
-    version = "5"
+    version = "6"
     optics_used = ("pixel_size", "voltage", "dose_per_frame", "total_dose")
     requires = ("import",)
     Parameters = MotionParameters
