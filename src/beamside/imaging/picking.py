@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -116,7 +117,7 @@ def pick_blobs(micrograph: Tensor, settings: BlobSettings) -> Candidates:
         The micrograph is smaller than four particles, or has values that are not finite.
     """
     image, pixels = working_image(micrograph, settings.pixel_size, settings.max_diameter, settings.working_pixel_size)
-    detector = Detector(image.shape, settings, settings.pixel_size * float(pixels.mean()))
+    detector = make_detector((image.shape[0], image.shape[1]), settings, settings.pixel_size * float(pixels.mean()))
     valid = detector.find_sample(image) if settings.mask else torch.ones(image.shape, dtype=torch.bool)
     score, diameter = detector.score_map(detector.above_background(image, valid), valid)
     allowed = valid & inside_border(image.shape, pixels, micrograph.shape, settings.reach)
@@ -141,6 +142,12 @@ def automatic_threshold(scores: Tensor) -> float:
     """Return the score that separates particles from chance: half the median of the scores above chance, and never within chance."""
     above = scores[scores > NOISE_SCORE]
     return max(NOISE_SCORE, MEDIAN_SHARE * float(above.median())) if len(above) else NOISE_SCORE
+
+
+@lru_cache(maxsize=4)
+def make_detector(shape: tuple[int, int], settings: BlobSettings, pixel_size: float) -> Detector:
+    """Return the detector for reduced micrographs of this size; those of a session are alike, so its filters are made once."""
+    return Detector(shape, settings, pixel_size)
 
 
 class Detector:

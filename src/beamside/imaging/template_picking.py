@@ -25,7 +25,7 @@ from beamside.imaging.ctf_model import ctf_2d
 from beamside.imaging.fourier import radial_frequency
 from beamside.imaging.masks import smooth
 from beamside.imaging.particles import good_size
-from beamside.imaging.picking import BlobSettings, Detector
+from beamside.imaging.picking import BlobSettings, make_detector
 from beamside.imaging.picking_image import full_coordinates, inside_border, separate_peaks, working_image
 
 KEPT_ENERGY = 0.995
@@ -166,7 +166,7 @@ def pick_templates(micrograph: Tensor, settings: BlobSettings, references: Refer
     wanted = settings.max_resolution / 2
     image, pixels = working_image(micrograph, settings.pixel_size, settings.max_diameter, wanted)
     pixel_size = settings.pixel_size * float(pixels.mean())
-    detector = Detector(image.shape, settings, pixel_size)
+    detector = make_detector((image.shape[0], image.shape[1]), settings, pixel_size)
     valid = detector.find_sample(image) if settings.mask else torch.ones(image.shape, dtype=torch.bool)
     density = detector.above_background(image, valid)
     allowed = valid & inside_border(image.shape, pixels, micrograph.shape, settings.reach)

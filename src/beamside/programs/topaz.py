@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from beamside.errors import ProgramError
 from beamside.imaging.candidates import Candidates
-from beamside.imaging.picking import BlobSettings, Detector
+from beamside.imaging.picking import BlobSettings, make_detector
 from beamside.imaging.picking_image import inside_border, working_image
 
 SUPPORTED = ((0, 2, 5), (0, 4, 0))
@@ -173,7 +173,8 @@ def _candidates(
     small, pixels = working_image(micrograph, settings.pixel_size, settings.max_diameter, settings.working_pixel_size)
     valid = torch.ones(small.shape, dtype=torch.bool)
     if settings.mask:
-        valid = Detector(small.shape, settings, settings.pixel_size * float(pixels.mean())).find_sample(small)
+        detector = make_detector((small.shape[0], small.shape[1]), settings, settings.pixel_size * float(pixels.mean()))
+        valid = detector.find_sample(small)
     allowed = valid & inside_border(small.shape, pixels, micrograph.shape, settings.reach)
     coordinates = torch.from_numpy(places).float().round()
     coordinates = torch.minimum(coordinates.clamp(min=0), torch.tensor(micrograph.shape) - 1)
