@@ -18,8 +18,8 @@ from beamside.errors import InputError
 BACKGROUND_FRACTION = 0.75
 """Diameter of the circle that holds the particle, as a fraction of the box, where none is given (RELION's default)."""
 
-_CHUNK_PIXELS = 1 << 21
-"""Pixels of full-size boxes held at once (8 MB: what stays in the cache is faster)."""
+_CHUNK_PIXELS = 1 << 23
+"""Pixels of full-size boxes that are worked on at once: large products are fast, and a quarter of these boxes is held (8 MB)."""
 
 
 def good_size(minimum: float) -> int:
@@ -214,10 +214,11 @@ def _rescale_columns(reduced: Tensor, full: int, size: int) -> Tensor:
     """Finish `rescale`: ``(n, size + 1, full)`` with reduced rows becomes ``(n, size, size)``."""
     _, cosines, sines = _rescaling(full, size, reduced.device)
     signs = 1.0 - 2.0 * (torch.arange(size, device=reduced.device) % 2)
-    result: Tensor = reduced[:, :size] @ cosines.T
+    # One product for all rows, also the last ones, which is cheaper than leaving those out.
+    even = (reduced.reshape(-1, full) @ cosines.T).reshape(-1, size + 1, size)
     # The last row holds what one-sided Nyquist rows add: an odd part, with alternating sign.
-    result += signs[:, None] * (reduced[:, size:] @ sines.T)
-    return result
+    odd = reduced[:, size] @ sines.T
+    return torch.addcmul(even[:, :size], signs[:, None], odd[:, None, :])
 
 
 @lru_cache(maxsize=8)
