@@ -1,4 +1,8 @@
-"""When 2D classification runs: at a number of particles, at each further increment, and once more over all at the end."""
+"""When aggregates run.
+
+2D classification runs at a number of particles, at each further increment, and once more over all at the end. An aggregate that follows another one,
+as class selection does, runs after each of its rounds.
+"""
 
 from __future__ import annotations
 
@@ -30,6 +34,8 @@ class Rounds:
         if stage.in_flight:
             return True
         assert stage.upstream is not None
+        if stage.upstream.job_type.aggregate:
+            return self._follow(stage, stage.upstream)
         done = [entry for entry in stage.upstream.job.items.values() if entry.state is ItemState.DONE and entry.result]
         items = [entry.name for entry in done if stage.upstream.usable(entry.name)]
         particles = sum(int(entry.result["metrics"]["extracted"]) for entry in done if entry.result)
@@ -42,6 +48,23 @@ class Rounds:
         self._tried = particles
         self._start(stage, items, key, final)
         return True
+
+    def _follow(self, stage: Stage, before: Stage) -> bool:
+        """Start the round of `stage` that goes with the newest one of the aggregate `before`, or with one that was cut short."""
+        rounds = {
+            entry.name: entry for entry in before.job.items.values() if entry.state is ItemState.DONE and entry.result
+        }
+        cut_short = [entry.name for entry in stage.job.items.values() if entry.state is ItemState.WAITING]
+        for name in (name for name in (*cut_short, *list(rounds)[-1:]) if name in rounds):
+            key = stage.settings_key() + hashlib.sha256(rounds[name].key.encode()).hexdigest()[:12]
+            entry = stage.entry(name)
+            if entry is not None and entry.state in FINAL_STATES and entry.key == key:
+                continue
+            result = rounds[name].result
+            self.tables.add_round(stage, name)
+            self.dispatcher.submit_round(stage, name, [name], key, final=bool(result and result["values"].get("final")))
+            return True
+        return False
 
     def _due(self, stage: Stage, particles: int) -> bool:
         if any(entry.state is ItemState.WAITING for entry in stage.job.items.values()):

@@ -173,7 +173,8 @@ class Projection:
             if before is None:
                 before = stage.upstream
             if before is not None:
-                found.append(f"{before.job.name}/{before.job_type.nodes[0].file}")
+                node = before.job_type.main_node(before.rows() if before.job_type.aggregate else ())
+                found += [f"{before.job.name}/{node.file}"] if node is not None else []
         return found
 
     def _relion_job(self, stage: Stage) -> RelionJob:

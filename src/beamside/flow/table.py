@@ -35,6 +35,7 @@ class Tables:
     def __init__(self, settings: SessionSettings, writer: ProjectWriter) -> None:
         self.settings, self.writer = settings, writer
         self.changed: set[str] = set()
+        self._warned: set[tuple[str, str]] = set()
         self.stages: list[Stage] = []
         for job_type in workflow(settings.session.mode):
             upstream = self.stages[-1] if self.stages else None
@@ -178,6 +179,7 @@ class Tables:
             rejected = result.get("rejected", "")
             state = ItemState.REJECTED if rejected else ItemState.DONE
             self._finish(stage, name, state, key=key, result=result, reason=rejected, seconds=seconds)
+            self._warn(stage, result["values"].get("warnings", {}))
             if not stage.job_type.aggregate and key != stage.expected_key(name):
                 self._redo(stage, name, "its inputs changed while it was processed")
             return
@@ -189,6 +191,14 @@ class Tables:
             self._record(stage, name, ItemState.WAITING, reason=reason)
             stage.not_before[name] = time.monotonic() + RETRY_SECONDS * entry.attempt
             stage.waiting[name] = None
+
+    def _warn(self, stage: Stage, warnings: Mapping[str, str]) -> None:
+        """Note what a result warns of; of each subject once in a session."""
+        for subject, sentence in warnings.items():
+            if (stage.name, subject) not in self._warned:
+                self._warned.add((stage.name, subject))
+                log.warning(sentence)
+                self.writer.note("warning", sentence)
 
     def add_round(self, stage: Stage, name: str) -> None:
         """A round of an aggregate begins to exist."""

@@ -22,6 +22,8 @@ Array = NDArray[np.floating]
 Bytes = NDArray[np.uint8]
 
 PICK_COLOUR = (40, 230, 90)
+DARK = 0.45
+"""Brightness of pictures that are shown but were not chosen."""
 
 
 def to_bytes(image: Array, low: float = 0.5, high: float = 99.5) -> Bytes:
@@ -198,15 +200,21 @@ def ctf_picture(array: Array, resolution: float | None = None, pixel_size: float
 
 
 def class_montage(
-    averages: Array, labels: Sequence[str] = (), columns: int | None = None, tile: int = 112
+    averages: Array,
+    labels: Sequence[str] = (),
+    columns: int | None = None,
+    tile: int = 112,
+    framed: Sequence[bool] | None = None,
 ) -> Image.Image:
     """Draw class averages ``(k, b, b)`` as a sheet in the given order, each with its own contrast and a label below.
 
-    A class without any contrast (no particles) is drawn as an empty tile.
+    A class without any contrast (no particles) is drawn as an empty tile. With `framed`, those that are get a green frame, and the others are dark.
     """
     count = len(averages)
     if labels and len(labels) != count:
         raise InputError(f"There are {len(labels)} labels for {count} class averages: give one each.")
+    if framed is not None and len(framed) != count:
+        raise InputError(f"There are {len(framed)} marks for {count} class averages: give one each.")
     across = columns or max(1, min(12, ceil(sqrt(count * 1.6))))
     gap, foot = 6, 20 if labels else 0
     canvas = Canvas(gap + across * (tile + gap), gap + max(1, ceil(count / across)) * (tile + foot + gap), "#16181c")
@@ -214,11 +222,18 @@ def class_montage(
         x = gap + (index % across) * (tile + gap)
         y = gap + (index // across) * (tile + foot + gap)
         if np.isfinite(average).any() and float(np.ptp(average[np.isfinite(average)])) > 0:
-            canvas.paste(Image.fromarray(to_bytes(average, 0.3, 99.7)).convert("RGB"), (x, y), (tile, tile))
+            picture = to_bytes(average, 0.3, 99.7)
+            if framed is not None and not framed[index]:
+                picture = np.asarray(picture * DARK, dtype=np.uint8)
+            canvas.paste(Image.fromarray(picture).convert("RGB"), (x, y), (tile, tile))
         else:
             canvas.rectangle((x, y), (x + tile, y + tile), "#3a3d44")
+        if framed is not None and framed[index]:
+            corners = [(x, y), (x + tile, y), (x + tile, y + tile), (x, y + tile), (x, y), (x + tile, y)]
+            canvas.line(corners, PICK_COLOUR, 3)
         if labels:
-            canvas.text((x + tile / 2, y + tile + foot / 2 + 1), labels[index], 12, "#d8dade", "mm")
+            colour = "#d8dade" if framed is None or framed[index] else "#8b8f98"
+            canvas.text((x + tile / 2, y + tile + foot / 2 + 1), labels[index], 12, colour, "mm")
     return canvas.finish()
 
 

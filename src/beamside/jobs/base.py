@@ -189,7 +189,7 @@ class JobType(ABC):
     """Names of the `Optics` values that change this job's results."""
 
     inputs: ClassVar[tuple[str, ...]] = ()
-    """Job types whose (first) output file RELION would take as input, in order; one that a workflow lacks stands for the job before."""
+    """Job types whose main output file RELION would take as input, in order; one that a workflow lacks stands for the job before."""
     input_options: ClassVar[tuple[str, ...]] = ()
     """RELION's options that name the input files, in the order of the inputs."""
     fixed_options: ClassVar[Mapping[str, str]] = {}
@@ -226,6 +226,10 @@ class JobType(ABC):
         """Return the output files that RELION should know of, given the finished items."""
         return self.nodes if rows else ()
 
+    def main_node(self, rows: Sequence[Row]) -> Node | None:
+        """Return the output file that a job which follows takes as its input; None while there is none."""
+        return self.nodes[0] if self.nodes else None
+
     def process(self, item: Item, parameters: Any, workspace: Workspace) -> Result:
         """Process one item: read its inputs, write its outputs atomically, return a small record. Runs in a worker."""
         raise TypeError(f"{self.name} does not process single items")
@@ -233,5 +237,9 @@ class JobType(ABC):
     def update(
         self, items: Sequence[Item], parameters: Any, workspace: Workspace, *, round_name: str, final: bool
     ) -> Result:
-        """Take all `items` into the aggregate, continuing from the checkpoint in the job directory. Runs in a worker."""
+        """Take all `items` into the aggregate, continuing from the checkpoint in the job directory. Runs in a worker.
+
+        An aggregate that follows another gets one item: the round of the other that it is about. Sentences for people go to
+        ``values["warnings"]``, by what they are about.
+        """
         raise TypeError(f"{self.name} is not an aggregate")

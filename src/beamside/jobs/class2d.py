@@ -80,6 +80,10 @@ class Classification2d(JobType):
         )
         return tuple(Node(outputs[role].rsplit("/", 1)[-1], number, label) for role, number, label in kinds)
 
+    def main_node(self, rows: Sequence[Row]) -> Node | None:
+        """Return the newest round's optimiser file, which names all the others."""
+        return next(reversed(self.current_nodes(rows)), None)
+
     def star_files(
         self, rows: Sequence[Row], parameters: Any, optics: Optics, job: str, root: Path
     ) -> dict[str, StarContent]:

@@ -76,7 +76,13 @@ def classify_round(
             "iterations": float(found.iteration),
         },
         outputs={**outputs, "classes_image": workspace.relative(picture)},
-        values={"final": final, "round": round_name, "pixel_size": pixel_size, "class_table": _class_table(found)},
+        values={
+            "final": final,
+            "round": round_name,
+            "pixel_size": pixel_size,
+            "particle_diameter": _largest_diameter(items),
+            "class_table": _class_table(found),
+        },
     )
 
 
@@ -153,9 +159,13 @@ def _sizes(items: Sequence[Item], parameters: Class2dParameters) -> tuple[float,
     """Return the particles' pixel size and the diameter of the mask, in Å."""
     extracted = next(item.results["extract"] for item in items if _has_particles(item))
     pixel_size, size = float(extracted.values["image_pixel_size"]), int(extracted.values["image_size"])
-    largest = max(float(item.results["pick"].values["max_diameter"]) for item in items)
-    wanted = parameters.class_mask or 1.1 * largest
+    wanted = parameters.class_mask or 1.1 * _largest_diameter(items)
     return pixel_size, min(wanted, 0.95 * size * pixel_size)
+
+
+def _largest_diameter(items: Sequence[Item]) -> float:
+    """Return the largest diameter in Å that particles were looked for with."""
+    return max(float(item.results["pick"].values["max_diameter"]) for item in items)
 
 
 def _settings(

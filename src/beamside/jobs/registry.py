@@ -13,10 +13,11 @@ from beamside.jobs.extract import Extraction
 from beamside.jobs.importing import ImportMicrographs, ImportMovies
 from beamside.jobs.motion import MotionCorrection
 from beamside.jobs.pick import Picking
+from beamside.jobs.select import Selection
 
 WORKFLOWS: dict[str, tuple[type[JobType], ...]] = {
-    "movies": (ImportMovies, MotionCorrection, CtfEstimation, Picking, Extraction, Classification2d),
-    "micrographs": (ImportMicrographs, CtfEstimation, Picking, Extraction, Classification2d),
+    "movies": (ImportMovies, MotionCorrection, CtfEstimation, Picking, Extraction, Classification2d, Selection),
+    "micrographs": (ImportMicrographs, CtfEstimation, Picking, Extraction, Classification2d, Selection),
 }
 """The chains of job types that a session can run, by mode; each follows the one before it."""
 

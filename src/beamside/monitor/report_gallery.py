@@ -16,6 +16,10 @@ CLASS_COLUMNS: Mapping[str, tuple[str, str]] = {
     "weight": ("Share", "{:.1%}"),
     "resolution": ("Resolution", "{:.1f} Å"),
     "quality": ("Quality (0 to 1)", "{:.2f}"),
+    "score": ("Score (0 to 1)", "{:.2f}"),
+    "kept": ("Selected", ""),
+    "long": ("Long axis", "{:.0f} Å"),
+    "short": ("Short axis", "{:.0f} Å"),
 }
 """Heading and format of what a ``class_table`` says of a class."""
 
@@ -122,12 +126,12 @@ def _round_row(kind: JobType, one: RoundView) -> tuple[str, ...]:
 
 
 def _class_table(table: Any) -> tuple[tuple[str, ...], tuple[tuple[str, ...], ...]]:
-    """Return headings and rows of the classes, the largest first; classes without particles are left out."""
+    """Return headings and rows of the classes, the best scored or else the largest first; classes without particles are left out."""
     if not isinstance(table, list) or not table:
         return (), ()
     known = [name for name in CLASS_COLUMNS if name in table[0]]
     numbered = [(number, row) for number, row in enumerate(table, 1) if row.get("particles", 1) > 0]
-    numbered.sort(key=lambda pair: -pair[1].get("particles", 0))
+    numbered.sort(key=lambda pair: (-pair[1].get("score", 0), -pair[1].get("particles", 0)))
     rows = tuple(
         (str(number), *(_cell(name, row[name]) for name in known if row.get(name) is not None))
         for number, row in numbered
@@ -136,4 +140,6 @@ def _class_table(table: Any) -> tuple[tuple[str, ...], tuple[tuple[str, ...], ..
 
 
 def _cell(name: str, value: float) -> str:
+    if name == "kept":
+        return "yes" if value else "no"
     return count(value) if name == "particles" else CLASS_COLUMNS[name][1].format(value).replace("%", " %")

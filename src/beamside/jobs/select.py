@@ -1,0 +1,117 @@
+"""Class selection: an aggregate that follows each round of 2D classification."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import field_validator
+
+from beamside.jobs.base import Item, JobType, Metric, Node, Optics, Picture, Result, Row, StarContent, Workspace
+from beamside.parameters import ParameterModel, parameter
+
+
+class SelectParameters(ParameterModel):
+    """Parameters of class selection."""
+
+    select_score: float = parameter(
+        0.5,
+        "Classes with at least this score are kept (0 junk, 1 surely particles).",
+        ge=0,
+        le=1,
+        relion="rank_threshold",
+    )
+    select_min_share: float = parameter(
+        0.1,
+        "Classes with fewer particles than this part of an equal share are not kept, whatever their score.",
+        ge=0,
+        le=10,
+        advanced=True,
+    )
+    select_top: int = parameter(0, "Keep at most so many classes, the best first; 0 keeps all that pass.", ge=0)
+    select_classes: str = parameter(
+        "", "Numbers of the classes to keep, chosen by hand, such as 1,4,7-9; nothing else is then looked at."
+    )
+    select_recentre: bool = parameter(
+        True,
+        "Move the averages' centres of mass to the middle, and the particles' origins with them.",
+        relion="do_recenter",
+    )
+
+    @field_validator("select_classes")
+    @classmethod
+    def _numbers(cls, value: str) -> str:
+        class_numbers(value)
+        return value
+
+
+def class_numbers(text: str) -> list[int]:
+    """Return the class numbers, from 1, that a text such as "1,4,7-9" names; raises ValueError for any other text."""
+    found: set[int] = set()
+    for part in text.replace(",", " ").split():
+        matched = re.fullmatch(r"(\d{1,4})(?:-(\d{1,4}))?", part)
+        first, last = (int(number) for number in (matched[1], matched[2] or matched[1])) if matched else (0, 0)
+        if not 1 <= first <= last:
+            raise ValueError(f"must be class numbers such as 1,4,7-9, not {part!r}")
+        found.update(range(first, last + 1))
+    return sorted(found)
+
+
+class Selection(JobType):
+    """Score the classes of the newest round and keep the particles of the good ones."""
+
+    name = "select"
+    title = "Class selection"
+    directory = "Select"
+    relion_type = 7
+    relion_label = "relion.select.class2dauto"
+    version = "1"
+    optics_used = ()
+    requires = ("class2d",)
+    aggregate = True
+    Parameters = SelectParameters
+    metrics = (
+        Metric("selected", "Particles selected", good="high", digits=0),
+        Metric("selected_share", "Share selected", "%", scale=100, good="high", digits=0),
+        Metric("selected_classes", "Classes selected", good="high", digits=0),
+        Metric(
+            "class_score",
+            "Mean class score",
+            good="high",
+            description="Mean score of all particles' classes: the part of them that are likely good.",
+        ),
+        Metric(
+            "long_diameter",
+            "Longest diameter",
+            "Å",
+            digits=0,
+            description="Length of the particles' density in the selected classes, where it is longest.",
+        ),
+        Metric(
+            "short_diameter", "Shortest diameter", "Å", digits=0, description="Width of the same where it is narrowest."
+        ),
+    )
+    nodes = (
+        Node("particles.star", 3, "ParticlesData.star.relion"),
+        Node("class_averages.star", 5, "ImagesData.star.relion.classaverages"),
+    )
+    pictures = (Picture("selection_image", "Classes by score; those selected are framed"),)
+    inputs = ("class2d",)
+    input_options = ("fn_model",)
+    fixed_options = {"do_class_ranker": "Yes", "do_regroup": "No", "do_select_values": "No", "do_split": "No"}
+
+    def star_files(
+        self, rows: Sequence[Row], parameters: Any, optics: Optics, job: str, root: Path
+    ) -> dict[str, StarContent]:
+        """Return nothing: each round writes its own files."""
+        return {}
+
+    def update(
+        self, items: Sequence[Item], parameters: Any, workspace: Workspace, *, round_name: str, final: bool
+    ) -> Result:
+        """Select from the round of classification that is the only item."""
+        from beamside.jobs.select_worker import select_classes
+
+        return select_classes(items[0], parameters, workspace, round_name=round_name, final=final)
