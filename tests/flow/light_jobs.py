@@ -23,6 +23,7 @@ from beamside.jobs.class2d import Class2dParameters
 from beamside.jobs.extract import ExtractParameters
 from beamside.jobs.importing import ImportMovies
 from beamside.jobs.motion import MotionCorrection, MotionParameters
+from beamside.jobs.select import SelectParameters
 
 
 def note_call(job: str, item: Item, workspace: Workspace) -> None:
@@ -98,7 +99,24 @@ class Gather(Measure):
         return {}
 
 
-LIGHT_WORKFLOW = (ImportMovies, Measure, Cut, Gather)
+class Choose(Gather):
+    """Stands for class selection: follows each round of classification."""
+
+    name, title, directory = "select", "Choosing", "Select"
+    requires, inputs = ("class2d",), ("class2d",)
+    Parameters = SelectParameters
+
+    def update(
+        self, items: Sequence[Item], parameters: Any, workspace: Workspace, *, round_name: str, final: bool
+    ) -> Result:
+        with (workspace.root / "rounds.txt").open("a") as rounds:
+            rounds.write(f"{round_name}\n")
+        chosen = items[0].results["class2d"].metrics["classified"] / 2
+        warnings = {"few": f"Only {chosen:g} were chosen."}
+        return Result(metrics={"selected": chosen}, values={"final": final, "warnings": warnings})
+
+
+LIGHT_WORKFLOW = (ImportMovies, Measure, Cut, Gather, Choose)
 
 
 def main() -> None:

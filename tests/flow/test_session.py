@@ -44,6 +44,10 @@ def calls(project: Project) -> Counter[str]:
     return Counter(path.read_text().splitlines() if path.exists() else [])
 
 
+def selections(project: Project) -> Counter[str]:
+    return Counter((project.root / "rounds.txt").read_text().splitlines())
+
+
 def send_once_running(project: Project, command: control.Command) -> None:
     while project.writer_process() is None:
         time.sleep(0.01)
@@ -163,6 +167,46 @@ def test_aggregates_run_at_a_count_at_increments_and_over_all_at_the_end(
     assert results[-1]["values"]["final"]
 
 
+def test_an_aggregate_that_follows_another_has_a_round_for_each_of_its_rounds(
+    session_settings: Settings, write_movie: WriteMovie
+) -> None:
+    for number in range(5):
+        write_movie(f"m{number}")
+    project = run(session_settings())
+    state = project.load()
+    before, after = state.job_of_type("class2d"), state.job_of_type("select")
+    assert before is not None
+    assert after is not None
+    newest = list(before.items)[-1]
+    assert set(after.items) <= set(before.items)
+    assert {entry.state for entry in after.items.values()} == {ItemState.DONE}
+    result = after.items[newest].result
+    assert result is not None
+    assert result["metrics"]["selected"] == 25
+    assert result["values"]["final"]
+    assert project.project_journal.read_text().count("were chosen") == 1, "each subject is warned of once"
+    run(session_settings())
+    assert selections(project)[newest] == 1, "a second run does no work"
+
+
+def test_a_changed_rule_selects_again_and_classifies_nothing(
+    session_settings: Settings, write_movie: WriteMovie
+) -> None:
+    for name in ("a", "b", "c"):
+        write_movie(name)
+    project = run(session_settings())
+    changed = session_settings(select_score=0.9)
+    assert recompute_cost(changed) == {"Choosing": 1}
+    run(changed)
+    job = project.load().job_of_type("class2d")
+    assert job is not None
+    newest = list(job.items)[-1]
+    assert selections(project)[newest] == 2
+    assert job.items[newest].attempt == 1
+    run(session_settings(select_score=0.9, classes=7))
+    assert selections(project)[newest] == 3, "new classes are selected from again"
+
+
 def test_particles_that_were_extracted_again_are_classified_again_before_the_end(
     session_settings: Settings, write_movie: WriteMovie
 ) -> None:
@@ -252,7 +296,7 @@ def test_star_files_and_pipeline_are_made_again_from_the_journals(
     assert star.read_bytes() == before
     assert {name: (project.root / name).read_bytes() for name in files} == texts
     assert (project.root / "MotionCorr/job002/RELION_JOB_EXIT_SUCCESS").exists()
-    assert len(read_pipeline(project.root).jobs) == 4
+    assert len(read_pipeline(project.root).jobs) == 5
 
 
 def test_results_whose_files_are_gone_are_computed_again_after_a_rebuild(

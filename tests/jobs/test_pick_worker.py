@@ -11,7 +11,9 @@ from beamside.formats.star import read_star
 from beamside.jobs import pick_worker
 from beamside.jobs.base import Item, Optics, Result, Workspace
 from beamside.jobs.pick import Picking, PickParameters
-from beamside.jobs.pick_references import adopt_references, good_classes
+from beamside.jobs.pick_references import adopt_references, read_references
+from beamside.project.project import Project, ProjectWriter
+from beamside.project.records import ItemState
 from beamside.simulate.movie import MovieSettings, simulate_micrograph
 from beamside.simulate.specimen import make_specimen, project, rotation_from_euler, view_directions
 
@@ -151,9 +153,22 @@ def test_own_classes_are_asked_for_before_there_are_any(tmp_path: Path) -> None:
         Picking().adopt(given, tmp_path)
 
 
-def test_good_classes_are_not_small_and_nearly_as_sharp_as_the_best() -> None:
-    assert good_classes([0.5, 0.3, 0.19, 0.005], [10.0, 14.0, 30.0, 8.0]) == [0, 1]
-    assert good_classes([0.001], [10.0]) == []
+def test_own_classes_are_those_selected_in_the_newest_round(tmp_path: Path) -> None:
+    given = PickParameters(pick_method="template", pick_references="classes")
+    with ProjectWriter(Project(tmp_path)) as writer:
+        writer.create_job("Select/job001", "select", {}, ())
+        for number, count in ((1, 2), (2, 3)):
+            averages = f"Select/job001/averages{number}.mrcs"
+            (tmp_path / averages).parent.mkdir(parents=True, exist_ok=True)
+            write_mrc(tmp_path / averages, np.random.default_rng(number).normal(size=(count, 16, 16)), 4.0)
+            result = {"metrics": {}, "outputs": {"averages": averages}, "values": {}, "rejected": ""}
+            for state in (ItemState.WAITING, ItemState.QUEUED):
+                writer.item("Select/job001", f"round{number:03d}", state)
+            writer.item("Select/job001", f"round{number:03d}", ItemState.DONE, key="k", result=result)
+    adopted = Picking().adopt(given, tmp_path)
+    images, pixel_size = read_references(tmp_path / adopted.pick_references)
+    assert (len(images), pixel_size) == (3, pytest.approx(4.0))
+    assert Picking().adopt(adopted, tmp_path) == adopted, "they are kept in the project, whatever is selected later"
 
 
 def test_templates_without_references_are_a_mistake() -> None:

@@ -68,7 +68,15 @@ def project(finished_project: Path, tmp_path: Path) -> Path:
 def test_relion_sees_the_jobs_as_finished_and_its_own_job_is_kept(project: Path, run_program: Run) -> None:
     run_program("relion_pipeliner", "--check_job_completion", cwd=project)
     assert {job.name: job.status for job in read_pipeline(project).jobs} == dict.fromkeys(
-        ["Import/job001", "MotionCorr/job002", "CtfFind/job003", "AutoPick/job004", "Extract/job005", "Class2D/job006"],
+        [
+            "Import/job001",
+            "MotionCorr/job002",
+            "CtfFind/job003",
+            "AutoPick/job004",
+            "Extract/job005",
+            "Class2D/job006",
+            "Select/job007",
+        ],
         "Succeeded",
     )
     run_program(
@@ -79,12 +87,12 @@ def test_relion_sees_the_jobs_as_finished_and_its_own_job_is_kept(project: Path,
         "star_mics == CtfFind/job003/micrographs_ctf.star;coords_suffix == AutoPick/job004/coords_suffix_autopick.star;extract_size == 192",
         cwd=project,
     )
-    assert read_pipeline(project).jobs[-1].name == "Extract/job007"
+    assert read_pipeline(project).jobs[-1].name == "Extract/job008"
     from beamside.flow.projection import rebuild
     from beamside.project.project import Project
 
     rebuild(Project(project))
-    kept = read_pipeline(project).job("Extract/job007")
+    kept = read_pipeline(project).job("Extract/job008")
     assert kept is not None
     assert kept.status == "Scheduled"
     assert kept.label == "relion.extract", "the labels that RELION dropped are there again"
@@ -139,6 +147,27 @@ def test_relion_continues_our_classification(project: Path, run_program: Run) ->
     assert (labels[0] == labels[1]).mean() > 0.6, "most particles stay in the class that we gave them"
 
 
+def test_relion_takes_our_selection_as_references_and_particles(project: Path, run_program: Run) -> None:
+    """The selected averages serve RELION's picker, and the edges of the pipeline lead from classification to selection."""
+    pipeline = read_pipeline(project)
+    select = pipeline.job("Select/job007")
+    assert select is not None
+    newest = max((project / "Class2D/job006").glob("run_it*_optimiser.star")).name
+    assert select.inputs == (f"Class2D/job006/{newest}",)
+    assert {Path(node.name).name: node.type for node in select.outputs} == {
+        "particles.star": 3,
+        "class_averages.star": 5,
+    }
+    micrograph = read_star(project / "CtfFind/job003/micrographs_ctf.star")["micrographs"].texts("rlnMicrographName")[0]
+    run_program(
+        "relion_autopick", "--i", micrograph, "--ref", "Select/job007/class_averages.star", "--odir", "Relion/", "--pickname", "pick", "--invert",
+        "--ang", "45", "--shrink", "0", "--lowpass", "30", "--angpix", "1.3", "--angpix_ref",
+        f"{read_header(project / 'Select/job007/class_averages.mrcs').pixel_size:.4f}", "--threshold", "0.3", "--min_distance", "150",
+        "--particle_diameter", "200", cwd=project,
+    )  # fmt: skip
+    assert list((project / "Relion").rglob("*_pick.star"))
+
+
 def test_relion_reads_our_images(project: Path, run_program: Run) -> None:
     micrograph = next((project / "MotionCorr/job002/raw").glob("*_Fractions.mrc"))
     run_program(
@@ -166,6 +195,7 @@ def test_relion_reads_our_images(project: Path, run_program: Run) -> None:
         ("MotionCorr/job002/corrected_micrographs.star", "micrographs"),
         ("CtfFind/job003/micrographs_ctf.star", "micrographs"),
         ("Extract/job005/particles.star", "particles"),
+        ("Select/job007/particles.star", "particles"),
     ],
 )
 def test_relion_reads_our_star_files(project: Path, run_program: Run, star: str, table: str) -> None:

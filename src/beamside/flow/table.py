@@ -201,9 +201,12 @@ class Tables:
                 self.writer.note("warning", sentence)
 
     def add_round(self, stage: Stage, name: str) -> None:
-        """A round of an aggregate begins to exist."""
-        if stage.entry(name) is None:
+        """A round of an aggregate begins to exist, or is done again: what it follows is another one now."""
+        entry = stage.entry(name)
+        if entry is None:
             self._record(stage, name, ItemState.WAITING)
+        elif entry.state in FINAL_STATES:
+            self._record(stage, name, ItemState.WAITING, attempt=0, reason="its inputs changed")
 
     # -- inside -----------------------------------------------------------------------------------------------------
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -113,7 +112,8 @@ def measure_classes(
         _of_picture(np.asarray(average, dtype=np.float64), shape, pixel_size, mask_diameter, limit)
         for average, shape, limit in zip(averages, shapes, resolution, strict=True)
     ]
-    found = {name: np.array([one[name] for one in pictures], dtype=np.float64) for name in _Picture.__annotations__}
+    names = ("strength", "contrast", "edge", "offset", "slope", "texture")
+    found = {name: np.array([one[name] for one in pictures], dtype=np.float64) for name in names}
     return {
         "contrast": found["contrast"],
         "edge": found["edge"],
@@ -137,18 +137,9 @@ def class_scores(features: dict[str, Array]) -> Array:
     return np.asarray(1 / (1 + np.exp(-total)))
 
 
-class _Picture(TypedDict):
-    """What one average shows by itself."""
-
-    strength: float
-    contrast: float
-    edge: float
-    offset: float
-    slope: float
-    texture: float
-
-
-def _of_picture(average: Array, shape: Shape, pixel_size: float, mask_diameter: float, resolution: float) -> _Picture:
+def _of_picture(
+    average: Array, shape: Shape, pixel_size: float, mask_diameter: float, resolution: float
+) -> dict[str, float]:
     box, reach = average.shape[-1], mask_diameter / 2 / pixel_size
     radius = radius_grid(box)
     ring = background_ring(box, pixel_size, mask_diameter)

@@ -1,7 +1,7 @@
 """The shape of what class averages show: where its centre is, how long and how wide it is.
 
-An average's density is what rises above its background by a part of its own height, in one piece, holes filled. Projections of particles get thin
-towards their outline, so the part is small; what the noise of the background reaches by chance never counts.
+An average's density is what rises above its background by a part of its own height, in one piece, holes filled; what the noise of the background
+reaches by chance never counts.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from beamside.imaging.fourier import shift_phases
 Array = NDArray[np.floating]
 Mask = NDArray[np.bool_]
 
-OUTLINE = 0.15
+OUTLINE = 0.25
 """Height of the outline, as a part of the density's height; measured on simulated particles of known size."""
 HEIGHT_QUANTILE = 0.9
 """The density's height is this quantile of the pixels inside the mask: a few dense spots do not set it."""
@@ -28,6 +28,8 @@ CHANCE = 3.0
 """Standard deviations of the background that count as chance."""
 FINENESS = 2
 """Averages are drawn on pixels so many times finer to follow their outline."""
+GAP = 0.04
+"""Gaps up to so many diameters of the mask do not part a particle: between domains there is little density."""
 ANGLES = 36
 """Directions, over half a turn, in which widths are measured."""
 
@@ -89,7 +91,8 @@ def _shape(average: Array, inside: Mask, ring: Mask, pixel_size: float) -> Shape
     height = float(np.quantile(average[inside], HEIGHT_QUANTILE)) - level
     outline = max(OUTLINE * height, CHANCE * deviation)
     fine = _finer(average - level)
-    piece = _largest_piece(fine > outline) if height > 0 else np.zeros(fine.shape, dtype=bool)
+    gap = GAP * 2 * math.sqrt(float(inside.sum()) / math.pi) * FINENESS
+    piece = _largest_piece(fine > outline, gap) if height > 0 else np.zeros(fine.shape, dtype=bool)
     if not piece.any():
         return Shape((0.0, 0.0), 0.0, 0.0)
     places = np.argwhere(piece) / FINENESS - average.shape[-1] // 2
@@ -111,12 +114,15 @@ def _finer(image: Array) -> Array:
     return np.asarray(fft.irfft2(padded, s=(size, size)) * FINENESS**2)
 
 
-def _largest_piece(mask: Mask) -> Mask:
-    labels, count = ndimage.label(mask)
+def _largest_piece(mask: Mask, gap: float) -> Mask:
+    """Return the largest piece of `mask`, with its holes; pieces that are no more than `gap` pixels apart are one."""
+    reach = max(1, round(gap / 2))
+    axis = np.arange(-reach, reach + 1)
+    labels, count = ndimage.label(ndimage.binary_dilation(mask, np.hypot(axis[:, None], axis[None]) <= reach))
     if not count:
         return mask
-    largest = int(np.argmax(np.bincount(labels.ravel())[1:])) + 1
-    return np.asarray(ndimage.binary_fill_holes(labels == largest), dtype=bool)
+    largest = int(np.argmax(np.bincount(labels.ravel(), mask.ravel())[1:])) + 1
+    return np.asarray(ndimage.binary_fill_holes(mask & (labels == largest)), dtype=bool)
 
 
 def _widths(places: Array) -> tuple[float, float]:

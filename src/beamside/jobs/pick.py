@@ -38,7 +38,7 @@ class PickParameters(ParameterModel):
     pick_references: str = parameter(
         "",
         "References for picking with templates, protein white: a stack of class averages (.mrc, .mrcs), or `classes` for the "
-        "good class averages that this session has when it is started.",
+        "class averages that are selected in this session when it is started.",
     )
     pick_reference_pixel_size: float = parameter(
         0.0, "Pixel size of the references; 0 takes what their file says.", unit="Å", ge=0, le=50, advanced=True

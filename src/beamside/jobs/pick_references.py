@@ -19,10 +19,6 @@ LIVE = "classes"
 """What is given instead of a file for the session's own classes."""
 FEWEST, LARGEST = 1, 100
 """Fewest and most references; more take long and find no more."""
-SHARE = 0.01
-"""A class of the session is a reference when it has at least this part of the particles ..."""
-SHARPNESS = 1.5
-"""... and its resolution is at most so many times that of the best such class."""
 
 
 def adopt_references(parameters: Any, root: Path) -> Any:
@@ -89,29 +85,19 @@ def _check(images: NDArray[np.float32], pixel_size: float, given: str) -> None:
 
 
 def _own_classes(root: Path) -> tuple[NDArray[np.float32], float]:
-    """Return the good class averages of the newest finished round of the project's own classification."""
+    """Return the class averages that were selected in the newest finished round of the project's own classification, the best first."""
     project = Project(root)
-    job = project.load().job_of_type("class2d") if project.exists else None
-    done = (
-        [] if job is None else [entry for entry in job.items.values() if entry.state is ItemState.DONE and entry.result]
-    )
-    if not done or done[-1].result is None:
+    job = project.load().job_of_type("select") if project.exists else None
+    entries = [] if job is None else list(job.items.values())
+    done = [entry.result for entry in entries if entry.state is ItemState.DONE and entry.result]
+    if not done:
         raise InputError(
             "The session has no classes yet to be picking references; pick by size first (--pick-method blob), or give a file."
         )
-    result = done[-1].result
-    images, pixel_size = read_references(root / result["outputs"]["classes"])
-    table = result["values"]["class_table"]
-    chosen = good_classes([each["weight"] for each in table], [each["resolution"] for each in table])
-    if not chosen:
-        raise InputError("None of the session's classes is good enough to be a picking reference; give a file.")
-    return images[chosen], pixel_size
-
-
-def good_classes(weights: list[float], resolutions: list[float]) -> list[int]:
-    """Return the numbers of the classes that are worth looking for: not small, and about as sharp as the best of those."""
-    large = [number for number, weight in enumerate(weights) if weight >= SHARE]
-    if not large:
-        return []
-    best = min(resolutions[number] for number in large)
-    return [number for number in large if resolutions[number] <= SHARPNESS * best]
+    outputs = done[-1]["outputs"]
+    if "averages" not in outputs:
+        raise InputError(
+            "No class of the session is selected, so none can be a picking reference; lower --select-score, or give a file."
+        )
+    images, pixel_size = read_references(root / outputs["averages"])
+    return images[:LARGEST], pixel_size
