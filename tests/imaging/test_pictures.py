@@ -162,3 +162,13 @@ def test_angstroms_get_their_ring() -> None:
         return int((np.asarray(canvas.finish()) < 128).sum())
 
     assert ink("Å") > ink("A")
+
+
+def test_chosen_classes_have_a_frame_and_the_others_are_dark() -> None:
+    average = np.outer(np.hanning(32), np.hanning(32))
+    sheet = np.asarray(class_montage(np.stack([average, average]), framed=[True, False], columns=2, tile=64))
+    chosen, other = sheet[6:70, 6:70], sheet[6:70, 76:140]
+    assert chosen[32, 32].min() > 2 * other[32, 32].max() > 100
+    assert (np.abs(chosen[32, 0].astype(int) - PICK_COLOUR) < 12).all()
+    with pytest.raises(InputError, match="1 marks for 2 class averages"):
+        class_montage(np.stack([average, average]), framed=[True])

@@ -106,6 +106,18 @@ class MadeUpSession:
         self._record(job, name, ItemState.QUEUED, attempt=1)
         self._record(job, name, ItemState.DONE, key="k", result=result, seconds=61.0)
 
+    def selection(self, classes: list[tuple[int, float, bool]]) -> None:
+        """Add a round of class selection; each class is its particles, score, and whether it is kept."""
+        job = self.jobs["select"]
+        table = [
+            {"particles": count, "score": score, "kept": kept, "resolution": 12.0, "long": 150.0}
+            for count, score, kept in classes
+        ]
+        result = {"metrics": {"selected": 80.0}, "outputs": {}, "values": {"class_table": table, "final": True}}
+        self._record(job, "round001", ItemState.WAITING)
+        self._record(job, "round001", ItemState.QUEUED, attempt=1)
+        self._record(job, "round001", ItemState.DONE, key="k", result=result, seconds=1.0)
+
     def close(self, state: str = "finished") -> Project:
         """End the session in order ("" leaves it as a killed one is left)."""
         self.clock += 5

@@ -216,6 +216,19 @@ def test_classes_are_listed_by_size_and_empty_ones_left_out(project: Project) ->
     assert len(view.pictures) == 1
 
 
+def test_selected_classes_are_listed_by_score(session: Callable[..., Any]) -> None:
+    made = session()
+    made.item(1)
+    made.selection([(100, 0.31, False), (0, 0.0, False), (80, 0.92, True)])
+    (view,) = collect(made.writer.project)["classes"]
+    assert view.title == "Class selection"
+    assert view.class_headings == ("Class", "Particles", "Resolution", "Score (0 to 1)", "Selected", "Long axis")
+    assert view.classes == (
+        ("3", "80", "12.0 Å", "0.92", "yes", "150 Å"),
+        ("1", "100", "12.0 Å", "0.31", "no", "150 Å"),
+    )
+
+
 def test_the_plots_have_every_measured_value_in_shown_units(page: Page) -> None:
     metrics = {metric["key"]: metric for metric in page.data["metrics"]}
     defocus = metrics["ctf.defocus"]
