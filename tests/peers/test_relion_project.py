@@ -147,25 +147,25 @@ def test_relion_continues_our_classification(project: Path, run_program: Run) ->
     assert (labels[0] == labels[1]).mean() > 0.6, "most particles stay in the class that we gave them"
 
 
-def test_relion_takes_our_selection_as_references_and_particles(project: Path, run_program: Run) -> None:
-    """The selected averages serve RELION's picker, and the edges of the pipeline lead from classification to selection."""
-    pipeline = read_pipeline(project)
-    select = pipeline.job("Select/job007")
+def test_relion_reads_our_selection(project: Path, run_program: Run) -> None:
+    """Its class averages are images that RELION knows, and the pipeline leads from the newest round of classification to it."""
+    select = read_pipeline(project).job("Select/job007")
     assert select is not None
     newest = max((project / "Class2D/job006").glob("run_it*_optimiser.star")).name
     assert select.inputs == (f"Class2D/job006/{newest}",)
+    assert f"Class2D/job006/{newest}" in (project / "Select/job007/job.star").read_text()
     assert {Path(node.name).name: node.type for node in select.outputs} == {
         "particles.star": 3,
         "class_averages.star": 5,
     }
-    micrograph = read_star(project / "CtfFind/job003/micrographs_ctf.star")["micrographs"].texts("rlnMicrographName")[0]
+    averages = read_star(project / "Select/job007/class_averages.star")[""]
     run_program(
-        "relion_autopick", "--i", micrograph, "--ref", "Select/job007/class_averages.star", "--odir", "Relion/", "--pickname", "pick", "--invert",
-        "--ang", "45", "--shrink", "0", "--lowpass", "30", "--angpix", "1.3", "--angpix_ref",
-        f"{read_header(project / 'Select/job007/class_averages.mrcs').pixel_size:.4f}", "--threshold", "0.3", "--min_distance", "150",
-        "--particle_diameter", "200", cwd=project,
-    )  # fmt: skip
-    assert list((project / "Relion").rglob("*_pick.star"))
+        "relion_star_handler", "--i", "Select/job007/class_averages.star", "--o", "copy.star", "--combine", cwd=project
+    )
+    (copied,) = read_star(project / "copy.star").values()
+    assert copied.texts("rlnReferenceImage") == averages.texts("rlnReferenceImage")
+    stats = run_program("relion_image_handler", "--i", averages.texts("rlnReferenceImage")[0], "--stats", cwd=project)
+    assert "48" in stats
 
 
 def test_relion_reads_our_images(project: Path, run_program: Run) -> None:

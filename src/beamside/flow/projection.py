@@ -144,6 +144,10 @@ class Projection:
             return
         try:
             write_star_files(self.root, stage, stage.rows())
+            if stage.upstream is not None and stage.upstream.job_type.aggregate:
+                write_job_options(
+                    self.root, self._relion_job(stage), self._options(stage)
+                )  # each round has another input
         except OSError as error:
             # The journals have it all; the files follow when the disk can be written again.
             if str(error) != self._told[stage.name]:
