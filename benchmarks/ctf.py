@@ -1,7 +1,7 @@
 """How accurate CTF estimation is, on simulated micrographs and on real power spectra, beside ctffind.
 
 ``python -m benchmarks.ctf`` simulates micrographs (perfectly aligned, all doses summed) with `beamside.simulate` and prints the errors
-of Beamside and of ctffind (with the same search ranges and resolutions, on the same files) against their truth; then what is
+of Beamside and of ctffind (with the same search ranges and resolutions, on the same files) against their truth; then tilts, what is
 found in noise, and the time that a fit takes. ``--real DIR`` reads ``relion_bgal`` and ``apoferritin`` below DIR as well.
 """
 
@@ -22,6 +22,8 @@ import torch
 from PIL import Image
 
 from beamside.imaging.ctf import LEAST_SIGNIFICANCE, CtfSettings, estimate_ctf, micrograph_spectrum
+from beamside.imaging.ctf_tilt import estimate_tilt
+from beamside.imaging.spectrum import tile_powers
 from beamside.simulate.movie import MovieSettings, MovieTruth, simulate_micrograph
 from beamside.simulate.score import defocus_error
 from beamside.simulate.specimen import make_specimen
@@ -32,6 +34,7 @@ APOFERRITIN = CtfSettings(300.0, 2.7, 0.07)
 WRONG = 300.0
 """Å; a mean defocus further off than this is wrong."""
 CLEAR_ASTIGMATISM = 150.0
+TILTS = (0.0, 20.0, 40.0, 55.0)
 
 
 @dataclass(frozen=True)
@@ -113,6 +116,34 @@ def _row(name: str, program: str, results: list[Outcome]) -> str:
     seconds = sum(result.seconds for result in results) / len(results)
     told = " | ".join(summary(column) for column in columns)
     return f"| {name} | {program} | {told} | {failed} | {unnoticed} | {seconds:.2f} |"
+
+
+def tilts(count: int, size: int) -> None:
+    """Print the errors of tilt angle and axis on tilted specimens."""
+    print(
+        f"\n**Tilted specimens** ({size}², 1.4 Å, 25 e/Å², 1.2–2.2 µm, axis drawn at random; median / largest error)\n"
+    )
+    print("| tilt | n | angle, ° | axis, ° | mean defocus, Å | its own estimate of the error, ° | failed | CPU s |")
+    print("|---|---|---|---|---|---|---|---|")
+    base = MovieSettings(size=(size, size), pixel_size=1.4, frames=1, dose_per_frame=25.0, defocus=(12000.0, 22000.0))
+    for angle in TILTS:
+        errors, failed, seconds = [], 0, 0.0
+        for seed in range(count):
+            axis = float(np.random.default_rng([seed, 7]).uniform(-180, 180))
+            image, truth = simulate_micrograph(replace(base, tilt_angle=angle, tilt_axis=axis), make_specimen(), seed)
+            start = time.process_time()
+            fit, tilt = estimate_tilt(tile_powers(torch.from_numpy(image), 1.4), CtfSettings(300.0, 2.7, 0.1))
+            seconds += time.process_time() - start
+            failed += bool(fit.failed or tilt.failed)
+            turn = abs((tilt.axis - axis + 180) % 360 - 180) if angle else math.nan
+            mean = abs(fit.defocus - (truth.defocus.u + truth.defocus.v) / 2)
+            errors.append((abs(tilt.angle - angle), turn, mean, tilt.error))
+        columns = np.array(errors).T
+        told = " | ".join(
+            f"{np.median(values):.1f} / {values.max():.1f}" if angle or number != 1 else "–"
+            for number, values in enumerate(columns)
+        )
+        print(f"| {angle:g}° | {count} | {told} | {failed} | {seconds / count:.1f} |", flush=True)
 
 
 def without_rings(count: int) -> None:
@@ -210,6 +241,7 @@ def main() -> None:
     parser.add_argument("--cases", nargs="+", default=[""], help="only cases whose name or table contains one of these")
     parser.add_argument("--ctffind", type=Path, help="the program, where it is not on the PATH")
     parser.add_argument("--folder", type=Path, help="where micrographs are kept for the next time")
+    parser.add_argument("--tilts", type=int, default=4, help="tilted micrographs of each tilt; 0 for none")
     parser.add_argument("--noise", type=int, default=50, help="fits to noise of each kind; 0 for none")
     parser.add_argument("--no-speed", action="store_true", help="do not measure the time")
     parser.add_argument("--real", type=Path, default=os.environ.get("BEAMSIDE_TEST_DATA"), help="folder of real data")
@@ -220,11 +252,13 @@ def main() -> None:
         folder = options.folder or Path(temporary)
         if options.micrographs:
             compare(options, folder)
+        if options.tilts:
+            tilts(options.tilts, options.size)
         if options.noise:
             without_rings(options.noise)
         if not options.no_speed:
             speed(options, folder)
-    if options.real:
+    if options.real and (Path(options.real) / "em").is_dir():
         real = Path(options.real)
         galactosidase(real / "em" / "relion_bgal")
         apoferritin(real / "em" / "apoferritin", options.pictures)
