@@ -286,7 +286,8 @@ class Tally:
         scores = np.concatenate([found.scores for found in self.founds])
         if not len(scores):
             return np.inf
-        tried = [*np.unique(np.quantile(scores, np.linspace(0, 1, 60))).tolist(), np.inf]
+        usual = [found.threshold for found in self.founds]
+        tried = [*np.unique(np.quantile(scores, np.linspace(0, 1, 60))).tolist(), *usual, np.inf]
         return float(max(tried, key=lambda threshold: self.score(radius, threshold)[0].f1))
 
     @property

@@ -7,7 +7,7 @@ import pytest
 
 from beamside.errors import InputError
 from beamside.formats.mrc import read_mrc, write_mrc
-from beamside.formats.star import read_star
+from beamside.formats.star import StarBlock, Value, read_star, write_star
 from beamside.jobs import pick_worker
 from beamside.jobs.base import Item, Optics, Result, Workspace
 from beamside.jobs.pick import Picking, PickParameters
@@ -174,3 +174,47 @@ def test_own_classes_are_those_selected_in_the_newest_round(tmp_path: Path) -> N
 def test_templates_without_references_are_a_mistake() -> None:
     with pytest.raises(ValueError, match="references"):
         PickParameters(pick_method="template")
+
+
+def stack_of_discs(path: Path, scales: tuple[float, ...], sign: float = 1.0) -> Path:
+    y, x = np.mgrid[:32, :32] - 16
+    disc = sign * np.exp(-(x**2 + y**2) / 30.0)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_mrc(path, np.stack([disc * scale for scale in scales]).astype(np.float32), 4.0)
+    return path
+
+
+def adopted_images(root: Path, given: str, **more: str) -> np.ndarray:
+    parameters = PickParameters(pick_method="template", pick_references=given, **more)
+    return read_references(root / adopt_references(parameters, root).pick_references)[0]
+
+
+def test_a_star_file_of_the_project_chooses_references(tmp_path: Path) -> None:
+    stack_of_discs(tmp_path / "Class2D/job007/run_classes.mrcs", (1, 2, 3))
+    star = tmp_path / "Select/job008/class_averages.star"
+    star.parent.mkdir(parents=True)
+    rows: list[list[Value]] = [[f"{number:06d}@Class2D/job007/run_classes.mrcs"] for number in (3, 1)]
+    write_star(star, [StarBlock("", ["rlnReferenceImage"], rows)])
+    for given in (str(star), "Select/job008/class_averages.star"):
+        assert adopted_images(tmp_path, given).max(axis=(1, 2)) == pytest.approx([3, 1])
+
+
+def test_black_protein_becomes_white(tmp_path: Path) -> None:
+    white = adopted_images(tmp_path, str(stack_of_discs(tmp_path / "white.mrcs", (1, 2))))
+    black = str(stack_of_discs(tmp_path / "black.mrcs", (1, 2), -1.0))
+    assert np.array_equal(adopted_images(tmp_path, black), white)
+    assert np.array_equal(adopted_images(tmp_path, black, pick_reference_protein="white"), -white)
+    assert np.array_equal(
+        adopted_images(tmp_path, str(tmp_path / "white.mrcs"), pick_reference_protein="black"), -white
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [("1@gone.mrcs", "not in"), ("9@a.mrcs", "no image 9"), ("x@a.mrcs", "number"), ("0@a.mrcs", "number")],
+)
+def test_a_star_file_that_lists_what_is_not_there_is_an_error(tmp_path: Path, name: str, says: str) -> None:
+    stack_of_discs(tmp_path / "a.mrcs", (1, 2))
+    write_star(tmp_path / "refs.star", [StarBlock("", ["rlnReferenceImage"], [[name]])])
+    with pytest.raises(InputError, match=says):
+        adopted_images(tmp_path, str(tmp_path / "refs.star"))

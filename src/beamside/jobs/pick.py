@@ -37,11 +37,14 @@ class PickParameters(ParameterModel):
     )
     pick_references: str = parameter(
         "",
-        "References for picking with templates, protein white: a stack of class averages (.mrc, .mrcs), or `classes` for the "
-        "class averages that are selected in this session when it is started.",
+        "References for picking with templates: a stack of class averages (.mrc, .mrcs), a STAR file that lists some (class_averages.star), "
+        "or `classes` for the class averages that are selected in this session when it is started.",
     )
     pick_reference_pixel_size: float = parameter(
         0.0, "Pixel size of the references; 0 takes what their file says.", unit="Å", ge=0, le=50, advanced=True
+    )
+    pick_reference_protein: Literal["auto", "white", "black"] = parameter(
+        "auto", "How protein looks in the references; auto compares their middles with their rims.", advanced=True
     )
     pick_angle_step: float = parameter(
         5.0, "Step of the references' rotation.", unit="°", ge=1, le=90, advanced=True, relion="psi_sampling_autopick"

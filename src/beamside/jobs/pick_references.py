@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from beamside.errors import BeamsideError, InputError
-from beamside.formats.mrc import check_mrc_complete, read_mrc, write_mrc
+from beamside.formats.mrc import check_mrc_complete, read_mrc, read_sections, write_mrc
+from beamside.formats.references import reference_files
 from beamside.project.project import Project
 from beamside.project.records import ItemState
 
@@ -32,15 +33,20 @@ def adopt_references(parameters: Any, root: Path) -> Any:
     given = parameters.pick_references
     if _is_adopted(given, root):
         return parameters
-    images, pixel_size = _own_classes(root) if given == LIVE else _read(Path(given).expanduser())
+    images, pixel_size = _own_classes(root) if given == LIVE else _read(given, root)
     pixel_size = parameters.pick_reference_pixel_size or pixel_size
     _check(images, pixel_size, given)
+    protein = parameters.pick_reference_protein
+    if given != LIVE and (protein == "black" or (protein == "auto" and not protein_is_white(images))):
+        images = -images
     content = hashlib.sha256(np.ascontiguousarray(images).tobytes() + f"{pixel_size:.4f}".encode()).hexdigest()[:12]
     name = f"{FOLDER}/picking-{content}.mrcs"
     if not (root / name).exists():
         (root / FOLDER).mkdir(parents=True, exist_ok=True)
         write_mrc(root / name, images, pixel_size)
-    return parameters.model_copy(update={"pick_references": name, "pick_reference_pixel_size": 0.0})
+    return parameters.model_copy(
+        update={"pick_references": name, "pick_reference_pixel_size": 0.0, "pick_reference_protein": "auto"}
+    )
 
 
 def read_references(path: Path) -> tuple[NDArray[np.float32], float]:
@@ -54,15 +60,47 @@ def _is_adopted(given: str, root: Path) -> bool:
     return given.startswith(f"{FOLDER}/picking-") and (root / given).is_file()
 
 
-def _read(path: Path) -> tuple[NDArray[np.float32], float]:
+def protein_is_white(images: NDArray[np.float32]) -> bool:
+    """Tell whether the images ``(k, b, b)`` are brighter in the middle (half of their width) than at their rims, on average."""
+    size = images.shape[-1]
+    axis = np.arange(size) - size // 2
+    radius = np.hypot(axis[:, None], axis[None, :])
+    deviation = images.std(axis=(1, 2))
+    seen = images[deviation > 0] / deviation[deviation > 0, None, None]  # empty ones say nothing
+    return bool(seen[:, radius <= size / 4].mean() >= seen[:, radius > 0.45 * size].mean())
+
+
+def _read(given: str, root: Path) -> tuple[NDArray[np.float32], float]:
+    """Return the references of a stack or of a STAR file; a relative path is taken from here or from the project."""
+    path = Path(given).expanduser()
+    if not path.is_file() and (root / path).is_file():
+        path = root / path
     if not path.is_file():
         raise InputError(f"The picking references {path} do not exist; check --pick-references.")
     try:
+        if path.suffix == ".star":
+            return _of_star(path, root)
         return read_references(path)
     except BeamsideError as error:
         raise InputError(
-            f"The picking references cannot be used: {error} Give a stack of class averages (.mrc or .mrcs)."
+            f"The picking references cannot be used: {error} Give a stack of class averages (.mrc or .mrcs), or a STAR file that lists some."
         ) from error
+
+
+def _of_star(path: Path, root: Path) -> tuple[NDArray[np.float32], float]:
+    """Return the images that a STAR file lists, in its order."""
+    files = reference_files(path, root)
+    headers = {file.path: check_mrc_complete(file.path) for file in files}
+    if len({header.shape[1:] for header in headers.values()}) > 1:
+        raise InputError("its images differ in size.")
+    images = []
+    for file in files:
+        first = file.section or 0
+        found = read_sections(file.path, first, None if file.section is None else first + 1)
+        if not len(found):
+            raise InputError(f"{file.path} has no image {first + 1}.")
+        images.append(found.astype(np.float32))
+    return np.concatenate(images), max(header.pixel_size for header in headers.values())
 
 
 def _check(images: NDArray[np.float32], pixel_size: float, given: str) -> None:
