@@ -59,6 +59,21 @@ def test_noise_is_reported_as_a_failure():
         assert "Thon" in result.failed or "rings" in result.failed
 
 
+def test_weak_rings_are_believed_when_they_stand_out_of_the_noise():
+    for seed in range(3):
+        result = fit(Defocus(15100, 14900), snr=0.15, seed=seed)
+        assert not result.failed
+        assert result.defocus == pytest.approx(15000, abs=200)
+
+
+def test_close_rings_of_high_defocus_and_low_voltage_are_resolved():
+    settings = CtfSettings(200.0, 2.7, 0.1, max_defocus=60000.0)
+    result = fit(Defocus(44200, 43800, 30), settings, beam=Beam(200.0, 2.7, 0.1))
+    assert not result.failed
+    assert result.defocus == pytest.approx(44000, abs=40)
+    assert result.astigmatism == pytest.approx(400, abs=100)
+
+
 def test_a_defocus_outside_the_search_is_reported_as_a_failure():
     settings = replace(SETTINGS, max_defocus=15000.0)
     result = fit(Defocus(30000, 29900), settings)
@@ -209,6 +224,20 @@ def test_real_spectra_give_the_published_defocus():
                 (float(row["truth_defocusU_A"]) + float(row["truth_defocusV_A"])) / 2, abs=30
             )
             assert (result.angle - float(row["truth_angle_deg"]) + 90) % 180 - 90 == pytest.approx(0, abs=8)
+
+
+@pytest.mark.data
+def test_real_spectra_fail_where_the_search_leaves_the_truth_out():
+    """A published run fitted 3 to 5 µm to spectra of 0.8 to 1.3 µm; limited to that range there is nothing to be found."""
+    folder = DATA / "relion_bgal"
+    if not folder.exists():
+        pytest.skip(f"{folder} is not there; set BEAMSIDE_TEST_DATA")
+    import mrcfile
+
+    for path in sorted((folder / "MotionCorr" / "job002" / "Movies").glob("*_PS.mrc"))[:3]:
+        spectrum = torch.from_numpy(mrcfile.read(path).astype(np.float32))
+        settings = CtfSettings(200.0, 1.4, 0.1, min_defocus=25000.0, max_defocus=55000.0)
+        assert estimate_ctf(spectrum, 1.3995525, settings).failed
 
 
 @pytest.mark.data

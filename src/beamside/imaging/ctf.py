@@ -41,7 +41,7 @@ __all__ = [
 ]
 
 LEAST_SIGNIFICANCE = 5.2
-"""Height of the best match over the noise, below which it is taken for chance. Of noise alone it is 4.0 to 5.0."""
+"""Height of the best match over the noise, below which it is taken for chance. Of noise alone it is 2 to 4."""
 WORST_RESOLUTION = 20.0
 """Å; rings that fit only up to here do not determine a defocus."""
 ROUNDS = 2

@@ -144,19 +144,25 @@ def background_basis(pixels: Pixels, lowest: float, highest: float) -> Tensor:
 
 
 def orthonormal(columns: Tensor, weights: Tensor | None = None) -> Tensor:
-    """Return columns (n, m) that span the same space and are orthonormal under `weights` (n,)."""
-    columns = columns / columns.norm(dim=0)
-    weighted = columns if weights is None else columns * weights[:, None]
-    gram = (columns.T @ weighted).to(torch.float64)
-    eigenvalues, vectors = torch.linalg.eigh(gram)
-    kept = eigenvalues > 1e-6 * eigenvalues[-1]
-    mixing: Tensor = (vectors[:, kept] / torch.sqrt(eigenvalues[kept])).to(columns.dtype)
-    return columns @ mixing
+    """Return columns (n, m) that span the same space and are orthonormal under `weights` (n,).
+
+    In double precision: smooth functions are so alike that in single precision a part of the mean, which is many times larger than
+    rings that can just be seen, would be left out of the space, and would look like rings.
+    """
+    exact = columns.to(torch.float64)
+    exact = exact / exact.norm(dim=0)
+    weighted = exact if weights is None else exact * weights.to(torch.float64)[:, None]
+    eigenvalues, vectors = torch.linalg.eigh(exact.T @ weighted)
+    kept = eigenvalues > 1e-11 * eigenvalues[-1]
+    mixing: Tensor = vectors[:, kept] / torch.sqrt(eigenvalues[kept])
+    orthonormalised: Tensor = (exact @ mixing).to(columns.dtype)
+    return orthonormalised
 
 
 def remove_background(values: Tensor, basis: Tensor) -> Tensor:
     """Return `values` (n,) without their projection on `basis`, outliers (crystal spots) pulled in to 5 sd."""
-    residual = values - basis @ (basis.T @ values)
+    residual = values - values.mean()
+    residual = residual - basis @ (basis.T @ residual)
     limit = OUTLIER * residual.std()
     residual = residual.clamp(-limit, limit)
     return residual - basis @ (basis.T @ residual)

@@ -46,8 +46,8 @@ BRIGHTEST = 8.0
 """Powers above this many times the mean (crystal spots) are pulled in; chance exceeds it once in 3,000 pixels."""
 LARGEST_ERROR = 10.0
 """Degrees; a tilt that is less certain is not reported."""
-NEIGHBOURS = 1.6
-"""By how much the likelihood is overstated because the windows correlate neighbouring pixels and tiles overlap by half: the
+NEIGHBOURS = 4.3
+"""By how much the likelihood is overstated because windows correlate neighbouring pixels and tiles overlap by half: the
 sum of the squared correlations of powers."""
 ROUNDS = 2
 Array = NDArray[np.float64]
