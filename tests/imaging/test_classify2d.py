@@ -25,13 +25,13 @@ from beamside.imaging.classify2d.maximisation import empty_classes, signal_power
 from beamside.imaging.classify2d.polar import PolarTransform, make_grid
 from beamside.imaging.ctf_model import ctf_2d
 from beamside.simulate.particles import ParticleStack, simulate_stack
-from beamside.simulate.score import purity
+from beamside.simulate.score import adjusted_rand_index, purity
 from beamside.simulate.specimen import make_specimen, view_directions
 
 PIXEL = 8.0
 VIEWS = 4
 SETTINGS = ClassifySettings(
-    classes=6, pixel_size=PIXEL, particle_diameter=190, max_shift=20, max_iterations=14, start_resolution=40, seed=3
+    classes=6, pixel_size=PIXEL, particle_diameter=190, max_shift=20, max_iterations=20, start_resolution=40, seed=3
 )
 
 
@@ -145,15 +145,25 @@ def test_particles_that_come_later_are_classified_as_well_as_all_at_once() -> No
     assert purity(state.label, stack.view) > purity(classified().label, stack.view) - 0.05
 
 
-def test_a_class_is_not_left_empty_when_others_hold_many_particles() -> None:
-    assert not empty_classes(torch.as_tensor(classified().counts)).any()
+def test_classes_of_one_view_become_one_and_the_others_are_left_empty() -> None:
+    found, stack = classified(), simulated()
+    assert (found.counts > 0).sum() == VIEWS
+    assert adjusted_rand_index(found.label, stack.view) > 0.95
+    assert not found.references[found.counts == 0].any()
+
+
+def test_classes_do_not_collapse_and_all_stay_in_use_when_duplicates_are_kept() -> None:
+    stack = simulated()
+    found = classify(stack.images, ctf_of(stack), None, replace(SETTINGS, merge_duplicates=False), iterations=12)
+    assert not empty_classes(torch.as_tensor(found.counts)).any()
+    assert purity(found.label, stack.view) > 0.95
 
 
 def test_there_are_as_many_classes_as_the_particles_are_enough_for() -> None:
     stack = simulated()
     few = classify(stack.images[:40], ctf_of(stack)[:40], None, SETTINGS, iterations=2)
     assert len(few.references) == 2
-    more = classify(stack.images, ctf_of(stack), None, SETTINGS, few)
+    more = classify(stack.images, ctf_of(stack), None, SETTINGS, few, iterations=10)
     assert len(more.references) == SETTINGS.classes
     assert (more.counts > 0).all()
 
@@ -282,7 +292,7 @@ def test_the_log_likelihood_ratio_equals_a_sum_over_all_fourier_pixels_in_float6
     spectrum = np.fft.fft2(image) / BOX
     full = full_plane(plane)
     angles = rotations(templates)
-    where = trial_shifts(templates, centres)[0]
+    where = trial_shifts(templates, batch)[0]
     largest = float(ratio.abs().max())
     for label, trial, turn in [(0, 0, 0), (0, 1, 17), (1, 0, grid.angles // 3), (1, 1, grid.angles - 1)]:
         psi, shift = math.degrees(float(angles[turn])), tuple(where[trial, turn].tolist())
@@ -346,4 +356,8 @@ def test_signal_power_leaves_out_the_noise() -> None:
     parts = torch.randn((2, 5, 3, 4000), generator=generator) / math.sqrt(2)
     noise = torch.randn((2, 5, 3, 4000), generator=generator) * math.sqrt(10 / 2)
     data = torch.complex(*(10 * signal * parts + noise))
-    assert torch.allclose(signal_power(data, weights, 1.0), torch.tensor([2.0, 0.5, 0.0]), atol=0.05)
+    expected = torch.tensor([2.0, 0.5, 0.0])
+    assert torch.allclose(signal_power(data, weights, 1.0), expected, atol=0.05)
+    # classes without particles change nothing
+    data, weights = (torch.cat([values, torch.zeros_like(values)]) for values in (data, weights))
+    assert torch.allclose(signal_power(data, weights, 1.0), expected, atol=0.05)

@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 
 from beamside.errors import CorruptFileError, ProcessingError
 from beamside.formats.atomic import atomic_path
-from beamside.formats.mrc import read_mrc
 from beamside.formats.star import Value
 from beamside.imaging import pictures
-from beamside.imaging.classify2d import ClassifySettings, State, classify
+from beamside.imaging.classify2d import ClassifySettings, FileStack, State, classify, file_stack
+from beamside.imaging.classify2d.shards import local_workers
 from beamside.imaging.fourier import radial_average
 from beamside.jobs.base import Item, Result, Row, Workspace
 from beamside.jobs.class2d import Class2dParameters
@@ -30,11 +30,11 @@ USED = 0.005
 
 @dataclass(frozen=True)
 class Gathered:
-    """All particles of a round, those of the last round first and in the same order."""
+    """All particles of a round, those of the last round first and in the same order; their images stay in their files."""
 
     members: list[tuple[str, int]]
     rows: list[list[Value]]
-    stack: NDArray[np.float32]
+    stack: FileStack
     ctf: NDArray[np.float64]
     known: int
 
@@ -52,15 +52,17 @@ def classify_round(
     settings = _settings(parameters, pixel_size, diameter, workspace)
     if state is not None and (gathered.known == 0 or not _fits(state, settings, gathered.stack)):
         state = None
-    found = classify(
-        gathered.stack,
-        gathered.ctf,
-        np.zeros(len(gathered.rows), dtype=np.int64),
-        settings,
-        state,
-        on_iteration=lambda now: checkpoint.save(now, gathered.members),
-        device=workspace.device,
-    )
+    with local_workers(workspace.threads) as workers:
+        found = classify(
+            gathered.stack,
+            gathered.ctf,
+            np.zeros(len(gathered.rows), dtype=np.int64),
+            settings,
+            state,
+            on_iteration=lambda now: checkpoint.save(now, gathered.members),
+            device=workspace.device,
+            executor=workers,
+        )
     checkpoint.save(found, gathered.members)
     rows = [Row(item, item.results["extract"]) for item in items]
     description = _describe(found, gathered.stack, settings, diameter)
@@ -127,20 +129,11 @@ def gather(items: Sequence[Item], members: list[tuple[str, int]], root: Path) ->
     order = [*first, *(name for name in stacks if name not in set(first))]
     if not order:
         raise ProcessingError("There are no particles to classify.")
-    rows: list[list[Value]] = []
-    parts = []
-    for name in order:
-        table = particles_of(root / stacks[name].outputs["particles_star"]).rows
-        images = np.asarray(read_mrc(root / name), dtype=np.float32)
-        images = images[None] if images.ndim == 2 else images
-        if len(table) != len(images):
-            raise CorruptFileError(
-                f"{root / name} has {len(images)} particles but its STAR file lists {len(table)}; extract it again."
-            )
-        rows += table
-        parts.append(images)
+    tables = [particles_of(root / stacks[name].outputs["particles_star"]).rows for name in order]
+    rows = [row for table in tables for row in table]
+    stack = file_stack([(root / name, len(table)) for name, table in zip(order, tables, strict=True)])
     known = sum(count for _, count in members) if same else 0
-    return Gathered([(name, sizes[name]) for name in order], rows, np.concatenate(parts), _ctf(rows), known)
+    return Gathered([(name, sizes[name]) for name in order], rows, stack, _ctf(rows), known)
 
 
 def _has_particles(item: Item) -> bool:
@@ -185,13 +178,14 @@ def _settings(
     )
 
 
-def _fits(state: State, settings: ClassifySettings, stack: NDArray[np.float32]) -> bool:
+def _fits(state: State, settings: ClassifySettings, stack: FileStack) -> bool:
     """Tell whether a classification can go on from `state`: one with more classes or boxes of another size begins anew."""
-    return len(state.references) <= settings.classes and state.references.shape[-1] == stack.shape[-1]
+    return len(state.references) <= settings.classes and state.references.shape[-1] == stack.box
 
 
-def _describe(found: State, stack: NDArray[np.float32], settings: ClassifySettings, diameter: float) -> Round:
-    noise = shell_power(stack[:: max(1, len(stack) // 500)])
+def _describe(found: State, stack: FileStack, settings: ClassifySettings, diameter: float) -> Round:
+    sample = range(0, stack.count, max(1, stack.count // 500))
+    noise = shell_power(np.concatenate([stack.read(number, number + 1) for number in sample]))
     return Round(
         iteration=found.iteration,
         pixel_size=settings.pixel_size,

@@ -56,18 +56,20 @@ class Templates:
 
 @dataclass(frozen=True)
 class Batch:
-    """Particles prepared for comparison, recentred at `centres`.
+    """Particles prepared for comparison, recentred at `centres` and turned by `twists`.
 
     Attributes
     ----------
     modes : complex ``(M, B, R)``, angular orders of Y = C X / S
     weights : complex ``(M', B, R)``, even angular orders of B = C² / S
     centres : ``(B, 2)``, s₀ in pixels, y and x
+    twists : ``(B,)`` radians, by which each particle's trial rotations differ from those of the templates
     """
 
     modes: Tensor
     weights: Tensor
     centres: Tensor
+    twists: Tensor
 
 
 @dataclass(frozen=True)
@@ -90,15 +92,33 @@ class Best:
     evidence: Tensor
 
 
+@dataclass(frozen=True)
+class Poses:
+    """Most probable hypotheses.
+
+    Attributes
+    ----------
+    label, psi, shift : as in `Best`
+    top : ``(B,)`` logarithm of likelihood ratio times prior
+    rows : ``(B, K * U)`` the highest one of all rotations
+    """
+
+    label: Tensor
+    psi: Tensor
+    shift: Tensor
+    top: Tensor
+    rows: Tensor
+
+
 def make_templates(references: Tensor, grid: PolarGrid, shifts: Tensor, turn: float) -> Templates:
     """Prepare references ``(K, R, N / 2)`` for trial `shifts` ``(U, 2)`` pixels and rotations that start at `turn` radians."""
     area = grid.area(references.device)
     factors = shift_rings(grid, shifts)
     shifted = references[:, None] * factors[None]
-    modes = to_modes(shifted) * _turning(grid.angles // 2 + 1, 1, turn, references.device)
+    modes = to_modes(shifted) * turning(grid.angles // 2 + 1, 1, turn, references.device)
     modes = (modes * area[:, None]).permute(3, 2, 0, 1)
     power = torch.fft.rfft(references.real**2 + references.imag**2)
-    power = power * _turning(power.shape[-1], 2, turn, references.device) * area[:, None]
+    power = power * turning(power.shape[-1], 2, turn, references.device) * area[:, None]
     return Templates(
         grid,
         modes.reshape(modes.shape[0], grid.rings, -1).contiguous(),
@@ -108,7 +128,9 @@ def make_templates(references: Tensor, grid: PolarGrid, shifts: Tensor, turn: fl
     )
 
 
-def make_batch(rings: Tensor, ctf: Tensor, noise: Tensor, centres: Tensor, grid: PolarGrid) -> Batch:
+def make_batch(
+    rings: Tensor, ctf: Tensor, noise: Tensor, centres: Tensor, grid: PolarGrid, twists: Tensor | None = None
+) -> Batch:
     """Prepare particles.
 
     Parameters
@@ -117,11 +139,23 @@ def make_batch(rings: Tensor, ctf: Tensor, noise: Tensor, centres: Tensor, grid:
     ctf : ``(B, R, N / 2)``
     noise : ``(B, R)``, power S of the noise of each particle's group
     centres : ``(B, 2)`` pixels, y and x: the particles are shifted by this first
+    twists : ``(B,)`` radians, added to all trial rotations of the particle; None for zero
     """
     weight = ctf / noise[..., None]
     modes = to_modes(rings * shift_rings(grid, centres) * weight)
     weights = torch.fft.rfft(weight * ctf)
-    return Batch(modes.permute(2, 0, 1).contiguous(), weights.permute(2, 0, 1).contiguous(), centres)
+    return batch_of(modes, weights, centres, twists)
+
+
+def batch_of(modes: Tensor, weights: Tensor, centres: Tensor, twists: Tensor | None = None) -> Batch:
+    """Return the batch of angular orders ``(B, R, M)`` of Y and even ones ``(B, R, M')`` of B, recentred before."""
+    modes, weights = modes.permute(2, 0, 1).contiguous(), weights.permute(2, 0, 1).contiguous()
+    if twists is None:
+        return Batch(modes, weights, centres, torch.zeros(len(centres), device=centres.device))
+    for values, step in ((modes, 1), (weights, 2)):
+        phase = torch.arange(len(values), device=twists.device)[:, None] * (-step * twists)
+        values.mul_(torch.polar(torch.ones_like(phase), phase)[..., None])
+    return Batch(modes, weights, centres, twists)
 
 
 def log_likelihood_ratio(templates: Templates, batch: Batch) -> Tensor:
@@ -146,7 +180,7 @@ def add_log_prior(ratio: Tensor, templates: Templates, batch: Batch, shift_sd: f
     Classes are equally probable whatever their size: with their sizes as prior, the large ones swallow the small ones early on.
     """
     _, classes, trials, angles = ratio.shape
-    squared = trial_shifts(templates, batch.centres).square().sum(-1)
+    squared = trial_shifts(templates, batch).square().sum(-1)
     ratio += (squared / (-2 * shift_sd**2) - math.log(classes * trials * angles))[:, None]
 
 
@@ -156,9 +190,10 @@ def rotations(templates: Templates) -> Tensor:
     return steps * (2 * math.pi / templates.grid.angles) + templates.turn
 
 
-def trial_shifts(templates: Templates, centres: Tensor) -> Tensor:
-    """Return s ``(B, U, N, 2)`` in pixels, y and x, of every trial shift and rotation around `centres` ``(B, 2)``."""
-    return centres[:, None, None, :] - turned(templates.shifts[:, None, :], rotations(templates)[None, :])[None]
+def trial_shifts(templates: Templates, batch: Batch) -> Tensor:
+    """Return s ``(B, U, N, 2)`` in pixels, y and x, of every trial shift and rotation of each particle."""
+    psi = rotations(templates) + batch.twists[:, None]
+    return batch.centres[:, None, None, :] - turned(templates.shifts[None, :, None, :], psi[:, None, :])
 
 
 def turned(shift: Tensor, psi: Tensor) -> Tensor:
@@ -168,30 +203,36 @@ def turned(shift: Tensor, psi: Tensor) -> Tensor:
     return torch.stack([y * cos - x * sin, x * cos + y * sin], dim=-1)
 
 
-def add_particles(joint: Tensor, templates: Templates, batch: Batch, sums: Sums) -> Best:
-    """Add a batch to `sums` by its posterior probabilities, and return the best hypotheses.
-
-    `joint` ``(B, K, U, N)`` is the logarithm of likelihood ratio times prior; it is overwritten. Rows of rotations that together could hold
-    next to nothing of a particle's probability are left out when there are many of them.
-    """
+def best_poses(joint: Tensor, templates: Templates, batch: Batch) -> Poses:
+    """Return the most probable hypothesis of each particle; `joint` ``(B, K, U, N)`` is the logarithm of likelihood ratio times prior."""
     size, _, trials, angles = joint.shape
     rows = joint.amax(dim=-1).view(size, -1)
     top, row = rows.max(dim=1)
     turn = joint.view(size, -1, angles)[torch.arange(size, device=joint.device), row].argmax(dim=1)
     label, trial = row // trials, row % trials
     offset = _offsets(joint, templates, (label, trial, turn))
-    chosen = (rows > top[:, None] - NEGLIGIBLE).nonzero()
-    few = len(chosen) < SPARSE_FRACTION * rows.numel()
-    total = sums.add_rows(joint, top, chosen, batch) if few else sums.add_all(joint, top, batch)
-    psi = rotations(templates)[turn] + offset[2] * (2 * math.pi / angles)
+    psi = rotations(templates)[turn] + batch.twists + offset[2] * (2 * math.pi / angles)
     shift = templates.shifts[trial] + torch.stack(offset[:2], dim=-1)
-    return Best(
+    return Poses(
         label=label,
         psi=torch.remainder(psi + math.pi, 2 * math.pi) - math.pi,
         shift=batch.centres - turned(shift, psi),
-        pmax=1 / total,
-        evidence=top + torch.log(total),
+        top=top,
+        rows=rows,
     )
+
+
+def add_particles(joint: Tensor, templates: Templates, batch: Batch, sums: Sums) -> Best:
+    """Add a batch to `sums` by its posterior probabilities, and return the best hypotheses.
+
+    `joint` ``(B, K, U, N)`` is the logarithm of likelihood ratio times prior; it is overwritten. Rows of rotations that together could hold
+    next to nothing of a particle's probability are left out when there are many of them.
+    """
+    poses = best_poses(joint, templates, batch)
+    chosen = (poses.rows > poses.top[:, None] - NEGLIGIBLE).nonzero()
+    few = len(chosen) < SPARSE_FRACTION * poses.rows.numel()
+    total = sums.add_rows(joint, poses.top, chosen, batch) if few else sums.add_all(joint, poses.top, batch)
+    return Best(poses.label, poses.psi, poses.shift, pmax=1 / total, evidence=poses.top + torch.log(total))
 
 
 def _offsets(joint: Tensor, templates: Templates, best: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
@@ -288,15 +329,15 @@ class Sums:
         device, rows = self.modes.device, self.modes.shape[-1]
         grid = templates.grid.coarser(rows, templates.grid.angles)
         modes = self.modes.permute(1, 2, 0) + self.rows.permute(0, 2, 1)
-        rings = from_modes(modes * _turning(grid.angles // 2 + 1, 1, -templates.turn, device))
+        rings = from_modes(modes * turning(grid.angles // 2 + 1, 1, -templates.turn, device))
         rings = rings.view(templates.classes, -1, grid.rings, grid.angles // 2)
         data = (rings * shift_rings(grid, -templates.shifts)).sum(1)
         weights = self.weights.permute(1, 2, 0) + self.row_weights.permute(0, 2, 1)
-        weights = weights * _turning(weights.shape[-1], 2, -templates.turn, device)
+        weights = weights * turning(weights.shape[-1], 2, -templates.turn, device)
         return data, torch.fft.irfft(weights, n=grid.angles // 2).clamp(min=0)
 
 
-def _turning(count: int, step: int, angle: float, device: torch.device) -> Tensor:
+def turning(count: int, step: int, angle: float, device: torch.device) -> Tensor:
     """Return exp(i m angle) for the angular orders m = 0, step, 2 step, ...: what turns f(φ) into f(φ + angle)."""
     phase = torch.arange(count, device=device) * (step * angle)
     return torch.polar(torch.ones_like(phase), phase)

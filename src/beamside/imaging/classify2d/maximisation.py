@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from beamside.imaging.classify2d.geometry import Geometry
 from beamside.imaging.classify2d.model import ClassifySettings
-from beamside.imaging.classify2d.particles import Particles
 from beamside.imaging.classify2d.polar import PolarGrid
 
 _INNER = 3.0
@@ -47,9 +47,7 @@ class Averages:
     quality: Tensor
 
 
-def average(
-    particles: Particles, settings: ClassifySettings, grid: PolarGrid, data: Tensor, weights: Tensor
-) -> Averages:
+def average(geometry: Geometry, grid: PolarGrid, data: Tensor, weights: Tensor) -> Averages:
     """Make averages.
 
     Parameters
@@ -65,14 +63,14 @@ def average(
     so that a class of few particles is filtered as strongly as it must be, and noise cannot build up from one iteration to the next. The
     signal-to-noise ratio of an average is 1 where its halves' correlation is 1/3 (Rosenthal & Henderson, J. Mol. Biol. 333, 2003).
     """
-    signal = signal_power(data.sum(0), weights.sum(0), particles.mask_fraction)
-    prior = 1 / (settings.tau2_fudge * signal[:, None])
-    backward = particles.level(grid).backward
+    signal = signal_power(data.sum(0), weights.sum(0), geometry.mask_fraction)
+    prior = 1 / (geometry.settings.tau2_fudge * signal[:, None])
+    backward = geometry.level(grid).backward
     images = backward(data.sum(0) / (weights.sum(0) + prior))
     halves = torch.stack([backward(data[half] / (weights[half] + prior / 2)) for half in range(2)])
-    correlation, shape_correlation = _ring_correlations(particles, grid, data, weights)
+    correlation, shape_correlation = _ring_correlations(geometry, grid, data, weights)
     radius = _reached(correlation, grid)
-    full_signal = torch.zeros(particles.grid.rings, device=signal.device)
+    full_signal = torch.zeros(geometry.grid.rings, device=signal.device)
     full_signal[: grid.rings] = signal
     return Averages(
         images=images,
@@ -81,7 +79,7 @@ def average(
         correlation=correlation,
         shape_correlation=shape_correlation,
         radius=radius,
-        resolution=particles.box * settings.pixel_size / radius,
+        resolution=geometry.box * geometry.settings.pixel_size / radius,
         quality=_quality(correlation, radius, grid),
     )
 
@@ -89,24 +87,25 @@ def average(
 def signal_power(data: Tensor, weights: Tensor, noise_fraction: float) -> Tensor:
     """Return the signal power ``(R,)`` of averages ``data / weights`` ``(K, R, N / 2)``, less their noise's `noise_fraction` / weights."""
     safe = weights.clamp(min=_TINY)
-    power = ((data.real**2 + data.imag**2) / safe - noise_fraction).mean(-1)  # times the weights
+    noise = noise_fraction * (weights > _TINY)  # an empty class has none
+    power = ((data.real**2 + data.imag**2) / safe - noise).mean(-1)  # times the weights
     total = weights.mean(-1).sum(0)
     signal = power.sum(0) / total.clamp(min=_TINY)
     floor = 1e-3 * noise_fraction / total.clamp(min=_TINY)
     return torch.maximum(signal, floor)
 
 
-def _ring_correlations(particles: Particles, grid: PolarGrid, data: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+def _ring_correlations(geometry: Geometry, grid: PolarGrid, data: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
     """Return the Fourier ring correlation ``(K, R')`` of half averages inside the mask, with and without each ring's mean.
 
     The averages are not regularised here but brought to the same power on all rings: what the mask smears from the strong inner rings over the weak
     outer ones would correlate perfectly.
     """
-    level = particles.level(grid)
+    level = geometry.level(grid)
     floor = 0.1 * weights.mean(-1, keepdim=True).clamp(min=_TINY)
     halves = data / (weights + floor)
     halves = halves / halves.abs().square().mean(dim=(0, -1), keepdim=True).sqrt().clamp(min=_TINY)
-    first, second = (level.forward(level.backward(half) * particles.reference_mask) for half in halves)
+    first, second = (level.forward(level.backward(half) * geometry.reference_mask) for half in halves)
     # the mean over the whole circle is real: the other half is the complex conjugate
     flat = [rings - rings.real.mean(-1, keepdim=True) for rings in (first, second)]
     return _correlation(first, second), _correlation(*flat)
@@ -142,34 +141,10 @@ def _quality(correlation: Tensor, radius: Tensor, grid: PolarGrid) -> Tensor:
 
 
 def empty_classes(counts: Tensor) -> Tensor:
-    """Tell which classes ``(K,)`` have next to no particles."""
+    """Tell which classes ``(K,)`` have next to no geometry."""
     return counts < EMPTY_SHARE * counts.sum() / len(counts)
 
 
 def active_classes(settings: ClassifySettings, count: int) -> int:
     """Return how many classes `count` particles are enough for."""
     return max(1, min(settings.classes, count // PARTICLES_PER_CLASS))
-
-
-def split_classes(averages: Averages, counts: Tensor, images: Tensor) -> Tensor:
-    """Give each empty class one half of a large class, and leave the other half in its place; the largest classes first.
-
-    If the large class holds different views, the next iterations tell them apart; if it does not, it merely fills two classes.
-    """
-    empty = empty_classes(counts).nonzero()[:, 0]
-    share = counts.sum() / len(counts)
-    large = torch.argsort(counts, descending=True, stable=True)
-    large = large[counts[large] > share]
-    images = images.clone()
-    for target, source in zip(empty.tolist(), large.tolist(), strict=False):
-        images[target] = averages.halves[0, source]
-        images[source] = averages.halves[1, source]
-    return images
-
-
-def centre_of_mass(images: Tensor, mask: Tensor) -> Tensor:
-    """Return the centre ``(K, 2)`` of what is bright inside `mask`, y and x in pixels from the middle."""
-    bright = images.clamp(min=0) * mask
-    axis = torch.arange(images.shape[-1], device=images.device) - images.shape[-1] // 2
-    total = bright.sum(dim=(1, 2)).clamp(min=_TINY)
-    return torch.stack([(bright.sum(2) * axis).sum(1), (bright.sum(1) * axis).sum(1)], dim=1) / total[:, None]

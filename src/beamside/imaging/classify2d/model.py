@@ -33,6 +33,7 @@ class ClassifySettings:
     tau2_fudge : how strongly to trust the data over the prior of smoothness; RELION's ``--tau2_fudge``
     start_resolution : Å, where the first iterations stop
     finest_resolution : Å, beyond which nothing is compared; 0 for the images' own limit
+    merge_duplicates : let classes that show the same view become one; the others are left empty
     """
 
     classes: int = 50
@@ -47,6 +48,7 @@ class ClassifySettings:
     tau2_fudge: float = 2.0
     start_resolution: float = 32.0
     finest_resolution: float = 0.0
+    merge_duplicates: bool = True
 
     def __post_init__(self) -> None:
         for name in ("classes", "pixel_size", "particle_diameter", "voltage", "max_iterations", "tau2_fudge"):

@@ -14,7 +14,6 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -183,6 +182,9 @@ def shift_rings(grid: PolarGrid, shifts: Tensor) -> Tensor:
     return torch.polar(torch.ones_like(angle), angle)
 
 
-def as_float32(images: np.ndarray) -> Tensor:
-    """Return a tensor float32 of a NumPy array, which may be memory mapped, read-only or of another type."""
-    return torch.from_numpy(np.array(images, dtype=np.float32, order="C"))
+def disc_of_shifts(reach: float, step: float) -> Tensor:
+    """Return the points ``(U, 2)`` of a square grid around zero that lie within `reach`."""
+    count = int(reach / step + 1e-6)
+    axis = torch.arange(-count, count + 1, dtype=torch.float32) * step
+    points = torch.cartesian_prod(axis, axis)
+    return points[points.square().sum(1) <= reach**2 + 1e-4]

@@ -1,0 +1,95 @@
+"""Which hypotheses particles are compared with."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from beamside.imaging.classify2d.expectation import (
+    Best,
+    Sums,
+    add_log_prior,
+    add_particles,
+    log_likelihood_ratio,
+    make_batch,
+    make_templates,
+)
+from beamside.imaging.classify2d.polar import PolarGrid
+
+_BATCH_VALUES = 1_000_000
+
+
+@dataclass(frozen=True)
+class Search:
+    """References and hypotheses.
+
+    Attributes
+    ----------
+    references : complex ``(K, R', N / 2)`` on the compared rings, the first of `grid`
+    grid : rings that particles are summed on
+    shifts : ``(U, 2)`` trial shifts in pixels
+    turn : first rotation in radians
+    shift_sd : pixels
+    """
+
+    references: Tensor
+    grid: PolarGrid
+    shifts: Tensor
+    turn: float
+    shift_sd: float
+
+
+def compare(
+    search: Search,
+    fetch: Callable[[Tensor], tuple[Tensor, Tensor]],
+    indices: Tensor,
+    noise: Tensor,
+    centres: Tensor,
+    psi: Tensor | None,
+) -> tuple[tuple[Tensor, Tensor, Tensor], Best]:
+    """Compare particles with all references under all trial shifts and rotations.
+
+    Parameters
+    ----------
+    fetch : gives the rings and CTFs of the particles of some numbers
+    indices : ``(m,)`` numbers of the particles
+    noise : ``(m, R)`` power of each particle's noise
+    centres : ``(m, 2)`` pixels, around which shifts are tried
+    psi : ``(m,)`` radians, one of the rotations tried; None for the same ones for all particles
+
+    Returns
+    -------
+    Σ p Y ``(K, R, N / 2)``, Σ p B, and Σ p ``(K,)``, and the best hypothesis of each particle.
+    """
+    grid = search.grid
+    compared = grid.coarser(search.references.shape[1], grid.angles)
+    templates = make_templates(search.references, compared, search.shifts, search.turn)
+    sums = Sums(templates, grid.rings)
+    hypotheses = templates.classes * len(search.shifts) * grid.angles
+    step = 2 * math.pi / grid.angles
+    twists = None if psi is None else torch.remainder(psi - search.turn + step / 2, step) - step / 2
+    found = [_nothing(indices.device)]
+    for part in torch.split(torch.arange(len(indices), device=indices.device), max(4, _BATCH_VALUES // hypotheses)):
+        batch = make_batch(
+            *fetch(indices[part]), noise[part], centres[part], grid, None if twists is None else twists[part]
+        )
+        joint = log_likelihood_ratio(templates, batch)
+        add_log_prior(joint, templates, batch, search.shift_sd)
+        found.append(add_particles(joint, templates, batch, sums))
+    return (*sums.finish(templates), sums.counts), together(found)
+
+
+def _nothing(device: torch.device) -> Best:
+    none = torch.zeros(0, device=device)
+    return Best(none.long(), none, none.view(0, 2), none, none)
+
+
+def together(parts: list[Best]) -> Best:
+    """Return the results of all parts, one after the other."""
+    return Best(
+        *(torch.cat([getattr(part, name) for part in parts]) for name in ("label", "psi", "shift", "pmax", "evidence"))
+    )
