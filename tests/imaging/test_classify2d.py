@@ -165,7 +165,7 @@ def test_there_are_as_many_classes_as_the_particles_are_enough_for() -> None:
     assert len(few.references) == 2
     more = classify(stack.images, ctf_of(stack), None, SETTINGS, few, iterations=10)
     assert len(more.references) == SETTINGS.classes
-    assert (more.counts > 0).all()
+    assert (more.counts > 0).sum() >= VIEWS
 
 
 def test_noise_is_not_taken_for_detail() -> None:
