@@ -157,8 +157,8 @@ def _particles(case: Case, seed: int) -> tuple[Array, Array, NDArray[np.int64], 
         )
         micrograph, truth = simulate_micrograph(settings, specimen, 1000 * seed + number)
         image = torch.from_numpy(micrograph)
-        wanted = BlobSettings(PIXEL_SIZE, *low_high, threshold=case.threshold, mask=False)
-        places = _with_more(pick_blobs(image, wanted).coordinates.numpy().astype(float), case, truth, seed, number)
+        wanted = BlobSettings(PIXEL_SIZE, *low_high, mask=False)
+        places = _with_more(_over_picked(image, wanted, case.threshold), case, truth, seed, number)
         inside = ((places >= box // 2) & (places < np.array(FIELD) - box // 2)).all(1)
         places = places[inside]
         stacks.append(
@@ -168,6 +168,12 @@ def _particles(case: Case, seed: int) -> tuple[Array, Array, NDArray[np.int64], 
         ctfs.append(np.tile([defocus.u, defocus.v, defocus.angle, 0.0], (len(places), 1)))
         kinds.append(_kinds(places, truth, specimen.diameter / PIXEL_SIZE))
     return np.concatenate(stacks), np.concatenate(ctfs), np.concatenate(kinds), PIXEL_SIZE * box / case.box
+
+
+def _over_picked(image: torch.Tensor, settings: BlobSettings, threshold: float) -> Array:
+    """Return the places ``(n, 2)`` of all candidates with at least a score, which is far below what a session would accept."""
+    found = pick_blobs(image, settings)
+    return found.coordinates[found.scores >= threshold].numpy().astype(float)
 
 
 def _with_more(places: Array, case: Case, truth: MovieTruth, seed: int, number: int) -> Array:
@@ -210,8 +216,8 @@ def _apoferritin(path: Path, data: Path, classes: int) -> None:
         image = torch.from_numpy(np.asarray(Image.open(picture)).astype(np.float32))
         with open(data / f"apoferritin/picks_csv/{picture.name}-points.csv", encoding="utf-8") as file:
             human = np.array([[float(y), float(x)] for x, y in csv.reader(file)])
-        wanted = BlobSettings(pixel_size, 100.0, 150.0, threshold=3.0, mask=False)
-        places = pick_blobs(image, wanted).coordinates.numpy().astype(float)
+        wanted = BlobSettings(pixel_size, 100.0, 150.0, mask=False)
+        places = _over_picked(image, wanted, 3.0)
         rng = np.random.default_rng(len(kinds))
         places = np.concatenate([places, rng.uniform(0, 1, (len(places) // 3, 2)) * np.array(image.shape)])
         places = places[((places >= box // 2) & (places < np.array(image.shape) - box // 2)).all(1)]
