@@ -26,7 +26,7 @@ from benchmarks.class_cases import KINDS, Case, Classified, apoferritin, cases, 
 
 Array = NDArray[np.floating]
 
-THRESHOLD = 0.5
+THRESHOLD = 0.4
 PENALTY = 0.02
 """Of squared weights, against an error of one per particle."""
 

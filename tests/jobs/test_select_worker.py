@@ -132,7 +132,7 @@ def test_a_diameter_that_does_not_fit_is_told(item: Item, workspace: Workspace) 
 
 
 def test_the_rule_keeps_the_best_of_those_that_pass() -> None:
-    scores, counts = np.array([0.9, 0.4, 0.7, 0.8]), np.array([50.0, 50, 50, 1])
+    scores, counts = np.array([0.9, 0.3, 0.7, 0.8]), np.array([50.0, 50, 50, 1])
     assert choose(scores, counts, SelectParameters()) == [0, 2]
     assert choose(scores, counts, SelectParameters(select_min_share=0)) == [0, 3, 2]
     assert choose(scores, counts, SelectParameters(select_top=1)) == [0]

@@ -2,7 +2,7 @@
 
 Each class is measured by a few numbers with a physical meaning (`FEATURES`). A logistic model turns them into a score from 0 to 1: the part of the
 class that is expected to be centred particles. Its weights were fitted to classes of simulated micrographs with contamination, carbon edges, empty
-and off-centre boxes (``python -m benchmarks.class_quality``); no picture of a real sample was used. Several numbers compare a class with that of the
+and off-centre boxes (``python -m benchmarks.class_quality``); real samples were only looked at. Several numbers compare a class with that of the
 middle particle of its round: what is unlike the rest is suspect. Numbers that only say what a specimen looks like (long, round, large) are left out.
 """
 
@@ -22,6 +22,8 @@ Array = NDArray[np.floating]
 
 LARGEST = 3.0
 """Features are cut off at so many deviations: outside the range of what was fitted, more of the same says nothing."""
+SECTORS = 12
+"""Parts of a ring, in which neighbours may be."""
 _TINY = 1e-9
 
 
@@ -57,37 +59,47 @@ class Feature:
 FEATURES: tuple[Feature, ...] = (
     Feature(
         "contrast",
-        "logarithm of the density's deviation inside the mask over that of the background",
-        2.180,
-        0.769,
-        0.709,
+        "logarithm of the density's deviation inside the mask over that of the quietest background",
+        2.538,
+        0.775,
+        0.523,
     ),
     Feature(
-        "edge", "logarithm of the density's deviation at the mask's edge over that inside it", -1.486, 0.797, -0.220
+        "edge",
+        "logarithm of the density's deviation at the quietest of the mask's edge over that inside it",
+        -2.028,
+        0.893,
+        -0.134,
     ),
-    Feature("offset", "distance of the centre of mass from the middle, in radii of the mask", 0.087, 0.129, -0.345),
-    Feature("slope", "part of the variance that a plane explains, as beside carbon or large ice", 0.014, 0.032, -0.492),
-    Feature("share", "logarithm of the number of particles over the mean of classes", 0.022, 0.543, 0.270),
-    Feature("pmax", "mean probability of the particles' best hypothesis", 0.621, 0.229, 0.666),
+    Feature("offset", "distance of the centre of mass from the middle, in radii of the mask", 0.083, 0.126, -0.479),
+    Feature("slope", "part of the variance that a plane explains, as beside carbon or large ice", 0.014, 0.032, -0.646),
+    Feature("share", "logarithm of the number of particles over the mean of classes", 0.022, 0.543, 0.259),
+    Feature(
+        "beside_pmax",
+        "mean probability of the particles' best hypothesis less that of the middle particle's class",
+        -0.045,
+        0.146,
+        0.689,
+    ),
     Feature(
         "unlike_strength",
         "how far the logarithm of the density's deviation is from the middle one, either way",
         0.443,
         0.661,
-        -0.815,
+        -0.900,
     ),
     Feature(
         "unlike_texture",
         "how far the logarithm of the part of fine detail in the power is from the middle one, either way",
         0.668,
         0.822,
-        -0.701,
+        -0.594,
     ),
-    Feature("beside_evidence", "logarithm of the evidence less the middle one", -0.413, 1.299, 0.474),
-    Feature("unlike_evidence", "how far that is, either way", 0.782, 1.116, -0.449),
-    Feature("beside_detail", "octaves of resolution more than the middle one", -0.134, 0.483, 0.162),
+    Feature("beside_evidence", "logarithm of the evidence less the middle one", -0.413, 1.299, 0.445),
+    Feature("unlike_evidence", "how far that is, either way", 0.782, 1.116, -0.345),
+    Feature("beside_detail", "octaves of resolution more than the middle one", -0.134, 0.483, 0.148),
 )
-INTERCEPT = 0.198
+INTERCEPT = 0.158
 
 
 def measure_classes(
@@ -120,7 +132,7 @@ def measure_classes(
         "offset": found["offset"],
         "slope": found["slope"],
         "share": np.log(np.clip(counts / max(1.0, counts.sum()) * len(counts), 0.01, None)),
-        "pmax": np.asarray(statistics.pmax, dtype=np.float64),
+        "beside_pmax": _beside(np.asarray(statistics.pmax, dtype=np.float64), counts),
         "unlike_strength": np.abs(_beside(found["strength"], counts)),
         "unlike_texture": np.abs(_beside(found["texture"], counts)),
         "beside_evidence": _beside(evidence, counts),
@@ -143,15 +155,15 @@ def _of_picture(
     box, reach = average.shape[-1], mask_diameter / 2 / pixel_size
     radius = radius_grid(box)
     ring = background_ring(box, pixel_size, mask_diameter)
-    level, deviation = background(average, ring)
+    level, _ = background(average, ring)
     image = average - level
     inside = radius <= min(reach, box / 2 - 1)
     strength = _rms(image[inside])
     masked = image * np.asarray(0.5 + 0.5 * np.cos(np.pi * np.clip((radius - reach) / 4 + 0.5, 0, 1)))
     return {
         "strength": math.log(strength + _TINY),
-        "contrast": math.log((strength + _TINY) / (max(deviation, _rms(image[ring]) / 3) + _TINY)),
-        "edge": math.log((_rms(image[inside & (radius > 0.85 * reach)]) + _TINY) / (strength + _TINY)),
+        "contrast": math.log((strength + _TINY) / (_quiet_rms(image, ring) + _TINY)),
+        "edge": math.log((_quiet_rms(image, inside & (radius > 0.85 * reach)) + _TINY) / (strength + _TINY)),
         "offset": math.hypot(*shape.centre) / reach,
         "slope": _slope(image, radius <= box / 2 - 1),
         "texture": _texture(masked, mask_diameter / pixel_size, resolution / pixel_size),
@@ -160,6 +172,17 @@ def _of_picture(
 
 def _rms(values: Array) -> float:
     return float(np.sqrt(np.mean(np.square(values)))) if values.size else 0.0
+
+
+def _quiet_rms(image: Array, ring: NDArray[np.bool_]) -> float:
+    """Return the root mean square in the quietest third of the sectors of a ring: neighbours, which good particles have too, are in the others."""
+    y, x = np.nonzero(ring)
+    middle = image.shape[-1] // 2
+    sector = np.floor((np.arctan2(y - middle, x - middle) / (2 * np.pi) + 0.5) * SECTORS).astype(int) % SECTORS
+    power = np.bincount(sector, image[ring] ** 2, minlength=SECTORS)
+    number = np.bincount(sector, minlength=SECTORS)
+    quiet = np.sort(power[number > 0] / number[number > 0])[: SECTORS // 3]
+    return float(np.sqrt(quiet.mean())) if len(quiet) else 0.0
 
 
 def _slope(image: Array, inside: NDArray[np.bool_]) -> float:

@@ -1,7 +1,7 @@
 """The shape of what class averages show: where its centre is, how long and how wide it is.
 
 An average's density is what rises above its background by a part of its own height, in one piece, holes filled; what the noise of the background
-reaches by chance never counts.
+reaches by chance never counts. Neighbours are told by reaching to the end of the image.
 """
 
 from __future__ import annotations
@@ -30,6 +30,8 @@ FINENESS = 2
 """Averages are drawn on pixels so many times finer to follow their outline."""
 GAP = 0.04
 """Gaps up to so many diameters of the mask do not part a particle: between domains there is little density."""
+EDGE = 3.0
+"""Pixels from the end of the image, where the density of neighbours is cut off."""
 ANGLES = 36
 """Directions, over half a turn, in which widths are measured."""
 
@@ -91,15 +93,24 @@ def _shape(average: Array, inside: Mask, ring: Mask, pixel_size: float) -> Shape
     height = float(np.quantile(average[inside], HEIGHT_QUANTILE)) - level
     outline = max(OUTLINE * height, CHANCE * deviation)
     fine = _finer(average - level)
-    gap = GAP * 2 * math.sqrt(float(inside.sum()) / math.pi) * FINENESS
-    piece = _largest_piece(fine > outline, gap) if height > 0 else np.zeros(fine.shape, dtype=bool)
-    if not piece.any():
+    reach = math.sqrt(float(inside.sum()) / math.pi)
+    dense = fine > outline if height > 0 else np.zeros(fine.shape, dtype=bool)
+    radius = radius_grid(len(fine)) / FINENESS
+    own = _largest_piece(dense & (radius <= reach), GAP * 2 * reach * FINENESS)
+    if not own.any():
         return Shape((0.0, 0.0), 0.0, 0.0)
-    places = np.argwhere(piece) / FINENESS - average.shape[-1] // 2
-    weights = np.maximum(fine[piece], 0)
-    centre = weights @ places / weights.sum() if weights.any() else places.mean(0)
-    long, short = _widths(places)
+    weights = np.maximum(fine[own], 0)
+    centre = weights @ _places(own, average.shape[-1]) / weights.sum()
+    whole = _largest_piece(dense, GAP * 2 * reach * FINENESS)
+    # What is in one piece with the end of the image is a neighbour, not a long particle.
+    alone = float(radius[whole].max()) < average.shape[-1] / 2 - EDGE and bool((whole & own).any())
+    long, short = _widths(_places(whole if alone else own, average.shape[-1]))
     return Shape((float(centre[0]), float(centre[1])), long * pixel_size, short * pixel_size)
+
+
+def _places(piece: Mask, box: int) -> Array:
+    """Return the pixels ``(n, 2)`` of a piece, y and x in pixels of the average from its middle."""
+    return np.asarray(np.argwhere(piece) / FINENESS - box // 2)
 
 
 def _finer(image: Array) -> Array:

@@ -17,7 +17,7 @@ class SelectParameters(ParameterModel):
     """Parameters of class selection."""
 
     select_score: float = parameter(
-        0.5,
+        0.4,
         "Classes with at least this score are kept (0 junk, 1 surely particles).",
         ge=0,
         le=1,
@@ -67,7 +67,7 @@ class Selection(JobType):
     directory = "Select"
     relion_type = 7
     relion_label = "relion.select.class2dauto"
-    version = "1"
+    version = "2"
     optics_used = ()
     requires = ("class2d",)
     aggregate = True
