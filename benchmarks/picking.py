@@ -1,11 +1,14 @@
 """Picking on simulated micrographs with known particles, by size and with references, and on real apoferritin; RELION on the same files.
 
-Run as ``python -m benchmarks.picking [--seeds N] [--size PIXELS] [--case TEXT ...] [--data FOLDER] [--pictures FOLDER]``.
+Run as ``python -m benchmarks.picking [--seeds N] [--size PIXELS] [--case TEXT ...] [--speed PIXELS] [--data FOLDER] [--pictures FOLDER]``.
 The data folder holds ``sum_unaligned/*.png`` and ``picks_csv/*.csv``; ``--seeds 0`` leaves the simulated micrographs out.
 
 Both programs get the same ten projections of the specimen as references, on the grey scale that class averages of normalised particles have
 (RELION's scores depend on it), and the true CTF. RELION's picks are judged with its defaults, and with the threshold that is the best for the
 case (its "best" rows), which only who knows the truth can choose. Beamside's have the threshold that it finds itself.
+
+RELION is started for every micrograph and prepares its references each time, so the CPU seconds of the first table are not to be compared. What
+a further micrograph costs is in the last table: RELION's time for three minus that for one, halved.
 """
 
 from __future__ import annotations
@@ -169,23 +172,26 @@ def relion_log(micrograph: Array, case: Case, truth: MovieTruth) -> Found:
 
 
 def relion_template(micrograph: Array, case: Case, truth: MovieTruth) -> Found:
-    """Pick with RELION and the references, as its GUI does (threshold 0.05, least distance 100 Å, micrographs shrunk to the low-pass)."""
-    low, high = case.diameters
-    distance = 0.75 * (low * high) ** 0.5
-    options = (
-        f"--i mics.star --ref refs.mrcs --angpix_ref {REFERENCE_PIXEL} --invert --ctf --ang {ANGLE:g} --lowpass 20 --shrink 0 "
-        f"--particle_diameter {high:g} --min_distance {distance:g} --threshold {RELION_FLOOR:g} --max_stddev_noise 1.1"
-    )
+    """Pick with RELION and the references, at its GUI's threshold of 0.05."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_micrograph(folder, micrograph)
-        write_micrographs_star(folder / "mics.star", truth)
-        with mrcfile.new(folder / "refs.mrcs") as file:
-            file.set_data(references(case.specimen))
-            file.set_image_stack()
-            file.voxel_size = REFERENCE_PIXEL
-        places, scores, seconds = relion(folder, options)
+        write_micrographs_star(folder / "mics.star", [truth])
+        places, scores, seconds = relion(folder, template_options(folder, case))
     return Found(places, scores, seconds, RELION_THRESHOLD)
+
+
+def template_options(folder: Path, case: Case) -> str:
+    """Write the references into `folder`; returns the options of RELION's template mode, with micrographs shrunk to the low-pass."""
+    low, high = case.diameters
+    with mrcfile.new(folder / "refs.mrcs") as file:
+        file.set_data(references(case.specimen))
+        file.set_image_stack()
+        file.voxel_size = REFERENCE_PIXEL
+    return (
+        f"--i mics.star --ref refs.mrcs --angpix_ref {REFERENCE_PIXEL} --invert --ctf --ang {ANGLE:g} --lowpass 20 --shrink 0 "
+        f"--particle_diameter {high:g} --min_distance {0.75 * (low * high) ** 0.5:g} --threshold {RELION_FLOOR:g} --max_stddev_noise 1.1"
+    )
 
 
 RELION_THRESHOLD, RELION_FLOOR = 0.05, 0.01
@@ -212,27 +218,27 @@ _rlnOpticsGroup #2
 _rlnDefocusU #3
 _rlnDefocusV #4
 _rlnDefocusAngle #5
-mic.mrc 1 {u} {v} {angle}
 """
 
 
-def write_micrographs_star(path: Path, truth: MovieTruth) -> None:
-    beam, defocus = truth.settings.beam, truth.defocus
-    path.write_text(
-        STAR.format(
-            pixel=PIXEL_SIZE,
-            voltage=beam.voltage,
-            cs=beam.spherical_aberration,
-            contrast=beam.amplitude_contrast,
-            u=defocus.u,
-            v=defocus.v,
-            angle=defocus.angle,
-        )
+def write_micrographs_star(path: Path, truths: list[MovieTruth]) -> None:
+    """Write the STAR file of the micrographs mic.mrc, mic1.mrc, mic2.mrc, ... with their true CTFs."""
+    beam = truths[0].settings.beam
+    head = STAR.format(
+        pixel=PIXEL_SIZE,
+        voltage=beam.voltage,
+        cs=beam.spherical_aberration,
+        contrast=beam.amplitude_contrast,
     )
+    rows = [
+        f"mic{number or ''}.mrc 1 {truth.defocus.u} {truth.defocus.v} {truth.defocus.angle}\n"
+        for number, truth in enumerate(truths)
+    ]
+    path.write_text(head + "".join(rows))
 
 
-def write_micrograph(folder: Path, micrograph: Array) -> None:
-    with mrcfile.new(folder / "mic.mrc") as file:
+def write_micrograph(folder: Path, micrograph: Array, name: str = "mic.mrc") -> None:
+    with mrcfile.new(folder / name) as file:
         file.set_data(np.asarray(micrograph, dtype=np.float32))
         file.voxel_size = PIXEL_SIZE
 
@@ -318,11 +324,33 @@ def simulated(seeds: int, size: int, wanted: list[str]) -> None:
             show(case.name, name, *tally.score(radius), tally.seconds)
             if name in THEIRS:
                 show(case.name, f"{name}, best", *tally.score(radius, tally.best_threshold(radius)), tally.seconds)
-        for mine, theirs in zip(OURS, THEIRS, strict=True):
-            if theirs in tallies:
-                print(
-                    f"{'':24}{mine} / {theirs}: {tallies[mine].seconds / tallies[theirs].seconds:.2f} of the CPU time"
-                )
+
+
+def speed(size: int) -> None:
+    """Print what a further micrograph costs."""
+    case = CASES[1]
+    prepared(case)
+    seeds = range(FIRST_SEED, FIRST_SEED + 3)
+    micrographs = [simulate_micrograph(case.settings(size), make_specimen(case.specimen), seed) for seed in seeds]
+    print(f"\nCPU seconds of a further micrograph of {size}²")
+    for name, mine in OURS.items():
+        mine(micrographs[0][0], case, micrographs[0][1])
+        seconds = [mine(micrograph, case, truth).seconds for micrograph, truth in micrographs]
+        print(f"{name:24}{np.median(seconds):8.2f}")
+    if shutil.which("relion_autopick") is None:
+        return
+    low, high = case.diameters
+    with tempfile.TemporaryDirectory() as folder_name:
+        folder = Path(folder_name)
+        for number, (micrograph, _) in enumerate(micrographs):
+            write_micrograph(folder, micrograph, f"mic{number or ''}.mrc")
+        log = f"--i mics.star --LoG --LoG_diam_min {low:g} --LoG_diam_max {high:g}"
+        for name, options in {"relion LoG": log, "relion templates": template_options(folder, case)}.items():
+            used = []
+            for count in (1, 3):
+                write_micrographs_star(folder / "mics.star", [truth for _, truth in micrographs[:count]])
+                used.append(relion(folder, options)[2])
+            print(f"{name:24}{(used[1] - used[0]) / 2:8.2f}   the first one {used[0]:.2f}", flush=True)
 
 
 def show(case: str, program: str, total: Picks, worst: float, seconds: float) -> None:
@@ -383,6 +411,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=4)
     parser.add_argument("--size", type=int, default=1536)
+    parser.add_argument("--speed", type=int, default=2048, help="size of the micrographs that are timed; 0 for none")
     parser.add_argument("--case", nargs="*", default=[], help="only cases whose names have one of these in them")
     parser.add_argument("--data", type=Path, help="folder with the apoferritin micrographs")
     parser.add_argument("--pictures", type=Path, help="folder for pictures of both picks beside each other")
@@ -390,6 +419,8 @@ def main() -> None:
     torch.set_num_threads(1)
     if options.seeds:
         simulated(options.seeds, options.size, options.case)
+    if options.speed:
+        speed(options.speed)
     if options.data:
         apoferritin(options.data, options.pictures)
 
