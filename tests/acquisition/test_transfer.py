@@ -210,4 +210,4 @@ def test_unreadable_and_foreign_files_get_a_sentence(tmp_path: Path) -> None:
     with pytest.raises(CorruptFileError, match="cannot be read"):
         inspect_file(str(tmp_path / "folder.tiff"))
     with pytest.raises(InputError, match="not a movie"):
-        inspect_file(str(tmp_path / "x.eer"))
+        inspect_file(str(tmp_path / "x.ser"))

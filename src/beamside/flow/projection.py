@@ -75,6 +75,7 @@ class Projection:
         self._star_pace = {stage.name: Pace(3.0) for stage in stages}
         self._seen = {stage.name: -1.0 for stage in stages}
         self._told = dict.fromkeys(self._seen, "")
+        self._options_written: dict[str, dict[str, str]] = {}
         self._index_pace, self._live_pace, self._pipeline_pace = Pace(1.0), Pace(1.0), Pace(5.0)
 
     def open_jobs(self) -> None:
@@ -144,10 +145,7 @@ class Projection:
             return
         try:
             write_star_files(self.root, stage, stage.rows())
-            if stage.upstream is not None and stage.upstream.job_type.aggregate:
-                write_job_options(
-                    self.root, self._relion_job(stage), self._options(stage)
-                )  # each round has another input
+            self._write_changed_options(stage)
         except OSError as error:
             # The journals have it all; the files follow when the disk can be written again.
             if str(error) != self._told[stage.name]:
@@ -156,6 +154,13 @@ class Projection:
         else:
             self._seen[stage.name], self._told[stage.name] = newest, ""
         pace.done()
+
+    def _write_changed_options(self, stage: Stage) -> None:
+        """Write the options of a job again when they have changed: what is known of the movies, or the round that a job is made from."""
+        options = self._options(stage)
+        if options != self._options_written.get(stage.name):
+            write_job_options(self.root, self._relion_job(stage), options)
+            self._options_written[stage.name] = options
 
     def _catch_up(self) -> None:
         """Bring the index up to date; a full disk or a locked file delays it and never ends the session."""
