@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -138,7 +139,15 @@ def _microscope(places: Places, movies: int, size: int, rate: float, seed: int) 
     }
     command += [word for name, value in numbers.items() for word in (f"--{name}", f"{value:g}")]
     with places.log.open("wb") as log:
-        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+            # one thread: on a small computer its threads and those of the workers would wait for each other
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )
     try:
         yield process
     finally:
