@@ -44,8 +44,8 @@ def root(tmp_path: Path) -> Path:
 
 
 def as_relion_31(root: Path, pipeline: Pipeline) -> None:
-    """Write the pipeline as RELION 3.1 does: without labels."""
-    blocks = format_pipeline(pipeline)
+    """Write the pipeline as RELION 3.1 does: without labels, and without our own table."""
+    blocks = format_pipeline(replace(pipeline, unread=None))
     for block in blocks:
         for label in LABELS:
             if label in block:
@@ -202,6 +202,19 @@ class TestNumbers:
     def test_a_directory_that_is_there_is_passed_over(self, root: Path) -> None:
         (root / "Class3D/job003").mkdir(parents=True)
         assert next_job_number(root) == 4
+
+    def test_one_that_relion_may_have_read_is_left_to_it(self, root: Path) -> None:
+        as_relion_31(root, read_pipeline(root))
+        assert [next_job_number(root), next_job_number(root)] == [4, 5]
+
+    def test_one_that_relion_may_have_read_is_left_to_it_after_we_wrote_other_things(self, root: Path) -> None:
+        as_relion_31(root, read_pipeline(root))
+        publish_pipeline(root, [replace(IMPORT, status="Failed"), MOTION])
+        set_alias(root, MOTION.name, "second try")
+        assert next_job_number(root) == 4
+
+    def test_a_project_without_a_pipeline_begins_with_one(self, tmp_path: Path) -> None:
+        assert [next_job_number(tmp_path), next_job_number(tmp_path)] == [1, 2]
 
     def test_a_thousand_has_no_padding(self, root: Path) -> None:
         as_relion_31(root, replace(read_pipeline(root), counter=1000))

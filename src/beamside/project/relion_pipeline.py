@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import cast
 
 from beamside.errors import CorruptFileError, ProjectError
@@ -27,6 +27,9 @@ from beamside.project.relion_types import (
 PIPELINE_FILE = "default_pipeline.star"
 JOB_DIRECTORY = re.compile(r"job(\d{3,})")
 """What the name of a job directory looks like."""
+OWN_BLOCK = "beamside"
+"""Our own table in the file. RELION reads its tables by their names, and leaves this one out when it writes."""
+UNREAD_LABEL = "beamsideUnreadJobCounter"
 
 
 @dataclass(frozen=True)
@@ -63,11 +66,16 @@ class RelionJob:
 
 @dataclass(frozen=True)
 class Pipeline:
-    """All jobs, in RELION's order; the next job's number; and the nodes that no job makes (files that a user typed in)."""
+    """All jobs, in RELION's order; the next job's number; and the nodes that no job makes (files that a user typed in).
+
+    `unread` is the first job number that no RELION program can have read from the file as the next one, or None when RELION wrote the file and so
+    may have read its counter. It is our own note in the file, no part of the graph: pipelines that differ in it alone are equal.
+    """
 
     jobs: tuple[RelionJob, ...] = ()
     counter: int = 1
     loose_nodes: tuple[RelionNode, ...] = ()
+    unread: int | None = field(default=None, compare=False)
 
     def job(self, name: str) -> RelionJob | None:
         """Return the job of that name, or None."""
@@ -105,7 +113,7 @@ def parse_pipeline(content: bytes, source: str = PIPELINE_FILE) -> Pipeline:
     counter = int(blocks["pipeline_general"].integers("rlnPipeLineJobCounter")[0])
     if counter < 1:
         raise CorruptFileError(f"{source} has the job counter {counter}; it must be at least 1.")
-    return _assemble(blocks, counter)
+    return replace(_assemble(blocks, counter), unread=_unread(blocks.get(OWN_BLOCK)))
 
 
 def format_pipeline(pipeline: Pipeline) -> list[StarBlock]:
@@ -128,7 +136,12 @@ def format_pipeline(pipeline: Pipeline) -> list[StarBlock]:
         ),
     ]
     general = StarBlock.from_mapping("pipeline_general", {"rlnPipeLineJobCounter": pipeline.counter})
-    return [general, *(table for table in tables if table.rows)]
+    own = [] if pipeline.unread is None else [StarBlock.from_mapping(OWN_BLOCK, {UNREAD_LABEL: pipeline.unread})]
+    return [general, *(table for table in tables if table.rows), *own]
+
+
+def _unread(block: StarBlock | None) -> int | None:
+    return int(block.integers(UNREAD_LABEL)[0]) if block is not None and UNREAD_LABEL in block else None
 
 
 _PROCESS_COLUMNS = ("Name", "Alias", "Type", "Status", "TypeLabel", "StatusLabel")

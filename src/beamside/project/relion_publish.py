@@ -61,16 +61,24 @@ def create_relion_root(root: Path, *, wait: float = 10.0) -> None:
 def next_job_number(root: Path, *, wait: float = 10.0) -> int:
     """Reserve and return the next job number, under RELION's lock, so that RELION never gives it to another job.
 
-    Numbers of job directories that exist for whatever reason are skipped.
+    The lock alone does not do that: a RELION program reads the counter under the lock, lets the lock go, makes the job's directory, and adds the
+    job under a second lock without asking for its number again; its window keeps the counter it read last for longer. So a number that RELION may
+    have read is left to it, and the one after it is taken: when RELION wrote the file since our last number, one number may stay unused. Numbers of
+    job directories that exist for whatever reason are skipped.
     """
     root = Path(root)
     with RelionLock(root, wait=wait):
         pipeline = read_pipeline(root)
-        number = pipeline.counter
+        number = max(pipeline.counter, _unread(pipeline))
         while any(root.glob(f"*/job{number:03d}")):
             number += 1
-        _write(root, replace(pipeline, counter=number + 1))
+        _write(root, replace(pipeline, counter=number + 1, unread=number + 1))
     return number
+
+
+def _unread(pipeline: Pipeline) -> int:
+    """Return the first job number that no RELION program can have read as the next one."""
+    return pipeline.counter + 1 if pipeline.unread is None else pipeline.unread
 
 
 def publish_pipeline(root: Path, jobs: Sequence[RelionJob], *, wait: float = 10.0) -> Pipeline:
@@ -133,6 +141,7 @@ def _check_names(job: RelionJob) -> None:
 
 def _write(root: Path, pipeline: Pipeline) -> None:
     path = root / PIPELINE_FILE
+    pipeline = replace(pipeline, unread=_unread(pipeline))
     content = format_star(format_pipeline(pipeline)).encode("utf-8", "surrogateescape")
     with _disk_errors(root):
         present = path.read_bytes() if path.exists() else b""
@@ -181,7 +190,7 @@ def _merged(root: Path, before: Pipeline, ours: Sequence[RelionJob]) -> Pipeline
         merged = job if old is None else _with_additions(root, job, old, used)
         jobs[job.name] = replace(merged, alias=None if alias in taken else alias)
     counter = max([before.counter, *(number_of_job(name) + 1 for name in jobs)])
-    return Pipeline(tuple(jobs.values()), counter, _loose_nodes(before, jobs.values()))
+    return Pipeline(tuple(jobs.values()), counter, _loose_nodes(before, jobs.values()), _unread(before))
 
 
 def _with_additions(root: Path, job: RelionJob, old: RelionJob, used: set[str]) -> RelionJob:

@@ -39,7 +39,8 @@ def read_pipeline(root: Path) -> Pipeline:
     try:
         content = path.read_bytes()
     except FileNotFoundError:
-        return recover_pipeline(root)
+        recovered = recover_pipeline(root)
+        return replace(recovered, unread=recovered.counter)
     except OSError as error:
         raise ProjectError(f"{path} cannot be read: {error.strerror}; check its permissions.") from error
     try:
@@ -52,7 +53,12 @@ def read_pipeline(root: Path) -> Pipeline:
 
 
 def _may_be_torn(content: bytes, pipeline: Pipeline) -> bool:
-    """Return True when the file may have been cut between two rows or tables; other programs' whole files can look so too."""
+    """Return True when the file may have been cut between two rows or tables; other programs' whole files can look so too.
+
+    A file that ends with our own table is whole: it was put in place at once, and a RELION that tears it takes that table away first.
+    """
+    if pipeline.unread is not None:
+        return False
     ends_with_blank_line = content.endswith(b"\n") and not content.rstrip(b"\n").rsplit(b"\n", 1)[-1].strip()
     ends_with_blank_line |= content.endswith(b"\n\n")
     tables = (
