@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from beamside.imaging.candidates import Candidates, accept
+from beamside.imaging.candidates import Candidates, OpenArea, accept
 
 PIXEL = 2.0
 
@@ -24,8 +24,13 @@ def spread(count: int, seed: int = 0, side: int = 4000, threshold: float = 0.5) 
         threshold=threshold,
         floor=0.0,
         excluded=0.0,
-        area=(side * PIXEL * 1e-4) ** 2,
+        open=OpenArea(torch.ones(64, 64), (side, side)),
     )
+
+
+def area(found: Candidates) -> float:
+    """The open area in µm²."""
+    return found.open.pixels * (PIXEL * 1e-4) ** 2
 
 
 @given(st.integers(0, 200), st.floats(-1, 1))
@@ -40,7 +45,7 @@ def test_a_moved_threshold_takes_exactly_the_scores_above_it(count: int, shift: 
 def test_a_target_per_area_is_kept(wanted: float) -> None:
     found = spread(2000, seed=1)
     picks = accept(found, per_area=wanted, pixel_size=PIXEL)
-    assert len(picks) == pytest.approx(wanted * found.area, rel=0.15)
+    assert len(picks) == pytest.approx(wanted * area(found), rel=0.15)
 
 
 def test_the_target_holds_in_each_part_of_the_field_although_scores_differ() -> None:
@@ -53,6 +58,30 @@ def test_the_target_holds_in_each_part_of_the_field_although_scores_differ() -> 
     )
     halves = [int((picks.coordinates[:, 1] < 6000).sum()), int((picks.coordinates[:, 1] >= 6000).sum())]
     assert min(halves) > 0.8 * max(halves)
+
+
+def test_masked_parts_count_neither_for_the_whole_nor_for_the_neighbourhood() -> None:
+    """Half of the field is carbon: the other half gets its picks per area and not those of the carbon too."""
+    found = spread(4000, seed=3)
+    allowed = torch.ones(400, 400, dtype=torch.bool)
+    allowed[:, :200] = False
+    found = found.chosen(found.coordinates[:, 1] >= 2000)
+    half = Candidates(**{**vars(found), "open": OpenArea.of_mask(allowed, (4000, 4000))})
+    assert area(half) == pytest.approx(area(found) / 2)
+    picks = accept(half, per_area=300.0, pixel_size=PIXEL)
+    assert len(picks) == pytest.approx(300.0 * area(half), rel=0.12)
+    beside = (picks.coordinates[:, 1] < 2500).sum()  # a quarter of what is open, along the carbon
+    assert int(beside) == pytest.approx(len(picks) / 4, rel=0.25)
+    assert len(accept(found, per_area=300.0, pixel_size=PIXEL)) > 1.1 * len(picks)
+
+
+def test_what_is_masked_is_known_to_a_small_part() -> None:
+    rng = np.random.default_rng(4)
+    allowed = torch.from_numpy(rng.uniform(size=(233, 311)) > 0.3)
+    open_area = OpenArea.of_mask(allowed, (2000, 2670))
+    assert open_area.pixels == pytest.approx(0.7 * 2000 * 2670, rel=0.02)
+    around = open_area.around(np.array([[1000.0, 1000.0], [0.0, 1000.0]]), 300.0)
+    assert around == pytest.approx(np.array([0.7, 0.35]) * np.pi * 300**2, rel=0.05)
 
 
 def test_fewer_candidates_than_wanted_are_all_taken_and_none_are_fine() -> None:

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from beamside.errors import InputError
-from beamside.imaging.candidates import Candidates
+from beamside.imaging.candidates import Candidates, OpenArea
 from beamside.imaging.fourier import radial_frequency
 from beamside.imaging.masks import CONTAMINATION_SPREAD, CONTAMINATION_STRENGTH, carbon_mask, contamination_mask, smooth
 from beamside.imaging.particles import good_size
@@ -134,7 +134,7 @@ def pick_blobs(micrograph: Tensor, settings: BlobSettings) -> Candidates:
         threshold=threshold,
         floor=FLOOR,
         excluded=1 - float(valid.float().mean()),
-        area=float(valid.float().mean()) * micrograph.numel() * (settings.pixel_size * 1e-4) ** 2,
+        open=OpenArea.of_mask(allowed, micrograph.shape),
     )
 
 

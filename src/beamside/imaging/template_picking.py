@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from beamside.errors import InputError
-from beamside.imaging.candidates import Candidates
+from beamside.imaging.candidates import Candidates, OpenArea
 from beamside.imaging.ctf_model import ctf_2d
 from beamside.imaging.fourier import radial_frequency
 from beamside.imaging.masks import smooth
@@ -187,7 +187,7 @@ def pick_templates(micrograph: Tensor, settings: BlobSettings, references: Refer
         threshold=threshold,
         floor=FLOOR,
         excluded=1 - float(valid.float().mean()),
-        area=float(valid.float().mean()) * micrograph.numel() * (settings.pixel_size * 1e-4) ** 2,
+        open=OpenArea.of_mask(allowed, micrograph.shape),
     )
 
 

@@ -58,7 +58,8 @@ class PickParameters(ParameterModel):
     )
     picks_per_area: float = parameter(
         0.0,
-        "Picks wanted per area: the best ones of each neighbourhood are taken instead of those above a threshold; 0 does not.",
+        "Picks wanted per area (without carbon, contamination and edges): the best ones of each neighbourhood are taken instead of those above a "
+        "threshold; 0 does not.",
         unit="1/µm²",
         ge=0,
         le=100_000,
@@ -123,7 +124,7 @@ class Picking(JobType):
     directory = "AutoPick"
     relion_type = 4
     relion_label = "relion.autopick"
-    version = "2"
+    version = "3"
     optics_used = ("pixel_size", "voltage", "spherical_aberration", "amplitude_contrast")
     requires = ("ctf",)
     Parameters = PickParameters

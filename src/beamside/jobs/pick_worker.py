@@ -17,7 +17,7 @@ from beamside.errors import BeamsideError
 from beamside.formats.mrc import read_mrc
 from beamside.formats.star import StarBlock, Value, read_star, write_star
 from beamside.imaging import pictures
-from beamside.imaging.candidates import Candidates, accept
+from beamside.imaging.candidates import STEPS, Candidates, OpenArea, accept
 from beamside.imaging.picking import BlobSettings, pick_blobs
 from beamside.imaging.template_picking import Ctf, References, pick_templates
 from beamside.jobs.base import Item, Result, Workspace
@@ -29,10 +29,12 @@ from beamside.programs.topaz import pick_with_topaz
 COLUMNS = ("rlnCoordinateX", "rlnCoordinateY", "rlnAutopickFigureOfMerit", "rlnClassNumber", "rlnAnglePsi")
 DIAMETER = "beamsideDiameter"
 """Extra column of the candidates, Å."""
-GENERAL = ("beamsideKey", "beamsideThreshold", "beamsideFloor", "beamsideExcluded", "beamsideArea")
+GENERAL = ("beamsideKey", "beamsideThreshold", "beamsideFloor", "beamsideExcluded", "beamsideHeight", "beamsideWidth")
+OPEN = "beamsideOpen"
+"""Column of the grid that tells where picks are allowed: one row of cells as digits, 0 to 9 ninths."""
 DECIDING = ("pick_threshold", "picks_per_area")
 """Parameters that choose among the candidates; all others make them."""
-ALGORITHM = "2"
+ALGORITHM = "3"
 """Version of the pickers: candidates of another one are found again."""
 
 
@@ -161,12 +163,15 @@ def _rows(candidates: Candidates) -> list[list[Value]]:
 
 def write_candidates(path: Path, key: str, candidates: Candidates) -> None:
     """Write all candidates of a micrograph, with what they are valid for."""
-    general: list[Value] = [key, candidates.threshold, candidates.floor, candidates.excluded, candidates.area]
+    height, width = candidates.open.shape
+    general: list[Value] = [key, candidates.threshold, candidates.floor, candidates.excluded, height, width]
+    cells: list[list[Value]] = [["".join(map(str, row))] for row in _steps(candidates.open).tolist()]
     rows = [[*row, float(size)] for row, size in zip(_rows(candidates), candidates.diameters.tolist(), strict=True)]
     write_star(
         path,
         [
             StarBlock("general", list(GENERAL), [general], loop=False),
+            StarBlock("open", [OPEN], cells),
             StarBlock("candidates", [*COLUMNS, DIAMETER], rows),
         ],
     )
@@ -179,7 +184,8 @@ def read_candidates(path: Path, key: str) -> Candidates | None:
         general, table = blocks["general"], blocks["candidates"]
         if str(general.single(GENERAL[0])) != key:
             return None
-        threshold, floor, excluded, area = (float(general.single(name)) for name in GENERAL[1:])
+        threshold, floor, excluded, height, width = (float(general.single(name)) for name in GENERAL[1:])
+        parts = torch.tensor([[int(digit) for digit in row] for row in blocks["open"].texts(OPEN)]) / STEPS
         columns = {name: torch.from_numpy(table.floats(name).copy()).float() for name in (*COLUMNS, DIAMETER)}
     except (BeamsideError, OSError, KeyError, ValueError):
         return None
@@ -192,8 +198,12 @@ def read_candidates(path: Path, key: str) -> Candidates | None:
         threshold=threshold,
         floor=floor,
         excluded=excluded,
-        area=area,
+        open=OpenArea(parts, (int(height), int(width))),
     )
+
+
+def _steps(area: OpenArea) -> Tensor:
+    return (area.parts * STEPS).round().long()
 
 
 def _places(columns: dict[str, Tensor]) -> Tensor:

@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 
 from beamside.errors import ProgramError
-from beamside.imaging.candidates import Candidates
+from beamside.imaging.candidates import Candidates, OpenArea
 from beamside.imaging.picking import BlobSettings, make_detector
 from beamside.imaging.picking_image import inside_border, working_image
 
@@ -182,7 +182,6 @@ def _candidates(
     cell = torch.minimum(cell, torch.tensor(small.shape) - 1)
     order = torch.from_numpy(np.argsort(-scores, kind="stable"))
     order = order[allowed[cell[order, 0], cell[order, 1]]]
-    share = float(valid.float().mean())
     return Candidates(
         coordinates=coordinates[order],
         scores=torch.from_numpy(scores).float()[order],
@@ -191,6 +190,6 @@ def _candidates(
         psi=torch.zeros(len(order)),
         threshold=THRESHOLD,
         floor=FLOOR,
-        excluded=1 - share,
-        area=share * micrograph.numel() * (settings.pixel_size * 1e-4) ** 2,
+        excluded=1 - float(valid.float().mean()),
+        open=OpenArea.of_mask(allowed, micrograph.shape),
     )
