@@ -1,7 +1,8 @@
 """Picking on simulated micrographs with known particles, by size and with references, and on real apoferritin; RELION on the same files.
 
-Run as ``python -m benchmarks.picking [--seeds N] [--size PIXELS] [--case TEXT ...] [--speed PIXELS] [--data FOLDER] [--pictures FOLDER]``.
-The data folder holds ``sum_unaligned/*.png`` and ``picks_csv/*.csv``; ``--seeds 0`` leaves the simulated micrographs out.
+Run as ``python -m benchmarks.picking [--seeds N] [--first SEED] [--size PIXELS] [--case TEXT ...] [--without TEXT ...] [--speed PIXELS]
+[--data FOLDER] [--pictures FOLDER]``. The data folder holds ``sum_unaligned/*.png`` and ``picks_csv/*.csv``; ``--seeds 0`` leaves the simulated
+micrographs out.
 
 Both programs get the same ten projections of the specimen as references, on the grey scale that class averages of normalised particles have
 (RELION's scores depend on it), and the true CTF. RELION's picks are judged with its defaults, and with the threshold that is the best for the
@@ -302,9 +303,12 @@ class Tally:
         return sum(found.seconds for found in self.founds) / len(self.founds)
 
 
-def simulated(seeds: int, size: int, wanted: list[str]) -> None:
+def simulated(seeds: range, size: int, wanted: list[str], without: list[str]) -> None:
     programs = OURS | (THEIRS if shutil.which("relion_autopick") else {})
-    print(f"{seeds} micrographs of {size}² each, {PIXEL_SIZE} Å/pixel; a pick counts within {MATCH} diameters")
+    programs = {name: program for name, program in programs.items() if not any(part in name for part in without)}
+    print(
+        f"{len(seeds)} micrographs (seeds from {seeds.start}) of {size}² each, {PIXEL_SIZE} Å/pixel; a pick counts within {MATCH} diameters"
+    )
     print(f"{REFERENCES} references, {ANGLE:g}° steps\n")
     heading = f"{'micrographs':24}{'program':24}{'true':>6}{'picked':>8}{'recall':>8}{'precision':>10}"
     print(f"{heading}{'F1':>7}{'worst':>7}{'CPU s':>8}")
@@ -315,7 +319,7 @@ def simulated(seeds: int, size: int, wanted: list[str]) -> None:
         radius = MATCH * specimen.diameter / PIXEL_SIZE
         prepared(case)
         tallies = {name: Tally() for name in programs}
-        for seed in range(FIRST_SEED, FIRST_SEED + seeds):
+        for seed in seeds:
             micrograph, truth = simulate_micrograph(case.settings(size), specimen, seed)
             for name, program in programs.items():
                 tallies[name].truths.append(truth.particles[:, :2])
@@ -410,15 +414,17 @@ def save_beside(path: Path, micrograph: Array, picked: Array, human: Array, pixe
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=4)
+    parser.add_argument("--first", type=int, default=FIRST_SEED, help="first seed")
     parser.add_argument("--size", type=int, default=1536)
     parser.add_argument("--speed", type=int, default=2048, help="size of the micrographs that are timed; 0 for none")
     parser.add_argument("--case", nargs="*", default=[], help="only cases whose names have one of these in them")
+    parser.add_argument("--without", nargs="*", default=[], help="no programs whose names have one of these in them")
     parser.add_argument("--data", type=Path, help="folder with the apoferritin micrographs")
     parser.add_argument("--pictures", type=Path, help="folder for pictures of both picks beside each other")
     options = parser.parse_args()
     torch.set_num_threads(1)
     if options.seeds:
-        simulated(options.seeds, options.size, options.case)
+        simulated(range(options.first, options.first + options.seeds), options.size, options.case, options.without)
     if options.speed:
         speed(options.speed)
     if options.data:

@@ -267,17 +267,22 @@ def make_header(sections: NDArray[Any], pixel_size: float, *, volume: bool) -> b
     return bytes(header)
 
 
+_STATISTICS_PART = 1 << 15
+
+
 def _statistics(sections: NDArray[Any]) -> tuple[float, float, float, float]:
     """Return minimum, maximum, mean and standard deviation; the standard's "not known" (0, -1, -2, -1) where they make no sense."""
     if sections.dtype.kind == "c":
         return 0.0, -1.0, -2.0, -1.0
-    values = sections if sections.dtype != np.float16 else sections.astype(np.float32)
+    values = (sections if sections.dtype != np.float16 else sections.astype(np.float32)).reshape(-1)
+    # Deviations from a value that is there lose nothing to the size of the mean; parts that fit the cache are read once from memory.
+    near, total, squares = np.float64(values[0]), 0.0, 0.0
     with np.errstate(all="ignore"):
-        found = (
-            float(values.min()),
-            float(values.max()),
-            float(values.mean(dtype=np.float64)),
-            float(values.std(dtype=np.float64)),
-        )
+        for start in range(0, values.size, _STATISTICS_PART):
+            part = values[start : start + _STATISTICS_PART].astype(np.float64) - near
+            total, squares = total + float(part.sum()), squares + float(part @ part)
+        mean = total / values.size
+        deviation = float(np.sqrt(max(squares / values.size - mean**2, 0.0)))
+        found = (float(values.min()), float(values.max()), float(near + mean), deviation)
     limit = float(np.finfo(np.float32).max)
     return found if all(np.isfinite(v) and abs(v) <= limit for v in found) else (0.0, -1.0, -2.0, -1.0)

@@ -18,8 +18,8 @@ from beamside.errors import InputError
 BACKGROUND_FRACTION = 0.75
 """Diameter of the circle that holds the particle, as a fraction of the box, where none is given (RELION's default)."""
 
-_CHUNK_PIXELS = 1 << 23
-"""Pixels of full-size boxes that are worked on at once: large products are fast, and a quarter of these boxes is held (8 MB)."""
+_CHUNK_PIXELS = 1 << 20
+"""Pixels of full-size boxes that are worked on at once: few enough that they stay in the processor's cache from step to step."""
 
 
 def good_size(minimum: float) -> int:
@@ -92,15 +92,17 @@ def extract_particles(
     _check_sizes(box, small)
     _check_inside(micrograph, coordinates, box)
     radius = background_radius(box, small, pixel_size, background_diameter)
-    offset = micrograph.float().mean()
-    centred = micrograph.float() - offset
+    values = micrograph.float()
+    # Any value in the middle will do: it keeps sums small, and is added again or normalised away.
+    offset = values[:: max(1, len(values) // 64)].mean()
     particles = micrograph.new_empty((len(coordinates), small, small), dtype=torch.float32)
-    chunk = max(1, _CHUNK_PIXELS // (box * box))
-    for start in range(0, len(coordinates), chunk):
-        resized = _cut(centred, coordinates[start : start + chunk], box, small)
+    if not len(coordinates):
+        return particles
+    for numbers in torch.split(_neighbours_first(coordinates, box), max(1, _CHUNK_PIXELS // (box * box))):
+        resized = rescale(_boxes(values, coordinates[numbers], box, offset), small)
         if normalise:
             resized = normalise_background(resized, radius, remove_ramp=remove_ramp)
-        particles[start : start + chunk] = resized
+        particles[numbers] = resized
     if not normalise:
         particles += offset
     return particles.neg_() if invert else particles
@@ -130,30 +132,34 @@ def normalise_background(images: Tensor, radius: float, *, remove_ramp: bool = T
     images : ``(n, b, b)``
     radius : pixels further than this from pixel ``b // 2`` are background
     """
-    size = images.shape[-1]
-    basis, projector, inside = _background_fit(size, radius, remove_ramp, images.device)
+    basis, projector, average = _background_fit(images.shape[-1], radius, remove_ramp, images.device)
     flat = images.flatten(1)
-    flat = flat - (flat @ projector) @ basis
-    count = size * size - int(inside.sum())
-    background = flat.masked_fill(inside, 0)
-    mean = background.sum(dim=1, keepdim=True) / count
-    flat = flat - mean
-    deviation = (flat.masked_fill(inside, 0).square().sum(dim=1, keepdim=True) / count).sqrt()
-    flat = flat / torch.where(deviation > 0, deviation, torch.ones_like(deviation))
+    flat = torch.addmm(flat, flat @ projector, basis, alpha=-1)
+    # The plane takes the mean along, all but for rounding.
+    flat -= flat @ average
+    deviation = (flat.square() @ average).sqrt()
+    flat /= torch.where(deviation > 0, deviation, torch.ones_like(deviation))
     return flat.reshape(images.shape)
 
 
 def rescale(images: Tensor, size: int) -> Tensor:
     """Rescale square images ``(n, N, N)`` to ``(n, size, size)`` by cropping their Fourier transforms; the mean stays.
 
-    Done as two matrix products (the Fourier cropping of rows and of columns), which is several times faster than transforming each
-    image. Of the components at the new Nyquist frequency those with positive frequency along y are kept, as RELION's windowing does.
+    Rows are transformed; of the columns only those that are kept are reduced, by one matrix product. Of the components at the new Nyquist
+    frequency those with positive frequency along y are kept, as RELION's windowing does.
     """
     full = images.shape[-1]
     if size == full:
         return images
-    rows, _, _ = _rescaling(full, size, images.device)
-    return _rescale_columns(rows @ images, full, size)
+    rows, signs = _row_reduction(full, size, images.device)
+    kept = torch.view_as_real(torch.fft.rfft(images))[..., : size // 2 + 1, :].flatten(-2)
+    reduced = rows @ kept
+    # The last row holds what one-sided Nyquist rows add: an odd part, a quarter of a turn behind, with alternating sign.
+    odd = reduced[:, size:]
+    behind = torch.stack([odd[..., 1::2], -odd[..., ::2]], dim=-1).flatten(-2)
+    spectrum = torch.addcmul(reduced[:, :size], signs, behind).reshape(len(images), size, -1, 2)
+    rescaled: Tensor = torch.fft.irfft(torch.view_as_complex(spectrum), size)
+    return rescaled
 
 
 def _without_factors(number: int, factors: tuple[int, ...]) -> int:
@@ -184,19 +190,21 @@ def _check_inside(micrograph: Tensor, coordinates: Tensor, box: int) -> None:
         )
 
 
-def _cut(micrograph: Tensor, coordinates: Tensor, box: int, size: int) -> Tensor:
-    """Return the boxes around `coordinates`, rescaled to `size`. The first product reads the micrograph itself: no box is copied."""
+def _neighbours_first(coordinates: Tensor, box: int) -> Tensor:
+    """Return the particles' numbers ``(n,)`` row by row of half boxes, so that overlapping boxes are read one after the other, from the cache."""
+    rows, columns = (coordinates.cpu().double() * torch.tensor([2 / box, 1.0])).trunc().T
+    by_column = columns.argsort(stable=True)
+    order: Tensor = by_column[rows[by_column].argsort(stable=True)]
+    return order
+
+
+def _boxes(micrograph: Tensor, coordinates: Tensor, box: int, offset: Tensor) -> Tensor:
+    """Return the boxes ``(n, box, box)`` around `coordinates`, less `offset`."""
     corners = (coordinates.trunc().long() - box // 2).tolist()
-    if size == box:
-        cut = micrograph.new_empty((len(corners), box, box))
-        for image, corner in zip(cut, corners, strict=True):
-            image.copy_(_box(micrograph, corner, box))
-        return cut
-    rows, _, _ = _rescaling(box, size, micrograph.device)
-    reduced = micrograph.new_empty((len(corners), size + 1, box))
-    for image, corner in zip(reduced, corners, strict=True):
-        torch.mm(rows, _box(micrograph, corner, box), out=image)
-    return _rescale_columns(reduced, box, size)
+    boxes = micrograph.new_empty((len(corners), box, box))
+    for image, corner in zip(boxes.unbind(), corners, strict=True):
+        torch.sub(_box(micrograph, corner, box), offset, out=image)
+    return boxes
 
 
 def _box(micrograph: Tensor, corner: list[int], box: int) -> Tensor:
@@ -210,44 +218,35 @@ def _box(micrograph: Tensor, corner: list[int], box: int) -> Tensor:
     return functional.pad(inside[None, None], margins, mode="replicate")[0, 0]
 
 
-def _rescale_columns(reduced: Tensor, full: int, size: int) -> Tensor:
-    """Finish `rescale`: ``(n, size + 1, full)`` with reduced rows becomes ``(n, size, size)``."""
-    _, cosines, sines = _rescaling(full, size, reduced.device)
-    signs = 1.0 - 2.0 * (torch.arange(size, device=reduced.device) % 2)
-    # One product for all rows, also the last ones, which is cheaper than leaving those out.
-    even = (reduced.reshape(-1, full) @ cosines.T).reshape(-1, size + 1, size)
-    # The last row holds what one-sided Nyquist rows add: an odd part, with alternating sign.
-    odd = reduced[:, size] @ sines.T
-    return torch.addcmul(even[:, :size], signs[:, None], odd[:, None, :])
-
-
 @lru_cache(maxsize=8)
-def _rescaling(full: int, size: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the matrices of `rescale`: rows ``(size + 1, full)``, cosines and sines ``(size, full)``.
+def _row_reduction(full: int, size: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Return the matrix ``(size + 1, full)`` that crops columns' transforms, and alternating signs ``(size, 1)``; see `rescale`.
 
-    With θ = 2π (y / size − Y / full), cropping along an axis multiplies by Σ_k exp(i k θ) / full over −size/2 < k ≤ +size/2.
+    With θ = 2π (y / size − Y / full), cropping along y multiplies by Σ_k exp(i k θ) / full over −size/2 < k ≤ +size/2.
     """
     frequency = torch.arange(size // 2 + 1, dtype=torch.float64)
-    weight = torch.full_like(frequency, 2.0 / full)
-    weight[0] = weight[-1] = 1.0 / full
+    weight = torch.full_like(frequency, 2.0)
+    weight[0] = weight[-1] = 1.0
     new = torch.arange(size, dtype=torch.float64) / size
     old = torch.arange(full, dtype=torch.float64) / full
     angle = 2 * torch.pi * (new[:, None] - old[None, :])[..., None] * frequency
-    cosines = (torch.cos(angle) * weight).sum(dim=-1)
-    sines = (torch.sin(angle) * weight).sum(dim=-1)
-    nyquist = torch.sin(torch.pi * size * old)[None, :] / full
-    rows = torch.cat([cosines, nyquist])
-    return rows.float().to(device), cosines.float().to(device), sines.float().to(device)
+    even = (torch.cos(angle) * weight).sum(dim=-1)
+    nyquist = torch.sin(torch.pi * size * old)[None, :]
+    # The inverse transform along x divides by `size`, where a cropped one is divided by `full`.
+    rows = torch.cat([even, nyquist]) * (size / full**2)
+    signs = 1.0 - 2.0 * (torch.arange(size) % 2)[:, None]
+    return rows.float().to(device), signs.to(device)
 
 
 @lru_cache(maxsize=8)
 def _background_fit(size: int, radius: float, ramp: bool, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-    """Return what fits the background of flattened images: basis ``(p, b²)``, its projector ``(b², p)``, and which pixels are inside."""
+    """Return what fits the background of flattened images: basis ``(p, b²)``, its projector ``(b², p)``, and what averages it ``(b², 1)``."""
     axis = torch.arange(size, dtype=torch.float64) - size // 2
     y, x = torch.meshgrid(axis, axis, indexing="ij")
-    inside = (y**2 + x**2 <= radius**2).reshape(-1)
+    outside = (y**2 + x**2 > radius**2).reshape(-1).double()
     columns = [torch.ones_like(y), y / size, x / size] if ramp else [torch.ones_like(y)]
     basis = torch.stack([column.reshape(-1) for column in columns])
-    weighted = basis * ~inside
+    weighted = basis * outside
     projector = torch.linalg.solve(weighted @ weighted.T, weighted).T
-    return basis.float().to(device), projector.float().contiguous().to(device), inside.to(device)
+    average = (outside / outside.sum())[:, None]
+    return basis.float().to(device), projector.float().contiguous().to(device), average.float().to(device)
