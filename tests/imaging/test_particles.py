@@ -88,6 +88,24 @@ def test_a_flat_background_does_not_give_infinite_values() -> None:
     assert float(particles.abs().max()) < 1e-3
 
 
+@pytest.mark.parametrize("small", [32, 16])
+def test_a_flat_part_of_a_lively_micrograph_stays_flat(small: int) -> None:
+    """What a detector's dead part gives is not blown up from rounding to noise."""
+    micrograph = 1000 + 30 * noise(128, 128)
+    micrograph[:64, :64] = 977.3
+    particles = extract_particles(micrograph, at((32, 32), (90, 90)), 32, small)
+    assert float(particles[0].abs().max()) < 1e-2
+    assert float(particles[1].std()) > 0.5
+
+
+def test_neighbours_do_not_change_the_order_or_each_other() -> None:
+    micrograph = noise(300, 300)
+    places = at(*[(float(y), float(x)) for y, x in np.random.default_rng(5).integers(0, 300, (80, 2))])
+    together = extract_particles(micrograph, places, 48, 24)
+    alone = torch.cat([extract_particles(micrograph, place[None], 48, 24) for place in places])
+    np.testing.assert_allclose(together.numpy(), alone.numpy(), atol=1e-5)
+
+
 def test_rescaling_equals_fourier_cropping_below_nyquist() -> None:
     smooth = noise(3, 31, 31)
     large = _upsample(smooth, 96)

@@ -54,7 +54,7 @@ class Extraction(JobType):
     directory = "Extract"
     relion_type = 5
     relion_label = "relion.extract"
-    version = "1"
+    version = "2"
     optics_used = ("pixel_size",)
     requires = ("pick", "ctf")
     Parameters = ExtractParameters
