@@ -174,14 +174,13 @@ def read_sections(path: PathLike, start: int = 0, stop: int | None = None) -> ND
     header = check_mrc_complete(path)
     stop = header.shape[0] if stop is None else min(stop, header.shape[0])
     count = max(stop - start, 0)
-    with open(path, "rb") as file:
-        file.seek(header.data_offset + start * header.section_bytes)
-        raw = file.read(count * header.section_bytes)
+    offset = header.data_offset + start * header.section_bytes
     _, ny, nx = header.shape
     if header.mode == PACKED_MODE:
-        return unpack(np.frombuffer(raw, np.uint8).reshape(count, ny, -1), nx)
-    sections = np.frombuffer(raw, header.dtype).reshape(count, ny, nx)
-    return sections.astype(header.dtype.newbyteorder("="), copy=True)
+        packed = np.fromfile(path, np.uint8, count * header.section_bytes, offset=offset)
+        return unpack(packed.reshape(count, ny, -1), nx)
+    sections = np.fromfile(path, header.dtype, count * ny * nx, offset=offset).reshape(count, ny, nx)
+    return sections.astype(header.dtype.newbyteorder("="), copy=False)
 
 
 def unpack(packed: NDArray[np.uint8], nx: int) -> NDArray[np.uint8]:

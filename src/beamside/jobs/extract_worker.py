@@ -21,7 +21,7 @@ SHOWN = 24
 def extract(item: Item, parameters: ExtractParameters, workspace: Workspace) -> Result:
     """Extract the particles of one micrograph. Picks whose box would leave the micrograph are counted and left out."""
     micrograph = item.output("micrograph")
-    image = np.array(read_mrc(workspace.absolute(micrograph)), dtype=np.float32)
+    image = np.asarray(read_mrc(workspace.absolute(micrograph)), dtype=np.float32)
     pixel_size = float(item.results["ctf"].values["micrograph_pixel_size"])
     picks = _picks(item, workspace)
     box = parameters.box_size or _default_box(item, pixel_size, parameters.class_box)
