@@ -13,6 +13,7 @@ import torch
 from beamside.errors import ProcessingError
 from beamside.imaging.ctf import CtfSettings, estimate_ctf, micrograph_spectrum
 from beamside.imaging.ctf_curves import ice_ring
+from beamside.imaging.ctf_search import Table, search_table
 from beamside.imaging.ctf_tilt import estimate_tilt
 from beamside.imaging.spectrum import tile_powers
 from beamside.simulate.optics import Beam, Defocus, transfer
@@ -53,6 +54,19 @@ def test_large_astigmatism_is_found_in_every_direction(angle):
     assert result.defocus_u >= result.defocus_v
 
 
+def test_search_reads_every_sector_at_the_defocus_of_its_direction():
+    defoci = torch.arange(5000.0, 20001.0, 100.0)
+    directions = (np.arange(36) + 0.5) / 36 * np.pi - np.pi / 2
+    scores = torch.zeros(2, 36, len(defoci))
+    for sector, direction in enumerate(directions):
+        scores[1, sector, 70 + round(6 * math.cos(2 * (direction - math.radians(30))))] = 3.0
+    found = search_table(Table(scores, defoci, (0.0, 90.0), 30.0), 2000.0)
+    defocus_u, defocus_v, angle = found.axes()
+    assert (found.defocus, found.phase_shift, found.envelope) == (12000.0, 90.0, 30.0)
+    assert defocus_u - defocus_v == pytest.approx(1200, abs=100)
+    assert angle == pytest.approx(30, abs=1)
+
+
 def test_noise_is_reported_as_a_failure():
     for seed in range(4):
         result = fit(Defocus(15000, 15000), snr=0.0, seed=seed)
@@ -64,6 +78,12 @@ def test_weak_rings_are_believed_when_they_stand_out_of_the_noise():
         result = fit(Defocus(15100, 14900), snr=0.15, seed=seed)
         assert not result.failed
         assert result.defocus == pytest.approx(15000, abs=200)
+
+
+def test_rings_that_are_hardly_seen_are_not_taken_for_astigmatic():
+    found = [fit(Defocus(15000, 15000), snr=0.12, seed=seed).astigmatism for seed in range(5)]
+    assert max(found) < 400
+    assert np.mean(found) < 250
 
 
 def test_close_rings_of_high_defocus_and_low_voltage_are_resolved():

@@ -152,11 +152,12 @@ def estimate_ctf(spectrum: Tensor, pixel_size: float, settings: CtfSettings) -> 
     starts = [search_table(table, settings.max_astigmatism) for table in tables]
     fit = max(starts, key=lambda start: start.correlation)
     contrast = first_contrast(pixels, optics, fit)
+    noise = float(pixels.values.std()) * noise_inflation(pixels)
     for _ in range(ROUNDS):
-        fit = refine(pixels, basis, optics, fit, contrast, fit_phase_shift=settings.phase_shift)
+        fit = refine(pixels, basis, optics, fit, contrast, noise=noise, fit_phase_shift=settings.phase_shift)
         contrast = measured_contrast(pixels, optics, fit)
-    fit = refine(pixels, basis, optics, fit, contrast, fit_phase_shift=settings.phase_shift)
-    return _describe(spectrum, pixels, settings, fit)
+    fit = refine(pixels, basis, optics, fit, contrast, noise=noise, fit_phase_shift=settings.phase_shift)
+    return _describe(spectrum, pixels, settings, fit, noise)
 
 
 def candidate_of(fit: CtfFit) -> Candidate:
@@ -205,7 +206,7 @@ def _phase_shifts(settings: CtfSettings) -> list[float]:
     return [settings.min_phase_shift + i * settings.phase_shift_step for i in range(max(count, 0) + 1)]
 
 
-def _describe(spectrum: Tensor, pixels: Pixels, settings: CtfSettings, fit: Candidate) -> CtfFit:
+def _describe(spectrum: Tensor, pixels: Pixels, settings: CtfSettings, fit: Candidate, noise: float) -> CtfFit:
     """Return the fit with its curves, picture and verdict."""
     optics = settings.optics
     wide = half_plane(spectrum, pixels.pixel_size, 1 / settings.min_resolution, 0.5 / pixels.pixel_size)
@@ -216,7 +217,7 @@ def _describe(spectrum: Tensor, pixels: Pixels, settings: CtfSettings, fit: Cand
     resolution = fit_resolution(lines)
     seen = _below(wide, max(1 / PICTURE_RESOLUTION, float(pixels.frequency.max())))
     defocus_u, defocus_v, angle = fit.axes()
-    height = fit.correlation * math.sqrt(len(pixels.values)) / noise_inflation(pixels)
+    height = fit.correlation * float(pixels.values.norm()) / noise
     significance = math.sqrt(max(height**2 - astigmatism_penalty(defocus_u - defocus_v), 0.0))
     return CtfFit(
         defocus_u,
@@ -262,12 +263,12 @@ def noise_inflation(pixels: Pixels) -> float:
     image[pixels.row, pixels.column] = pixels.values
     there = torch.zeros_like(image)
     there[pixels.row, pixels.column] = 1
-    total = 0.0
-    for dy in range(-2, 3):
-        for dx in range(-2, 3):
-            both = there * torch.roll(there, (dy, dx), (0, 1))
-            product = (image * torch.roll(image, (dy, dx), (0, 1)) * both).sum() / both.sum().clamp(min=1)
-            total += float(product)
+    total = float((pixels.values**2).mean())
+    # half of the neighbours: those opposite correlate alike
+    for dy, dx in [(dy, dx) for dy in range(3) for dx in range(-2, 3) if dy > 0 or dx > 0]:
+        pairs = torch.roll(there, (dy, dx), (0, 1)).flatten() @ there.flatten()
+        product = torch.roll(image, (dy, dx), (0, 1)).flatten() @ image.flatten()
+        total += 2 * float(product / pairs.clamp(min=1))
     variance = float(pixels.values.var())
     return math.sqrt(max(total / variance, 1.0))
 

@@ -35,6 +35,8 @@ USUAL_ASTIGMATISM = 300.0
 """Å; microscopes are usually stigmated better than this."""
 PENALTY = 4.0
 """What ten times more astigmatism costs, in units of 2 ln 10 of log-likelihood: as a prior that falls as the fourth power of it does."""
+LEAST_GAIN = 0.01
+"""Steps end when the squared height of the match, in units of the noise, grows by less."""
 SAMPLING = 3.0
 """Radians between neighbouring pixels at which the window and the sampling have taken the rings' contrast down to 1/e."""
 LEAST_RINGS = 0.8
@@ -150,11 +152,11 @@ def orthonormal(columns: Tensor, weights: Tensor | None = None) -> Tensor:
     rings that can just be seen, would be left out of the space, and would look like rings.
     """
     exact = columns.to(torch.float64)
-    exact = exact / exact.norm(dim=0)
-    weighted = exact if weights is None else exact * weights.to(torch.float64)[:, None]
-    eigenvalues, vectors = torch.linalg.eigh(exact.T @ weighted)
+    products = exact.T @ (exact if weights is None else exact * weights.to(torch.float64)[:, None])
+    scale = 1 / torch.sqrt(torch.diag(products))
+    eigenvalues, vectors = torch.linalg.eigh(products * scale[:, None] * scale)
     kept = eigenvalues > 1e-11 * eigenvalues[-1]
-    mixing: Tensor = vectors[:, kept] / torch.sqrt(eigenvalues[kept])
+    mixing: Tensor = scale[:, None] * vectors[:, kept] / torch.sqrt(eigenvalues[kept])
     orthonormalised: Tensor = (exact @ mixing).to(columns.dtype)
     return orthonormalised
 
@@ -237,27 +239,29 @@ def search_table(table: Table, largest_astigmatism: float) -> Candidate:
     step = float(table.defoci[1] - table.defoci[0])
     device = table.scores.device
     directions = (torch.arange(SECTORS, device=device) + 0.5) / SECTORS * math.pi - math.pi / 2
-    best, found = -math.inf, Candidate(float(table.defoci[0]), 0, 0, 0, table.envelope)
-    amounts = torch.arange(0.0, largest_astigmatism / 2 + 1, ASTIGMATISM_STEP / 2).tolist()
-    for half in amounts:
-        for number in range(ANGLES if half else 1):
-            angle = math.pi * number / ANGLES
-            offsets = torch.round(half * torch.cos(2 * (directions - angle)) / step).to(torch.long)
-            total = _shifted_sum(table.scores, offsets)
-            total = total.clamp(min=0) ** 2 - astigmatism_penalty(2 * half)
-            value, index = total.reshape(-1).max(dim=0)
-            if float(value) > best:
-                best = float(value)
-                shift, place = divmod(int(index), table.defoci.shape[0])
-                found = Candidate(
-                    float(table.defoci[place]),
-                    half * math.cos(2 * angle),
-                    half * math.sin(2 * angle),
-                    table.phase_shifts[shift],
-                    table.envelope,
-                    best,
-                )
-    return found
+    amounts = torch.arange(ASTIGMATISM_STEP / 2, largest_astigmatism / 2 + 1, ASTIGMATISM_STEP / 2, device=device)
+    turns = torch.arange(ANGLES, device=device) * (math.pi / ANGLES)
+    # the round candidate, then every amount in every direction
+    half = torch.cat([amounts.new_zeros(1), amounts.repeat_interleave(ANGLES)])
+    angle = torch.cat([turns.new_zeros(1), turns.repeat(len(amounts))])
+    places = torch.round(half[:, None] * torch.cos(2 * (directions - angle[:, None])) / step).to(torch.long)
+    costs = torch.tensor([astigmatism_penalty(2 * value) for value in half.tolist()], device=device)
+    best = Candidate(float(table.defoci[0]), 0, 0, 0, table.envelope, -math.inf)
+    for scores, shift in zip(table.scores, table.phase_shifts, strict=True):
+        total = _shifted_sums(scores, places).clamp(min=0) ** 2 - costs[:, None]
+        value, index = total.reshape(-1).max(dim=0)
+        if float(value) > best.correlation:
+            number, place = divmod(int(index), len(table.defoci))
+            along, double = float(half[number]), 2 * float(angle[number])
+            best = Candidate(
+                float(table.defoci[place]),
+                along * math.cos(double),
+                along * math.sin(double),
+                shift,
+                table.envelope,
+                float(value),
+            )
+    return best
 
 
 def astigmatism_penalty(astigmatism: float) -> float:
@@ -268,11 +272,23 @@ def astigmatism_penalty(astigmatism: float) -> float:
     return PENALTY * math.log1p((astigmatism / USUAL_ASTIGMATISM) ** 2)
 
 
-def _shifted_sum(scores: Tensor, offsets: Tensor) -> Tensor:
-    """Return the sum over sectors of `scores` (p, s, f), sector s read `offsets[s]` places further on: (p, f)."""
-    places = torch.arange(scores.shape[-1], device=scores.device)[None, :] + offsets[:, None]
-    places = places.clamp(0, scores.shape[-1] - 1)
-    return torch.gather(scores, 2, places.expand(scores.shape[0], -1, -1)).sum(dim=1)
+def astigmatism_pull(astigmatism: float) -> float:
+    """Return by what the sum of the squared components of the astigmatism (Å) is multiplied in a parabola that touches the penalty."""
+    square = USUAL_ASTIGMATISM**2
+    return 4 * PENALTY / (square + astigmatism**2)
+
+
+def _shifted_sums(scores: Tensor, offsets: Tensor) -> Tensor:
+    """Return sums over sectors of `scores` (s, f), sector j of candidate i read `offsets[i, j]` places further on: (c, f).
+
+    Beyond its ends, the first and the last score of a sector hold.
+    """
+    reach = int(offsets.abs().max())
+    places = torch.arange(-reach, scores.shape[1] + reach, device=scores.device).clamp(0, scores.shape[1] - 1)
+    # all shifted copies of all sectors, one after the other, of which each candidate takes one for each sector
+    copies = scores[:, places].unfold(1, scores.shape[1], 1).reshape(-1, scores.shape[1])
+    first = torch.arange(scores.shape[0], device=scores.device) * (2 * reach + 1) + reach
+    return torch.nn.functional.embedding_bag(offsets + first, copies, mode="sum")
 
 
 def refine(
@@ -282,42 +298,60 @@ def refine(
     start: Candidate,
     contrast: Tensor,
     *,
+    noise: float,
     fit_phase_shift: bool,
     steps: int = 20,
 ) -> Candidate:
-    """Climb from `start` to the highest correlation of the pixels with rings of this `contrast` (n,), by Gauss-Newton.
+    """Climb from `start` to the best match of the pixels with rings of this `contrast` (n,), by Gauss-Newton.
 
-    The correlation is highest where the squares of ``values - amplitude * model`` are least with the best amplitude and
-    background; those two are solved for in every step (variable projection), which leaves 3 or 4 parameters.
+    What becomes least is the sum of squares of ``values - amplitude * model`` in units of `noise`, the standard deviation that
+    independent pixels would have, plus what the astigmatism costs. The best amplitude and background are solved for in every step
+    (variable projection), which leaves 3 or 4 parameters.
     """
     k2 = pixels.frequency**2
     cosine, sine = torch.cos(2 * pixels.direction), torch.sin(2 * pixels.direction)
     slope = math.pi * electron_wavelength(optics.voltage) * k2
     directions = [slope, slope * cosine, slope * sine, torch.full_like(slope, math.pi / 180)]
     gradients = torch.stack(directions if fit_phase_shift else directions[:3], dim=-1)
+    total = float(pixels.values @ pixels.values)
     current, damping = start, 1e-2
     model, chi = _model(pixels, optics, basis, contrast, current)
     correlation = _correlation(pixels.values, model)
+    height = _height(total, correlation, noise, current)
     for _ in range(steps):
         amplitude = (model @ pixels.values) / (model @ model)
         jacobian = _without(basis, (2 * contrast * torch.sin(2 * chi))[:, None] * gradients * amplitude)
         normal = (jacobian.T @ jacobian).to(torch.float64)
+        slopes = (jacobian.T @ (pixels.values - amplitude * model)).to(torch.float64)
+        # the cost grows ever more slowly: a parabola that touches it here lies above it everywhere else
+        pull = noise**2 * astigmatism_pull(2 * math.hypot(current.along, current.across))
+        normal[1, 1] += pull
+        normal[2, 2] += pull
+        slopes[1] -= pull * current.along
+        slopes[2] -= pull * current.across
         normal += damping * torch.diag(torch.diag(normal))
-        step = torch.linalg.solve(normal, (jacobian.T @ (pixels.values - amplitude * model)).to(torch.float64))
-        trial = _moved(current, step.tolist())
+        trial = _moved(current, torch.linalg.solve(normal, slopes).tolist())
         trial_model, trial_chi = _model(pixels, optics, basis, contrast, trial)
         trial_correlation = _correlation(pixels.values, trial_model)
-        if trial_correlation <= correlation:
+        trial_height = _height(total, trial_correlation, noise, trial)
+        if trial_height <= height:
             if damping > 1e3:
                 break
             damping *= 10
             continue
-        gained = trial_correlation - correlation
-        current, model, chi, correlation = trial, trial_model, trial_chi, trial_correlation
+        gained = trial_height - height
+        current, model, chi = trial, trial_model, trial_chi
+        correlation, height = trial_correlation, trial_height
         damping = max(damping / 10, 1e-4)
-        if gained < 1e-5:
+        if gained < LEAST_GAIN:
             break
     return replace(current, correlation=correlation)
+
+
+def _height(total: float, correlation: float, noise: float, candidate: Candidate) -> float:
+    """Return the squared height of a match over the noise, less what its astigmatism costs; `total` is the sum of squared values."""
+    squared = total / noise**2 * max(correlation, 0.0) ** 2
+    return squared - astigmatism_penalty(2 * math.hypot(candidate.along, candidate.across))
 
 
 def first_contrast(pixels: Pixels, optics: Optics, candidate: Candidate) -> Tensor:

@@ -58,7 +58,7 @@ class CtfEstimation(JobType):
     directory = "CtfFind"
     relion_type = 2
     relion_label = "relion.ctffind"
-    version = "2"
+    version = "3"
     optics_used = ("pixel_size", "voltage", "spherical_aberration", "amplitude_contrast")
     requires = ("motion",)
     Parameters = CtfParameters
