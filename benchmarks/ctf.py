@@ -34,6 +34,8 @@ APOFERRITIN = CtfSettings(300.0, 2.7, 0.07)
 WRONG = 300.0
 """Å; a mean defocus further off than this is wrong."""
 CLEAR_ASTIGMATISM = 150.0
+OWN_RESOLUTION = 5.0
+"""Å; up to where ctffind fits when it is not told otherwise."""
 TILTS = (0.0, 20.0, 40.0, 55.0)
 
 
@@ -78,7 +80,10 @@ def compare(options: argparse.Namespace, folder: Path) -> None:
             path, truth = micrograph(case, seed, folder)
             outcomes.setdefault("Beamside", []).append(_ours(path, truth, case))
             if peer:
-                outcomes.setdefault("ctffind", []).append(_peers(peer, path, truth, case))
+                outcomes.setdefault("ctffind", []).append(_peers(peer, path, truth, case.limits()))
+            if peer and options.own_resolution:
+                own = replace(case.limits(), max_resolution=OWN_RESOLUTION)
+                outcomes.setdefault(f"ctffind to {OWN_RESOLUTION:g} Å", []).append(_peers(peer, path, truth, own))
         for program, results in outcomes.items():
             print(_row(case.name, program, results), flush=True)
 
@@ -99,8 +104,8 @@ def _ours(path: Path, truth: MovieTruth, case: Case) -> Outcome:
     return Outcome(_errors(truth, fit.defocus_u, fit.defocus_v, fit.angle, fit.phase_shift), bool(fit.failed), seconds)
 
 
-def _peers(program: str, path: Path, truth: MovieTruth, case: Case) -> Outcome:
-    fit = run_ctffind(program, path, case.settings.pixel_size, case.limits())
+def _peers(program: str, path: Path, truth: MovieTruth, limits: CtfSettings) -> Outcome:
+    fit = run_ctffind(program, path, truth.settings.pixel_size, limits)
     return Outcome(_errors(truth, fit.defocus_u, fit.defocus_v, fit.angle, fit.phase_shift), False, fit.cpu_seconds)
 
 
@@ -240,6 +245,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=1024, help="edge of the simulated micrographs in pixels")
     parser.add_argument("--cases", nargs="+", default=[""], help="only cases whose name or table contains one of these")
     parser.add_argument("--ctffind", type=Path, help="the program, where it is not on the PATH")
+    parser.add_argument("--own-resolution", action="store_true", help="run ctffind with its own highest resolution too")
     parser.add_argument("--folder", type=Path, help="where micrographs are kept for the next time")
     parser.add_argument("--tilts", type=int, default=4, help="tilted micrographs of each tilt; 0 for none")
     parser.add_argument("--noise", type=int, default=50, help="fits to noise of each kind; 0 for none")

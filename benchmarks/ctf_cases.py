@@ -54,7 +54,8 @@ def cases(size: int) -> Iterator[Case]:
     for dose in DOSES:
         yield Case("dose, 1–2 µm", f"{dose:g} e/Å²", replace(base, dose_per_frame=dose))
     ice = replace(base, particle_spacing=0.0)
-    yield Case("dose, 1–2 µm", "no particles, 30 e/Å²", ice)
+    for dose in (30.0, 6.0):
+        yield Case("dose, 1–2 µm", f"no particles, {dose:g} e/Å²", replace(ice, dose_per_frame=dose))
     yield Case(
         "dose, 1–2 µm", "no particles, 1000 Å of ice, 6 e/Å²", replace(ice, dose_per_frame=6.0, ice_thickness=1000.0)
     )
