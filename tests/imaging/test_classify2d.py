@@ -13,9 +13,9 @@ from beamside.errors import ConfigError, CorruptFileError, InputError
 from beamside.imaging.classify2d import ClassifySettings, State, classify
 from beamside.imaging.classify2d.expectation import (
     Sums,
-    add_log_prior,
     add_particles,
     log_likelihood_ratio,
+    log_prior,
     make_batch,
     make_templates,
     rotations,
@@ -31,7 +31,7 @@ from beamside.simulate.specimen import make_specimen, view_directions
 PIXEL = 8.0
 VIEWS = 4
 SETTINGS = ClassifySettings(
-    classes=6, pixel_size=PIXEL, particle_diameter=190, max_shift=20, max_iterations=20, start_resolution=40, seed=3
+    classes=6, pixel_size=PIXEL, particle_diameter=190, max_shift=20, start_resolution=40, seed=3
 )
 
 
@@ -161,7 +161,7 @@ def test_classes_do_not_collapse_and_all_stay_in_use_when_duplicates_are_kept() 
 
 def test_there_are_as_many_classes_as_the_particles_are_enough_for() -> None:
     stack = simulated()
-    few = classify(stack.images[:40], ctf_of(stack)[:40], None, SETTINGS, iterations=2)
+    few = classify(stack.images[:70], ctf_of(stack)[:70], None, SETTINGS, iterations=2)
     assert len(few.references) == 2
     more = classify(stack.images, ctf_of(stack), None, SETTINGS, few, iterations=10)
     assert len(more.references) == SETTINGS.classes
@@ -224,10 +224,10 @@ def test_a_stack_that_cannot_be_used_is_refused(images: np.ndarray, ctf: np.ndar
 
 def test_a_state_of_another_classification_is_refused() -> None:
     stack = simulated()
-    state = classify(stack.images[:40], ctf_of(stack)[:40], None, SETTINGS, iterations=1)
+    state = classify(stack.images[:70], ctf_of(stack)[:70], None, SETTINGS, iterations=1)
     with pytest.raises(InputError, match="classes of 32 pixels"):
-        classify(stack.images[:40], ctf_of(stack)[:40], None, replace(SETTINGS, classes=1), state)
-    with pytest.raises(InputError, match="knows 40 particles"):
+        classify(stack.images[:70], ctf_of(stack)[:70], None, replace(SETTINGS, classes=1), state)
+    with pytest.raises(InputError, match="knows 70 particles"):
         classify(stack.images[:30], ctf_of(stack)[:30], None, SETTINGS, state)
 
 
@@ -325,7 +325,7 @@ def test_the_sums_are_those_of_turned_and_shifted_particles(monkeypatch: pytest.
     transfer = 0.5 + torch.rand((3, grid.rings, grid.angles // 2), generator=generator)
     batch = make_batch(rings, transfer, torch.ones(3, grid.rings), torch.zeros(3, 2), grid)
     joint = log_likelihood_ratio(templates, batch) / 20
-    add_log_prior(joint, templates, batch, 2.0)
+    joint += log_prior(templates, batch, 2.0)[:, None]
     posterior = torch.softmax(joint.reshape(3, -1), dim=1).view(joint.shape)
     results = []
     for fraction in (0.0, 2.0):

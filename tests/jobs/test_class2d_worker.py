@@ -123,3 +123,13 @@ def test_micrographs_without_particles_are_passed_over(workspace: Workspace) -> 
 def test_power_of_white_noise_is_flat_and_in_relions_scale() -> None:
     noise = np.random.default_rng(1).normal(size=(400, 16, 16)).astype(np.float32)
     assert np.allclose(shell_power(noise)[1:], 1 / (2 * 16**2), rtol=0.1)
+
+
+def test_each_micrograph_has_a_noise_spectrum_of_its_own(workspace: Workspace) -> None:
+    items = [make_item(workspace.root, name, count, 1) for name, count in (("a", 30), ("b", 20))]
+    gathered = gather(items, [], workspace.root)
+    assert gathered.groups.tolist() == [0] * 30 + [1] * 20
+    classify_round(items, PARAMETERS, workspace, round_name="round001", final=False)
+    state, _ = Checkpoint(workspace.root / workspace.job).load()
+    assert state is not None
+    assert len(state.noise) == 2

@@ -34,7 +34,14 @@ class Class2dParameters(ParameterModel):
     class_tau: float = parameter(
         2.0, "Regularisation: higher shows more detail and more noise.", gt=0, le=20, advanced=True, relion="tau_fudge"
     )
-    class_iterations: int = parameter(25, "Most iterations of a round.", ge=1, le=200, advanced=True, relion="nr_iter")
+    class_iterations: int = parameter(
+        25,
+        "Most iterations of a round; it takes 23 or more to merge the classes of one view for good.",
+        ge=1,
+        le=200,
+        advanced=True,
+        relion="nr_iter",
+    )
     class_seed: int = parameter(1, "Seed of the random numbers.", ge=0, advanced=True)
 
 
@@ -46,7 +53,7 @@ class Classification2d(JobType):
     directory = "Class2D"
     relion_type = 8
     relion_label = "relion.class2d"
-    version = "2"
+    version = "3"
     optics_used = ("pixel_size", "voltage", "spherical_aberration", "amplitude_contrast")
     requires = ("extract",)
     aggregate = True

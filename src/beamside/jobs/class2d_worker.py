@@ -30,12 +30,16 @@ USED = 0.005
 
 @dataclass(frozen=True)
 class Gathered:
-    """All particles of a round, those of the last round first and in the same order; their images stay in their files."""
+    """All particles of a round, those of the last round first and in the same order; their images stay in their files.
+
+    Each micrograph's are a group with a noise spectrum of its own: ice is not equally thick everywhere.
+    """
 
     members: list[tuple[str, int]]
     rows: list[list[Value]]
     stack: FileStack
     ctf: NDArray[np.float64]
+    groups: NDArray[np.int64]
     known: int
 
 
@@ -56,7 +60,7 @@ def classify_round(
         found = classify(
             gathered.stack,
             gathered.ctf,
-            np.zeros(len(gathered.rows), dtype=np.int64),
+            gathered.groups,
             settings,
             state,
             on_iteration=lambda now: checkpoint.save(now, gathered.members),
@@ -133,7 +137,8 @@ def gather(items: Sequence[Item], members: list[tuple[str, int]], root: Path) ->
     rows = [row for table in tables for row in table]
     stack = file_stack([(root / name, len(table)) for name, table in zip(order, tables, strict=True)])
     known = sum(count for _, count in members) if same else 0
-    return Gathered([(name, sizes[name]) for name in order], rows, stack, _ctf(rows), known)
+    groups = np.repeat(np.arange(len(order)), [len(table) for table in tables])
+    return Gathered([(name, sizes[name]) for name in order], rows, stack, _ctf(rows), groups, known)
 
 
 def _has_particles(item: Item) -> bool:

@@ -1,4 +1,4 @@
-"""Classes that show the same view become one, empty classes take half of a large one, and averages are brought to the middle."""
+"""Classes that show the same view become one, and averages are brought to the middle."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from beamside.imaging.classify2d.expectation import (
     turning,
 )
 from beamside.imaging.classify2d.geometry import Geometry
-from beamside.imaging.classify2d.maximisation import Averages, empty_classes, signal_power
+from beamside.imaging.classify2d.maximisation import signal_power
 from beamside.imaging.classify2d.polar import PolarGrid, disc_of_shifts, from_modes, shift_rings, to_modes
 
 RECENTRED = 2.0
@@ -27,6 +27,9 @@ _REACH = 4.0
 """Pixels by which two averages of one view may be off each other."""
 _CANDIDATES = 4
 """Classes most like it that each class is compared with in full."""
+_COST = 1.0
+"""Evidence that the estimate of a ring's power of the difference must be worth."""
+_TINY = 1e-6
 _LEAST = 0.5
 """Particles in a class that holds any."""
 
@@ -51,10 +54,14 @@ class _Pose:
 class Duplicates:
     """Classes, from the sums over their particles, and which of them are the same.
 
-    One class instead of two is the better account of their particles when the logarithm of the evidence is higher: of the average, with the
-    classes' common signal power as its prior, and of the choice that each particle no longer has. For a class with the sums D = Σ p C X / S and
-    W = Σ p C² / S the average's evidence is ``Σ [ |D|² / (W + 1/τ²) - log(1 + W τ²) ]`` over the points of half of Fourier space. (The evidence is
-    that of a linear Gaussian model; Ueda et al., Neural Computation 12, 2000, have splitting and merging of this kind.)
+    One class instead of two is the better account of their particles when the logarithm of the evidence is higher. It loses that of the averages'
+    difference, and gains that of the choice that each particle no longer has. (The evidence is that of a linear Gaussian model; Ueda et al., Neural
+    Computation 12, 2000, have splitting and merging of this kind.)
+
+    The difference d of the averages D₁ / W₁ and D₂ / W₂, with D = Σ p C X / S and W = Σ p C² / S, has the variance v = 1 / W₁ + 1 / W₂ where the
+    classes show one view. Where they do not, its power is that of the views' difference on top. That is small for views near each other, and much
+    smaller than the signal's, so it is estimated from d itself, on each ring: with ρ = <|d|² / v>, the evidence for a ring of n points to differ is
+    n (ρ - 1 - log ρ), at ρ above 1.
 
     Attributes
     ----------
@@ -139,10 +146,18 @@ class Duplicates:
         """Return by how much the logarithm of the evidence grows when `source` goes into `target`."""
         first, second = self._inside(source), self._inside(target)
         moved = self._moved(*first, pose, self._compared)
-        together = self._evidence(moved[0] + second[0], moved[1] + second[1])
         one, other = float(self.counts[source]), float(self.counts[target])
         choice = one * math.log((one + other) / one) + other * math.log((one + other) / other)
-        return together - self._evidence(*first) - self._evidence(*second) + choice
+        return choice - self._difference(moved, second)
+
+    def _difference(self, first: tuple[Tensor, Tensor], second: tuple[Tensor, Tensor]) -> float:
+        """Return the logarithm of the evidence that two averages differ, against that they do not."""
+        weight = 1 / (1 / first[1].clamp(min=_TINY) + 1 / second[1].clamp(min=_TINY))
+        difference = first[0] / first[1].clamp(min=_TINY) - second[0] / second[1].clamp(min=_TINY)
+        ratio = (difference.abs().square() * weight).mean(-1) / self._fraction
+        freedom = self._fraction * self._area[:, 0] * (self._compared.angles // 2)
+        each = freedom * (ratio - 1 - torch.log(ratio.clamp(min=_TINY))) - _COST
+        return float(torch.where(ratio > 1, each, 0).clamp(min=0).double().sum())
 
     def _evidence(self, data: Tensor, weights: Tensor) -> float:
         # a mask leaves a fraction of the degrees of freedom, each with more signal
@@ -171,22 +186,6 @@ def follow(merges: list[Merge], label: Tensor, psi: Tensor, shift: Tensor) -> No
         turn = psi[members] + merge.psi
         psi[members] = torch.remainder(turn + math.pi, 2 * math.pi) - math.pi
         label[members] = merge.target
-
-
-def split_classes(averages: Averages, counts: Tensor, images: Tensor) -> Tensor:
-    """Give each empty class one half of a large class, and leave the other half in its place; the largest classes first.
-
-    If the large class holds different views, the next iterations tell them apart; if it does not, it merely fills two classes.
-    """
-    empty = empty_classes(counts).nonzero()[:, 0]
-    share = counts.sum() / len(counts)
-    large = torch.argsort(counts, descending=True, stable=True)
-    large = large[counts[large] > share]
-    images = images.clone()
-    for target, source in zip(empty.tolist(), large.tolist(), strict=False):
-        images[target] = averages.halves[0, source]
-        images[source] = averages.halves[1, source]
-    return images
 
 
 def recentre(geometry: Geometry, images: Tensor, label: Tensor, psi: Tensor, shift: Tensor) -> Tensor:

@@ -14,12 +14,12 @@ import torch
 from torch import Tensor
 
 from beamside.errors import InputError
-from beamside.imaging.classify2d.classes import Duplicates, follow, recentre, split_classes
+from beamside.imaging.classify2d.classes import Duplicates, follow, recentre
 from beamside.imaging.classify2d.geometry import Geometry, geometry_of
 from beamside.imaging.classify2d.maximisation import average
 from beamside.imaging.classify2d.model import ClassifySettings, State
 from beamside.imaging.classify2d.plan import (
-    MERGE_STAGE,
+    MERGE_STAGES,
     SPLIT_STAGES,
     WIDE_STAGES,
     Plan,
@@ -30,16 +30,20 @@ from beamside.imaging.classify2d.plan import (
 )
 from beamside.imaging.classify2d.shards import (
     SHARD_PARTICLES,
+    ClassSums,
     ExpectationRequest,
     Partial,
     SurveyRequest,
+    VariationRequest,
     expectation,
     forget,
     group_power,
     make_shards,
     run,
     survey,
+    variation,
 )
+from beamside.imaging.classify2d.splitting import Vary, split_classes
 from beamside.imaging.classify2d.stack import ImageStack, as_stack
 from beamside.imaging.classify2d.start import SMALLEST_SHIFT_SD, resume, start
 
@@ -88,6 +92,10 @@ def classify(
     numbers = np.zeros(count, np.int64) if groups is None else _checked(groups, (count,), "groups").astype(np.int64)
     geometry, key = geometry_of(images.box, settings, device), uuid.uuid4().hex
     shards = make_shards(key, images, transfer, numbers, shard_particles)
+
+    def vary(request: VariationRequest) -> Iterable[ClassSums]:
+        return run(executor, variation, shards, request)
+
     try:
         power = group_power(run(executor, survey, shards, SurveyRequest(settings, device, int(numbers.max()) + 1)))
         state = (
@@ -99,7 +107,7 @@ def classify(
             before = state
             plan = make_plan(geometry, settings, state)
             partials = run(executor, expectation, shards, _request(geometry, settings, plan, state))
-            state = maximisation(geometry, settings, plan, power, state, partials)
+            state = maximisation(geometry, settings, plan, power, state, partials, vary)
             if on_iteration is not None:
                 on_iteration(state)
             if iterations is None and converged(before, state):
@@ -159,17 +167,18 @@ def maximisation(
     power: npt.NDArray[np.float64],
     state: State,
     partials: Iterable[Partial],
+    vary: Vary,
 ) -> State:
     """Return the state after an iteration, from what the shards found in it, in the order of the shards.
 
-    `power` is the mean power ``(groups, R)`` of each group's particles.
+    `vary` asks the shards how classes vary, and `power` is the mean power ``(groups, R)`` of each group's particles.
     """
     pixel, device = settings.pixel_size, geometry.device
     found = _found(state, pixel)
     data, weights, counts = _added(partials, found)
     data, weights, counts = data.to(device), weights.to(device), counts.to(device)
     noise = _new_noise(geometry, plan, references_on_rings(geometry, plan, state), data, weights, state.noise, power)
-    if settings.merge_duplicates and state.stage in (*SPLIT_STAGES[1:], MERGE_STAGE):
+    if settings.merge_duplicates and state.stage in (*SPLIT_STAGES[1:], *MERGE_STAGES):
         duplicates = Duplicates(geometry, plan.grid, plan.compared, data, weights, counts)
         duplicates.merge()
         follow(duplicates.merges, found.label, found.psi, found.shift)
@@ -177,7 +186,8 @@ def maximisation(
     averages = average(geometry, plan.grid, data, weights)
     images = averages.images
     if state.stage in SPLIT_STAGES:
-        images = split_classes(averages, counts, images)
+        request = _variation(geometry, settings, plan, state, found)
+        images = split_classes(images, data, weights, counts, geometry, plan, request, vary)
     if state.stage < SPLIT_STAGES[-1]:
         images = recentre(geometry, images, found.label, found.psi, found.shift)
     wide = state.stage < WIDE_STAGES
@@ -228,6 +238,17 @@ def _found(state: State, pixel_size: float) -> Found:
         pmax=torch.tensor(state.pmax),
         evidence=torch.tensor(state.evidence),
     )
+
+
+def _variation(
+    geometry: Geometry, settings: ClassifySettings, plan: Plan, state: State, found: Found
+) -> VariationRequest:
+    """Return the question what the particles of no class differ in; `split_classes` asks it of some."""
+    grid = plan.first or plan.grid.coarser(plan.compared, plan.grid.angles)
+    nothing = np.zeros((0, grid.rings, grid.angles // 2), np.complex64)
+    where = (found.label.numpy(), found.psi.numpy(), found.shift.numpy())
+    device, nobody = str(geometry.device), np.zeros(0, np.int64)
+    return VariationRequest(settings, device, grid, nobody, nothing, nothing, state.noise, *where)
 
 
 def _new_noise(

@@ -53,6 +53,12 @@ class Templates:
         """Number of classes, K."""
         return self.power.shape[-1]
 
+    def of(self, label: int) -> Templates:
+        """Return those of one class."""
+        trials = len(self.shifts)
+        modes = self.modes[..., label * trials : (label + 1) * trials]
+        return Templates(self.grid, modes, self.power[..., label : label + 1], self.shifts, self.turn)
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -70,6 +76,18 @@ class Batch:
     weights: Tensor
     centres: Tensor
     twists: Tensor
+
+    def of(self, particles: Tensor | slice) -> Batch:
+        """Return those of some particles."""
+        return Batch(
+            self.modes[:, particles], self.weights[:, particles], self.centres[particles], self.twists[particles]
+        )
+
+    def coarser(self, grid: PolarGrid) -> Batch:
+        """Return what is on `grid`, a coarser part of the particles' grid."""
+        orders, even = grid.angles // 2 + 1, grid.angles // 4 + 1
+        modes, weights = self.modes[:orders, :, : grid.rings], self.weights[:even, :, : grid.rings]
+        return Batch(modes, weights, self.centres, self.twists)
 
 
 @dataclass(frozen=True)
@@ -174,14 +192,14 @@ def log_likelihood_ratio(templates: Templates, batch: Batch) -> Tensor:
     return ratio
 
 
-def add_log_prior(ratio: Tensor, templates: Templates, batch: Batch, shift_sd: float) -> None:
-    """Add to `ratio` ``(B, K, U, N)`` the logarithm of the prior of every hypothesis: all classes and rotations alike, shifts Gaussian.
+def log_prior(templates: Templates, batch: Batch, shift_sd: float) -> Tensor:
+    """Return the logarithm ``(B, U, N)`` of the prior of every hypothesis of any class: classes and rotations alike, shifts Gaussian.
 
     Classes are equally probable whatever their size: with their sizes as prior, the large ones swallow the small ones early on.
     """
-    _, classes, trials, angles = ratio.shape
+    hypotheses = templates.classes * len(templates.shifts) * templates.grid.angles
     squared = trial_shifts(templates, batch).square().sum(-1)
-    ratio += (squared / (-2 * shift_sd**2) - math.log(classes * trials * angles))[:, None]
+    return squared / (-2 * shift_sd**2) - math.log(hypotheses)
 
 
 def rotations(templates: Templates) -> Tensor:
@@ -205,21 +223,26 @@ def turned(shift: Tensor, psi: Tensor) -> Tensor:
 
 def best_poses(joint: Tensor, templates: Templates, batch: Batch) -> Poses:
     """Return the most probable hypothesis of each particle; `joint` ``(B, K, U, N)`` is the logarithm of likelihood ratio times prior."""
-    size, _, trials, angles = joint.shape
+    size, classes, trials, angles = joint.shape
     rows = joint.amax(dim=-1).view(size, -1)
     top, row = rows.max(dim=1)
-    turn = joint.view(size, -1, angles)[torch.arange(size, device=joint.device), row].argmax(dim=1)
     label, trial = row // trials, row % trials
-    offset = _offsets(joint, templates, (label, trial, turn))
+    pair = torch.arange(size, device=joint.device) * classes + label
+    psi, shift = poses_near(joint.view(-1, trials, angles), pair, trial, templates, batch)
+    return Poses(label, psi, shift, top, rows)
+
+
+def poses_near(joint: Tensor, pair: Tensor, trial: Tensor, templates: Templates, batch: Batch) -> tuple[Tensor, Tensor]:
+    """Return ψ ``(B,)`` and shift ``(B, 2)`` of the most probable rotation, between the points tried.
+
+    `joint` ``(pairs, U, N)`` is of pairs of particle and class; `pair` and `trial` ``(B,)`` say which pair and trial shift is each particle's best.
+    """
+    angles = joint.shape[-1]
+    turn = joint[pair, trial].argmax(dim=1)
+    offset = _offsets(joint, templates, (pair, trial, turn))
     psi = rotations(templates)[turn] + batch.twists + offset[2] * (2 * math.pi / angles)
     shift = templates.shifts[trial] + torch.stack(offset[:2], dim=-1)
-    return Poses(
-        label=label,
-        psi=torch.remainder(psi + math.pi, 2 * math.pi) - math.pi,
-        shift=batch.centres - turned(shift, psi),
-        top=top,
-        rows=rows,
-    )
+    return torch.remainder(psi + math.pi, 2 * math.pi) - math.pi, batch.centres - turned(shift, psi)
 
 
 def add_particles(joint: Tensor, templates: Templates, batch: Batch, sums: Sums) -> Best:
@@ -237,12 +260,11 @@ def add_particles(joint: Tensor, templates: Templates, batch: Batch, sums: Sums)
 
 def _offsets(joint: Tensor, templates: Templates, best: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
     """Return how far the maximum lies from the best grid point: in y and x pixels, and in steps of rotation, from parabolas."""
-    label, trial, turn = best
-    rows = torch.arange(len(joint), device=joint.device)
+    pair, trial, turn = best
     angles = joint.shape[-1]
-    middle = joint[rows, label, trial, turn]
-    before = joint[rows, label, trial, (turn - 1) % angles]
-    after = joint[rows, label, trial, (turn + 1) % angles]
+    middle = joint[pair, trial, turn]
+    before = joint[pair, trial, (turn - 1) % angles]
+    after = joint[pair, trial, (turn + 1) % angles]
     offsets = []
     spacing = _grid_step(templates.shifts)
     for axis in range(2):
@@ -250,7 +272,7 @@ def _offsets(joint: Tensor, templates: Templates, best: tuple[Tensor, Tensor, Te
         step[axis] = spacing
         lower, has_lower = _trial_at(templates.shifts, -step)
         upper, has_upper = _trial_at(templates.shifts, step)
-        vertex = _vertex(joint[rows, label, lower[trial], turn], middle, joint[rows, label, upper[trial], turn])
+        vertex = _vertex(joint[pair, lower[trial], turn], middle, joint[pair, upper[trial], turn])
         offsets.append(torch.where(has_lower[trial] & has_upper[trial], vertex * spacing, torch.zeros_like(vertex)))
     return offsets[0], offsets[1], _vertex(before, middle, after)
 
@@ -307,6 +329,14 @@ class Sums:
         self.weights.baddbmm_(even.contiguous(), batch.weights / scale[:, None])
         self.counts += (even[0].real / scale).sum(dim=1)
         return scale
+
+    def add_class(self, label: int, posterior: Tensor, batch: Batch) -> None:
+        """Add the particles of `batch` to one class by their `posterior` ``(B, U, N)``, all but their count."""
+        trials = posterior.shape[1]
+        orders = torch.fft.rfft(posterior).permute(2, 1, 0).contiguous()
+        self.modes[:, label * trials : (label + 1) * trials].baddbmm_(orders, batch.modes)
+        even = orders[::2].sum(1, keepdim=True)
+        self.weights[:, label : label + 1].baddbmm_(even, batch.weights)
 
     def add_rows(self, joint: Tensor, top: Tensor, chosen: Tensor, batch: Batch) -> Tensor:
         """Add only the rows `chosen` ``(rows, 2)`` of a batch, given by particle and by class and trial shift; returns what `add_all` does."""

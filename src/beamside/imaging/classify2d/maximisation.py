@@ -17,7 +17,7 @@ _TINY = 1e-6
 EMPTY_SHARE = 0.15
 """A class with less than this part of its equal share of the particles counts as empty."""
 
-PARTICLES_PER_CLASS = 15
+PARTICLES_PER_CLASS = 30
 """Fewer particles than this cannot, on average, be told from noise: then there are fewer classes."""
 
 

@@ -18,17 +18,17 @@ WIDE_STAGES = 7
 """Iterations after each annealing that look for the particles anywhere within `max_shift`; later ones look around where they were."""
 BLURRED_STAGES = 4
 """Iterations after each annealing that stay at the first resolution: what they call correlation of halves is their common start."""
-SPLIT_STAGES = (8, 11, 14)
-"""Iterations after which duplicates are merged, and empty classes are given half of a large one."""
-MERGE_STAGE = 16
-"""Iteration after which duplicates are merged for good."""
-LAST_STAGE = 19
+SPLIT_STAGES = (8, 11, 14, 17)
+"""Iterations after which duplicates are merged, and empty classes are given a part of a large one."""
+MERGE_STAGES = (20, 21, 22)
+"""Iterations after which duplicates are merged for good."""
+LAST_STAGE = 24
 """No iteration before this one can be the last (unless the caller says so)."""
-CENTRED_STAGE = 16
+CENTRED_STAGE = 20
 """Iteration from which on the trial shifts and rotations are not at random, but at those found last."""
 JOINING = -1
 """Stage of the one iteration in which particles that join formed classes are looked for anywhere."""
-JOINED = 13
+JOINED = 16
 """Stage that follows it."""
 GROWTH = 1.15
 """Most that the radius of comparison grows in one iteration."""
@@ -42,6 +42,8 @@ GROWS_FOR_ONE = 0.6
 """The same of a single class: no class of noise comes by such a correlation."""
 SETTLED = 0.005
 """Classification has converged when a smaller fraction of the particles changes class."""
+FIRST_RINGS = 0.6
+"""Part of the compared rings by which unlikely classes are ruled out."""
 _FEWEST_ANGLES = 64
 _FIRST_BATCH = 60
 """Particles per class in the first iterations, when there are many particles."""
@@ -55,6 +57,7 @@ class Plan:
     ----------
     grid : rings of the averages
     compared : number of rings that particles and references are compared on; the others show, without bias, whether there is more to compare
+    first : rings on which unlikely classes are ruled out first; None to compare with all
     shifts : ``(U, 2)`` trial shifts in pixels
     turn : first rotation in radians
     chosen : ``(m,)`` numbers of the particles, rising
@@ -64,6 +67,7 @@ class Plan:
 
     grid: PolarGrid
     compared: int
+    first: PolarGrid | None
     shifts: npt.NDArray[np.float32]
     turn: float
     chosen: npt.NDArray[np.int64]
@@ -92,11 +96,21 @@ def make_plan(geometry: Geometry, settings: ClassifySettings, state: State) -> P
     shifts = disc_of_shifts(reach, step).numpy() + np.float32(jitter)
     turn = 0.0 if centred else float(rng.uniform(-0.5, 0.5)) * 2 * math.pi / grid.angles
     chosen = np.arange(count)
-    if wide and state.stage != JOINING:
-        first = max(_FIRST_BATCH * settings.classes, 1000) * 2 ** (state.stage / 3)
-        if first < count:
-            chosen = np.sort(rng.permutation(count)[: int(first)])
-    return Plan(grid, compared, shifts, turn, chosen, wide, centred)
+    if wide and state.stage not in (JOINING, WIDE_STAGES - 1):  # these must find the place of every particle
+        few = max(_FIRST_BATCH * settings.classes, 1000) * 2 ** (state.stage / 3)
+        if few < count:
+            chosen = np.sort(rng.permutation(count)[: int(few)])
+    first = _first_rings(geometry, settings, grid, compared)
+    return Plan(grid, compared, first, shifts, turn, chosen, wide, centred)
+
+
+def _first_rings(geometry: Geometry, settings: ClassifySettings, grid: PolarGrid, compared: int) -> PolarGrid | None:
+    """Return the inner rings, at least those of the first iterations; None when there are no others."""
+    start = geometry.grid.ring_of(geometry.radius_of(settings.start_resolution))
+    rings = max(start, math.ceil(FIRST_RINGS * compared))
+    if rings >= compared:
+        return None
+    return grid.coarser(rings, coarse_angles(grid, geometry.data_radius, rings, 0))
 
 
 def next_stage(stage: int) -> int:

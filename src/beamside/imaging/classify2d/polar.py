@@ -5,7 +5,7 @@ The transform of a real image is sampled on rings, ``values[j, l] = F(r_j, φ_l)
 rows). The transform is scaled by 1 / box, so that white noise of variance 1 has power 1.
 
 An object of radius a needs rings no further apart than box / (2 a), and on the ring r about 2π r a / box angular orders: that is exact for an
-image inside a disc, there is no interpolation anywhere. (Rotational alignment by the FFT of rings: Cong, Kovacs & Wriggers, J. Struct. Biol. 144,
+image inside a disc. (Rotational alignment by the FFT of rings: Cong, Kovacs & Wriggers, J. Struct. Biol. 144,
 2003; Fourier–Bessel coefficients: Zhao & Singer, J. Struct. Biol. 186, 2014.)
 """
 
@@ -17,8 +17,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-_BLOCK_VALUES = 24_000_000
-"""Elements of the transform's matrix that are kept; a larger matrix is made in blocks when needed (96 MB)."""
+from beamside.imaging.classify2d.gridding import GriddedTransform
 
 _ANGLE_COUNTS = (48, 64, 96, 128, 192, 288, 384, 576, 768, 1152, 1536, 2304)
 """Numbers of angles around a full circle: fast to transform and to go through, and with divisors for the coarse levels."""
@@ -113,7 +112,7 @@ def from_modes(modes: Tensor) -> Tensor:
 
 
 class PolarTransform:
-    """The exact transform between images that are zero outside a disc, and rings.
+    """The transform between images that are zero outside a disc, and rings.
 
     Parameters
     ----------
@@ -123,49 +122,21 @@ class PolarTransform:
 
     def __init__(self, grid: PolarGrid, radius: float, device: torch.device | str = "cpu") -> None:
         self.grid = grid
-        self.device = torch.device(device)
-        axis = torch.arange(grid.box, dtype=torch.float64, device=self.device) - grid.box // 2
-        y, x = torch.meshgrid(axis, axis, indexing="ij")
-        self._inside = (x**2 + y**2 < radius**2).reshape(-1)
-        self._y, self._x = y.reshape(-1)[self._inside], x.reshape(-1)[self._inside]
-        ky, kx = grid.points(self.device)
-        self._ky, self._kx = ky.reshape(-1), kx.reshape(-1)
-        pixels, points = len(self._y), len(self._ky)
-        self._block = points if 2 * pixels * points <= _BLOCK_VALUES else max(1, _BLOCK_VALUES // (4 * pixels))
-        self._kept: Tensor | None = None
-
-    def _matrix(self, start: int) -> Tensor:
-        """Return the transform ``(pixels, 2 * block)`` to the points from `start` on: cosines, then sines."""
-        if self._kept is not None:
-            return self._kept
-        part = slice(start, start + self._block)
-        angle = (self._y[:, None] * self._ky[part] + self._x[:, None] * self._kx[part]) * (2 * torch.pi / self.grid.box)
-        matrix = torch.cat([torch.cos(angle).float(), -torch.sin(angle).float()], dim=1) / self.grid.box
-        if self._block == len(self._ky):
-            self._kept = matrix
-        return matrix
+        axis = torch.arange(grid.box, device=device) - grid.box // 2
+        self._inside = axis[:, None].square() + axis[None, :].square() < radius**2
+        ky, kx = grid.points(device)
+        self._gridded = GriddedTransform(grid.box, ky.reshape(-1), kx.reshape(-1))
+        # twice: the other half of the circle is the conjugate
+        self._areas = 2 * grid.area(device)[:, None] / grid.box
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the rings ``(n, R, N / 2)`` of `images` ``(n, box, box)``; what is outside the disc is left out."""
-        flat = images.reshape(len(images), -1)[:, self._inside]
-        parts = []
-        for start in range(0, len(self._ky), self._block):
-            both = flat @ self._matrix(start)
-            half = both.shape[1] // 2
-            parts.append(torch.complex(both[:, :half], both[:, half:]))
-        return torch.cat(parts, dim=1).reshape(len(images), self.grid.rings, self.grid.angles // 2)
+        values = self._gridded.forward(images * self._inside) / self.grid.box
+        return values.reshape(len(images), self.grid.rings, self.grid.angles // 2)
 
     def backward(self, rings: Tensor) -> Tensor:
         """Return the images ``(n, box, box)`` of `rings` ``(n, R, N / 2)``; zero outside the disc."""
-        weights = 2 * self.grid.area(self.device)[:, None]  # twice: the other half of the circle is the conjugate
-        flat = (rings * weights).reshape(len(rings), -1)
-        pixels = flat.real.new_zeros((len(rings), len(self._y)))
-        for start in range(0, len(self._ky), self._block):
-            part = flat[:, start : start + self._block]
-            pixels += torch.cat([part.real, part.imag], dim=1) @ self._matrix(start).T
-        images = flat.real.new_zeros((len(rings), self.grid.box**2))
-        images[:, self._inside] = pixels
-        return images.reshape(len(rings), self.grid.box, self.grid.box)
+        return self._gridded.adjoint((rings * self._areas).reshape(len(rings), -1)) * self._inside
 
 
 def soft_disc(box: int, radius: float, edge: float, device: torch.device | str = "cpu") -> Tensor:

@@ -10,17 +10,22 @@ import torch
 from torch import Tensor
 
 from beamside.imaging.classify2d.expectation import (
+    Batch,
     Best,
     Sums,
-    add_log_prior,
     add_particles,
     log_likelihood_ratio,
+    log_prior,
     make_batch,
     make_templates,
 )
 from beamside.imaging.classify2d.polar import PolarGrid
+from beamside.imaging.classify2d.pruning import add_likely, likely_classes, pieces
 
 _BATCH_VALUES = 1_000_000
+"""Hypotheses that are compared at a time."""
+_BATCH_BYTES = 64_000_000
+"""Memory of the particles that are compared at a time, when most hypotheses are ruled out first."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +39,8 @@ class Search:
     shifts : ``(U, 2)`` trial shifts in pixels
     turn : first rotation in radians
     shift_sd : pixels
+    first : rings on which unlikely classes are ruled out first; None to compare with all
+    first_shifts : ``(V, 2)`` trial shifts in pixels for that
     """
 
     references: Tensor
@@ -41,6 +48,8 @@ class Search:
     shifts: Tensor
     turn: float
     shift_sd: float
+    first: PolarGrid | None
+    first_shifts: Tensor
 
 
 def compare(
@@ -69,17 +78,30 @@ def compare(
     compared = grid.coarser(search.references.shape[1], grid.angles)
     templates = make_templates(search.references, compared, search.shifts, search.turn)
     sums = Sums(templates, grid.rings)
-    hypotheses = templates.classes * len(search.shifts) * grid.angles
     step = 2 * math.pi / grid.angles
     twists = None if psi is None else torch.remainder(psi - search.turn + step / 2, step) - step / 2
+
+    def batch_of(part: Tensor) -> Batch:
+        turns = None if twists is None else twists[part]
+        return make_batch(*fetch(indices[part]), noise[part], centres[part], grid, turns)
+
     found = [_nothing(indices.device)]
-    for part in torch.split(torch.arange(len(indices), device=indices.device), max(4, _BATCH_VALUES // hypotheses)):
-        batch = make_batch(
-            *fetch(indices[part]), noise[part], centres[part], grid, None if twists is None else twists[part]
-        )
-        joint = log_likelihood_ratio(templates, batch)
-        add_log_prior(joint, templates, batch, search.shift_sd)
-        found.append(add_particles(joint, templates, batch, sums))
+    everyone = torch.arange(len(indices), device=indices.device)
+    if search.first is None:
+        hypotheses = templates.classes * len(search.shifts) * grid.angles
+        for part in torch.split(everyone, max(4, _BATCH_VALUES // hypotheses)):
+            batch = batch_of(part)
+            joint = log_likelihood_ratio(templates, batch)
+            joint += log_prior(templates, batch, search.shift_sd)[:, None]
+            found.append(add_particles(joint, templates, batch, sums))
+    else:
+        inner = grid.cut(search.references, search.first)
+        first = make_templates(inner, search.first, search.first_shifts, search.turn)
+        for part in torch.split(everyone, max(4, _BATCH_BYTES // (4 * grid.rings * grid.angles))):
+            batch = batch_of(part)
+            likely = likely_classes(first, batch)
+            for piece in pieces(likely, templates):
+                found.append(add_likely(templates, batch.of(piece), likely[piece], search.shift_sd, sums))
     return (*sums.finish(templates), sums.counts), together(found)
 
 

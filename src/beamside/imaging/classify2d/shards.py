@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from beamside.imaging.classify2d.expectation import make_batch
 from beamside.imaging.classify2d.geometry import geometry_of
 from beamside.imaging.classify2d.model import ClassifySettings
 from beamside.imaging.classify2d.particles import Particles
@@ -28,11 +29,15 @@ from beamside.imaging.classify2d.plan import Plan
 from beamside.imaging.classify2d.polar import PolarGrid
 from beamside.imaging.classify2d.search import Search, compare, together
 from beamside.imaging.classify2d.stack import ImageStack
+from beamside.imaging.classify2d.variation import vary
 
 SHARD_PARTICLES = 1000
 """Particles in a shard: enough that turning sums back into averages, once for each shard, is little beside comparing."""
 _CACHE_BYTES = 800_000_000
 """Rings of particles are kept in a process until they take this much; those of further shards are made again for each iteration."""
+
+_COMMON_PARTICLES = 10
+"""Particles with the common shape of spectrum that each group has besides its own: a few tell little of the inner rings."""
 
 Outcome = TypeVar("Outcome")
 Request = TypeVar("Request")
@@ -135,10 +140,13 @@ def survey(shard: Shard, request: SurveyRequest) -> Survey:
 
 
 def group_power(surveys: Iterable[Survey]) -> npt.NDArray[np.float64]:
-    """Return the mean power spectrum ``(groups, R)`` of each group's particles."""
+    """Return the mean power spectrum ``(groups, R)`` of each group's particles, with some of the mean of all at the group's level."""
     every = list(surveys)
-    counts = np.sum([each.counts for each in every], axis=0)
-    power: npt.NDArray[np.float64] = np.sum([each.power for each in every], axis=0) / np.maximum(counts, 1)[:, None]
+    counts = np.sum([each.counts for each in every], axis=0)[:, None]
+    sums: npt.NDArray[np.float64] = np.sum([each.power for each in every], axis=0)
+    common = sums.sum(axis=0) / counts.sum()
+    level = (sums / np.maximum(counts, 1) / np.maximum(common, 1e-30)).mean(axis=1, keepdims=True)
+    power: npt.NDArray[np.float64] = (sums + _COMMON_PARTICLES * level * common) / (counts + _COMMON_PARTICLES)
     return power
 
 
@@ -237,12 +245,15 @@ def expectation(shard: Shard, request: ExpectationRequest) -> Partial:
     device = particles.groups.device
     classes, grid = len(request.references), plan.grid
     active = np.flatnonzero(np.abs(request.references).reshape(classes, -1).max(axis=1) > 0)
+    shifts = torch.as_tensor(plan.shifts, device=device)
     search = Search(
         torch.as_tensor(request.references[active], device=device),
         grid,
-        torch.as_tensor(plan.shifts, device=device),
+        shifts,
         plan.turn,
         request.shift_sd,
+        plan.first,
+        shifts if plan.wide else torch.zeros_like(shifts[:1]),
     )
     noise = torch.as_tensor(request.noise, device=device)[:, : grid.rings]
     shape = (2, classes, grid.rings, grid.angles // 2)
@@ -276,6 +287,65 @@ def expectation(shard: Shard, request: ExpectationRequest) -> Partial:
         best.pmax.cpu().numpy(),
         best.evidence.cpu().numpy(),
     )
+
+
+@dataclass(frozen=True)
+class VariationRequest:
+    """Asks how the particles of some classes vary along one direction each.
+
+    Attributes
+    ----------
+    grid : rings that are looked at
+    labels : ``(L,)`` the classes
+    averages, directions : complex ``(L, R, N / 2)``; the particles of a class are its average plus a number of each times its direction, plus noise
+    noise : ``(groups, R)``
+    label : ``(n,)`` class of each particle of the stack
+    psi : ``(n,)`` radians, and `shift` ``(n, 2)`` pixels, which bring it onto the average
+    """
+
+    settings: ClassifySettings
+    device: str
+    grid: PolarGrid
+    labels: npt.NDArray[np.int64]
+    averages: npt.NDArray[np.complex64]
+    directions: npt.NDArray[np.complex64]
+    noise: npt.NDArray[np.float32]
+    label: npt.NDArray[np.int64]
+    psi: npt.NDArray[np.float32]
+    shift: npt.NDArray[np.float32]
+
+
+def variation(shard: Shard, request: VariationRequest) -> ClassSums:
+    """Return the sums over the shard's particles that better directions are made of, see `variation`."""
+    grid, last = request.grid, shard.first + shard.images.count
+    sums = ClassSums(np.zeros(request.averages.shape, np.complex64), np.zeros(request.averages.shape, np.float32))
+    members = shard.here(np.flatnonzero(np.isin(request.label[:last], request.labels)))
+    if not len(members):
+        return sums
+    particles = _particles(shard, request.settings, request.device)
+    device = particles.groups.device
+    noise = torch.as_tensor(request.noise, device=device)[:, : grid.rings]
+    for place, label in enumerate(request.labels):
+        mine = members[request.label[members] == label]
+        if not len(mine):
+            continue
+        local = torch.as_tensor(mine - shard.first, device=device)
+        batch = make_batch(
+            particles.rings(local, grid),
+            particles.transfer(local, grid),
+            noise[particles.groups[local]],
+            torch.as_tensor(request.shift[mine], device=device),
+            grid,
+            torch.as_tensor(request.psi[mine], device=device),
+        )
+        data, weights = vary(
+            batch,
+            grid,
+            torch.as_tensor(request.averages[place], device=device),
+            torch.as_tensor(request.directions[place], device=device),
+        )
+        sums.data[place], sums.weights[place] = data.cpu().numpy(), weights.cpu().numpy()
+    return sums
 
 
 _kept: dict[tuple[str, int, str], Particles] = {}
