@@ -14,6 +14,7 @@ import signal
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import Path
@@ -24,10 +25,60 @@ import psutil
 SHUTDOWN_SECONDS, KILLED_SECONDS = 30.0, 5.0
 """How long an orderly end may take before the processes are killed, and how long what remains in this process may take then."""
 
+SEND_AGAIN_SECONDS = 0.02
+"""How often a task is offered to an interchange that is not there."""
+
 DIRECTORY = "beamside-workers-"
 """How the names of temporary directories begin; the number of the process that made them follows."""
 
 log = logging.getLogger(__name__)
+
+
+class GuardedQueue:
+    """Parsl's queue of tasks to the interchange, used by one thread at a time.
+
+    One thread of Parsl sends, and waits in that when the interchange is gone, while another may close the queue; its socket then ends the whole
+    process (an assertion of libzmq).
+    """
+
+    def __init__(self, queue: Any) -> None:
+        self._queue = queue
+        self._lock = threading.Lock()
+        self._refuses = self._closed = False
+
+    def put(self, message: Any) -> None:
+        """Send a task, as soon as the interchange is there.
+
+        Raises
+        ------
+        RuntimeError
+            when the queue takes no more.
+        """
+        import zmq
+
+        while True:
+            with self._lock:
+                if self._refuses:
+                    raise RuntimeError("the queue to the workers is closed")
+                with contextlib.suppress(zmq.Again):
+                    self._queue.zmq_socket.send_pyobj(message, zmq.NOBLOCK)
+                    return
+            time.sleep(SEND_AGAIN_SECONDS)
+
+    def hang_up(self) -> None:
+        """Take no more, and let what is still to be sent go when the queue is closed."""
+        with self._lock:
+            self._refuses = True
+            if not self._closed:
+                self._queue.zmq_socket.linger = 0
+
+    def close(self) -> None:
+        """Close the socket, once no thread sends."""
+        with self._lock:
+            self._refuses = True
+            if not self._closed:
+                self._closed = True
+                self._queue.close()
 
 
 class Engine:
@@ -75,6 +126,8 @@ class Engine:
             usage_tracking=0,
         )
         self._kernel = parsl.DataFlowKernel(config)
+        self._outgoing = GuardedQueue(self._executor.outgoing_q)
+        self._executor.outgoing_q = self._outgoing  # type: ignore[assignment]
         self._pool = ParslPoolExecutor(dfk=self._kernel)
 
     def submit(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Future[Any]:
@@ -114,7 +167,7 @@ class Engine:
         """Make Parsl expect nothing more of an interchange that is dead: its threads, and the end of this process, would wait for ever."""
         executor = self._executor
         executor.set_bad_state_and_fail_all(RuntimeError("the workers' interchange was lost"))
-        executor.outgoing_q.zmq_socket.linger = 0
+        self._outgoing.hang_up()
         executor.command_client.ok = False
 
     def _clean_up(self, seconds: float) -> None:
