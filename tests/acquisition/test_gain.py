@@ -152,6 +152,23 @@ def test_an_unusual_mean_is_told(tmp_path: Path) -> None:
     assert "mean of 5e+03" in prepare_gain(tmp_path / "g.mrc", (4, 4), output=tmp_path / "o.mrc").warnings[0]
 
 
+@pytest.mark.parametrize("divide", [False, True])
+def test_references_of_eer_movies_have_the_scale_that_relion_gives_their_reciprocal(
+    tmp_path: Path, divide: bool
+) -> None:
+    reference = np.random.default_rng(2).uniform(3, 9, (4, 6)).astype(np.float32)
+    reference[1, 2] = 0
+    write_mrc(tmp_path / "g.mrc", reference)
+    files = {"output": tmp_path / "o.mrc", "reciprocal": tmp_path / "r.mrc"}
+    prepared = prepare_gain(tmp_path / "g.mrc", (4, 6), divide=divide, **files)
+    ours, relions = read_mrc(prepared.path), read_mrc(tmp_path / "r.mrc")
+    good = reference > 0
+    assert ours[1, 2] == relions[1, 2] == 0
+    assert np.allclose(ours[good], relions.mean() / relions[good])
+    assert np.allclose(np.ptp(ours[good] * reference[good] if divide else ours[good] / reference[good]), 0, atol=1e-5)
+    assert (prepared.defects, prepared.warnings[1:]) == (1, ())
+
+
 def test_defects_come_from_masks_and_lists(tmp_path: Path) -> None:
     wanted = np.zeros((10, 12), bool)
     wanted[2:4, 5:8] = True

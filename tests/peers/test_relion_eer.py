@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from tests.peers.conftest import RunProgram
 
+from beamside.acquisition.gain import prepare_gain
 from beamside.formats.eer import Coding, check_eer_complete
 from beamside.formats.movies import open_movie
 from beamside.formats.mrc import read_mrc, write_mrc
@@ -47,16 +48,22 @@ def test_relion_renders_the_same_pixels(run_program: RunProgram, tmp_path: Path,
             assert all(np.array_equal(theirs.frame(index), ours.frame(index)) for index in range(2))
 
 
-def test_relion_corrects_the_same_fractions_and_divides_by_the_gain(run_program: RunProgram, tmp_path: Path) -> None:
+def test_relion_corrects_the_same_fractions_and_its_sums_have_our_scale(
+    run_program: RunProgram, tmp_path: Path
+) -> None:
     rng = np.random.default_rng(4)
     density = np.full(SENSOR, 0.1, np.float32)
     density[500:900, 600:1400] = 0.2
     frames = [electrons(rng, density)] * 3
     frames.append(electrons(rng, 0.001))
     (tmp_path / "m.eer").write_bytes(eer_bytes(frames, SENSOR))
-    gain = np.ones(SENSOR, np.float32)
-    gain[:2048] = 2
-    write_mrc(tmp_path / "gain.mrc", gain)
+    reference = np.full(SENSOR, 10, np.float32)  # multiplies, in a unit of its own
+    reference[:2048] = 5
+    write_mrc(tmp_path / "reference.mrc", reference)
+    prepared = prepare_gain(
+        tmp_path / "reference.mrc", SENSOR, output=tmp_path / "ours.mrc", reciprocal=tmp_path / "gain.mrc"
+    )
+    assert prepared.warnings == ()
     optics = {"rlnOpticsGroupName": "a", "rlnOpticsGroup": 1, "rlnMicrographOriginalPixelSize": 0.7}
     optics |= {"rlnVoltage": 300.0, "rlnSphericalAberration": 2.7, "rlnAmplitudeContrast": 0.1}
     movies = StarBlock("movies", ["rlnMicrographMovieName", "rlnOpticsGroup"], [["m.eer", 1]])
@@ -74,9 +81,13 @@ def test_relion_corrects_the_same_fractions_and_divides_by_the_gain(run_program:
     assert said == {"rlnImageSizeZ": 4, "rlnEERUpsampling": 1, "rlnEERGrouping": 1, "rlnMicrographDoseRate": 0.5}
     with open_movie(tmp_path / "m.eer", Rendering(1, 1)) as movie:
         total = movie.read().sum(axis=0, dtype=np.float32)
-    coarse = [
+    theirs, ours = (
         image.reshape(64, 64, 64, 64).mean(axis=(1, 3)).reshape(-1)
-        for image in (read_mrc(tmp_path / "mc" / "m.mrc"), total / gain)
-    ]
-    assert np.corrcoef(*coarse)[0, 1] > 0.999, "rows of an EER movie, and of its gain reference, lie as in our arrays"
+        for image in (read_mrc(tmp_path / "mc" / "m.mrc"), total * read_mrc(prepared.path))
+    )
+    assert np.corrcoef(theirs, ours)[0, 1] > 0.999, (
+        "rows of an EER movie, and of its gain reference, lie as in our arrays"
+    )
+    assert theirs.mean() == pytest.approx(ours.mean(), rel=1e-3), "in the same unit"
+    assert np.polyfit(ours, theirs, 1)[0] == pytest.approx(1, abs=0.01)
     assert check_eer_complete(tmp_path / "m.eer").frames == 4

@@ -52,6 +52,7 @@ def prepare_gain(
     rotate: Rotation = 0,
     divide: bool = False,
     output: str | Path,
+    reciprocal: str | Path | None = None,
     name: str = "",
 ) -> PreparedGain:
     """Read a gain reference, bring it to the orientation and size of the movies, and write it as MRC.
@@ -64,6 +65,8 @@ def prepare_gain(
     rotate : degrees clockwise, as seen with row 0 at the top
     divide : frames are to be divided by the reference
     output : the MRC file to write
+    reciprocal : for EER movies, another MRC file to write: RELION divides them by a reference in MRC, relative to its mean. The gain gets the
+        scale that this gives, so that sums count electrons whatever the reference's unit
     name : what to call the reference in messages, when `source` is a copy of it
 
     Raises
@@ -86,6 +89,8 @@ def prepare_gain(
     warnings: tuple[str, ...] = ()
     if part > _MANY_UNUSABLE:
         warnings += (f"The gain reference {path} has no usable value in {part:.1%} of its pixels.",)
+    if reciprocal is not None:
+        fitted = _write_reciprocal(fitted, reciprocal)
     mean = float(fitted[fitted > 0].mean())
     if not 0.1 < mean < 10:
         warnings += (
@@ -145,6 +150,14 @@ def _invert(flat: NDArray[np.float32]) -> NDArray[np.float32]:
     good = flat > 0
     mean = float(flat[good].mean(dtype=np.float64)) if good.any() else 1.0
     return np.divide(np.float32(mean), flat, out=np.zeros_like(flat), where=good)
+
+
+def _write_reciprocal(gain: NDArray[np.float32], path: str | Path) -> NDArray[np.float32]:
+    """Write the reciprocal of what multiplies; return that with the scale that RELION gives it: the reciprocal's mean, over all pixels, is 1."""
+    inverse = np.divide(1, gain, out=np.zeros_like(gain), where=gain > 0)
+    mean = np.float32(inverse.mean(dtype=np.float64))
+    write_mrc(path, inverse / mean)
+    return gain * mean
 
 
 def _average(usable: NDArray[np.float32], ratio: int) -> NDArray[np.float32]:

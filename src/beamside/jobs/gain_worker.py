@@ -18,7 +18,6 @@ from beamside.acquisition.gain_choice import Asked, Choice, as_said, choose
 from beamside.errors import BeamsideError
 from beamside.execution.orphans import end_with_session
 from beamside.formats.movies import open_movie
-from beamside.formats.mrc import read_mrc, write_mrc
 from beamside.formats.orientation import Orientation, fitting_ratio
 from beamside.imaging.gain_orientation import Mode, Verdict, compare, compared_window
 from beamside.imaging.gain_picture import gain_picture
@@ -120,6 +119,8 @@ def _prepare(task: GainTask, orientation: Orientation, use: str) -> dict[str, An
         return {}
     root, output = Path(task.root), Path(task.root) / task.output
     output.parent.mkdir(parents=True, exist_ok=True)
+    eer = any(Path(movie).suffix.lower() == EER_SUFFIX for movie in task.movies)
+    reciprocal = output.with_name(f"{output.stem}_relion{output.suffix}")
     prepared = prepare_gain(
         root / task.reference,
         (task.shape[0], task.shape[1]),
@@ -127,6 +128,7 @@ def _prepare(task: GainTask, orientation: Orientation, use: str) -> dict[str, An
         rotate=orientation.rotate,
         divide=use == "divide",
         output=output,
+        reciprocal=reciprocal if eer else None,
         name=task.name,
     )
     found = {
@@ -136,18 +138,9 @@ def _prepare(task: GainTask, orientation: Orientation, use: str) -> dict[str, An
         "ratio": prepared.ratio,
         "warnings": list(prepared.warnings),
     }
-    if any(Path(movie).suffix.lower() == EER_SUFFIX for movie in task.movies):
-        found["relion_gain"] = f"{Path(task.output).parent}/{_for_relion(output)}"
+    if eer:
+        found["relion_gain"] = f"{Path(task.output).parent}/{reciprocal.name}"
     return found
-
-
-def _for_relion(output: Path) -> str:
-    """Write the reciprocal beside the prepared reference: RELION divides EER movies by a reference in MRC. Returns its name."""
-    multiplied = np.asarray(read_mrc(output), np.float32)
-    inverse = np.divide(1, multiplied, out=np.zeros_like(multiplied), where=multiplied > 0)
-    path = output.with_name(f"{output.stem}_relion{output.suffix}")
-    write_mrc(path, inverse)
-    return path.name
 
 
 def file_hash(path: Path) -> str:
