@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 from pydantic.fields import FieldInfo
 
 _KEY = "beamside"
@@ -16,6 +16,15 @@ class ParameterModel(BaseModel):
     """Base of every set of parameters: unknown names are errors, values are frozen and validated."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _choose(cls, value: Any, info: ValidationInfo) -> Any:
+        """Take a choice given as text, as the command line does: pydantic does so for numbers, and not for choices that are numbers."""
+        annotation = cls.model_fields[info.field_name].annotation if info.field_name else None
+        if isinstance(value, str) and get_origin(annotation) is Literal:
+            return next((choice for choice in get_args(annotation) if str(choice) == value), value)
+        return value
 
 
 @dataclass(frozen=True)

@@ -43,6 +43,12 @@ class TestValues:
         assert settings.jobs["pick"].model_dump()["particle_diameter"] == (100.0, 160.0)
         assert settings.jobs["class2d"].model_dump()["classes"] == 40
 
+    @pytest.mark.parametrize("typed", ["1", "2"])
+    def test_choices_that_are_numbers_are_taken_as_they_are_typed(self, typed: str) -> None:
+        settings = resolve_session({**GIVEN, "eer_upsampling": typed}).settings
+        assert settings.jobs["motion"].model_dump()["eer_upsampling"] == int(typed)
+        assert "--eer-upsampling 3: must be one of 1 or 2" in sentence(eer_upsampling="3")
+
     def test_the_project_is_target_group_name(self, home: Path) -> None:
         assert resolve_session({**GIVEN, "group": "lab"}).settings.root == home / "out" / "lab" / "run1"
 
