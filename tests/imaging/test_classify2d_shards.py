@@ -14,7 +14,10 @@ import torch
 from beamside.errors import CorruptFileError, InputError
 from beamside.formats.mrc import write_mrc
 from beamside.imaging.classify2d import ClassifySettings, State, classify, file_stack
+from beamside.imaging.classify2d.geometry import geometry_of
+from beamside.imaging.classify2d.particles import Particles
 from beamside.imaging.classify2d.shards import local_workers
+from beamside.imaging.classify2d.stack import as_stack
 from beamside.simulate.particles import ParticleStack, simulate_stack
 from beamside.simulate.specimen import make_specimen, view_directions
 
@@ -68,6 +71,30 @@ def test_more_workers_change_nothing() -> None:
 
 def test_the_size_of_shards_changes_no_more_than_rounding() -> None:
     same(classified(), classified(shard_particles=25), 2e-3)
+
+
+def test_particles_that_there_is_no_room_to_keep_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = classified()
+    monkeypatch.setattr("beamside.imaging.classify2d.shards._CACHE_BYTES", 0)
+    same(kept, classified(), 2e-3)
+
+
+def test_only_the_particles_that_are_asked_for_are_transformed_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    stack, _ = simulated()
+    geometry = geometry_of(32, SETTINGS, "cpu")
+    groups = np.zeros(90, np.int64)
+    particles = Particles(as_stack(stack.images), None, groups, geometry, keep=False)
+    everything = Particles(as_stack(stack.images), None, groups, geometry, keep=True)
+    transformed: list[int] = []
+    forward = geometry.whole().forward
+    monkeypatch.setattr(
+        geometry.whole(), "forward", lambda images: (transformed.append(len(images)), forward(images))[1]
+    )
+    wanted = torch.tensor([3, 40, 41, 88])
+    found = particles.rings(wanted, geometry.grid)
+    assert sum(transformed) == 4
+    assert torch.allclose(found, everything.rings(wanted, geometry.grid), atol=1e-5)
+    assert torch.allclose(particles.power, everything.power, rtol=1e-4)
 
 
 def test_images_may_stay_in_their_files(tmp_path: Path) -> None:

@@ -61,7 +61,7 @@ class Duplicates:
     The difference d of the averages D₁ / W₁ and D₂ / W₂, with D = Σ p C X / S and W = Σ p C² / S, has the variance v = 1 / W₁ + 1 / W₂ where the
     classes show one view. Where they do not, its power is that of the views' difference on top. That is small for views near each other, and much
     smaller than the signal's, so it is estimated from d itself, on each ring: with ρ = <|d|² / v>, the evidence for a ring of n points to differ is
-    n (ρ - 1 - log ρ), at ρ above 1.
+    n (ρ - 1 - log ρ), at ρ above 1. The particles' mask leaves a part f of the noise's power and of the points' freedom: v and n are f times that.
 
     Attributes
     ----------

@@ -28,7 +28,6 @@ class Averages:
     Attributes
     ----------
     images : ``(K, b, b)`` regularised averages
-    halves : ``(2, K, b, b)`` the same of each half of the particles
     signal : ``(R,)`` signal power, all classes together; zero on rings that were not compared
     correlation : ``(K, R')`` Fourier ring correlation of the halves
     shape_correlation : ``(K, R')`` the same without what is round: averages over all rotations agree on that, but on nothing else
@@ -38,7 +37,6 @@ class Averages:
     """
 
     images: Tensor
-    halves: Tensor
     signal: Tensor
     correlation: Tensor
     shape_correlation: Tensor
@@ -65,16 +63,13 @@ def average(geometry: Geometry, grid: PolarGrid, data: Tensor, weights: Tensor) 
     """
     signal = signal_power(data.sum(0), weights.sum(0), geometry.mask_fraction)
     prior = 1 / (geometry.settings.tau2_fudge * signal[:, None])
-    backward = geometry.level(grid).backward
-    images = backward(data.sum(0) / (weights.sum(0) + prior))
-    halves = torch.stack([backward(data[half] / (weights[half] + prior / 2)) for half in range(2)])
+    images = geometry.level(grid).backward(data.sum(0) / (weights.sum(0) + prior))
     correlation, shape_correlation = _ring_correlations(geometry, grid, data, weights)
     radius = _reached(correlation, grid)
     full_signal = torch.zeros(geometry.grid.rings, device=signal.device)
     full_signal[: grid.rings] = signal
     return Averages(
         images=images,
-        halves=halves,
         signal=full_signal,
         correlation=correlation,
         shape_correlation=shape_correlation,
@@ -141,7 +136,7 @@ def _quality(correlation: Tensor, radius: Tensor, grid: PolarGrid) -> Tensor:
 
 
 def empty_classes(counts: Tensor) -> Tensor:
-    """Tell which classes ``(K,)`` have next to no geometry."""
+    """Tell which classes ``(K,)`` have next to no particles."""
     return counts < EMPTY_SHARE * counts.sum() / len(counts)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cached_property
+
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -24,11 +26,7 @@ class Particles:
     images : the particles
     ctf : ``(n, 4)`` defocus U and V in Å, angle and phase shift in degrees; or None for images without CTF
     groups : ``(n,)`` number of the group whose noise spectrum each particle shares
-    keep : keep the rings; otherwise they are made again each time they are asked for
-
-    Attributes
-    ----------
-    power : ``(n, R)`` power of each particle on each ring
+    keep : keep the rings; otherwise those that are asked for are made again each time
     """
 
     def __init__(
@@ -44,20 +42,24 @@ class Particles:
         self.groups = torch.as_tensor(groups, device=device).long()
         self._images = images
         self._ctf = None if ctf is None else torch.as_tensor(ctf, device=device).float()
-        self.power = torch.zeros((self.count, geometry.grid.rings), device=device)
-        self._rings = self._fill(keep)
+        self._rings = self._all_rings() if keep else None
 
-    def _fill(self, keep: bool) -> Tensor | None:
-        """Go once over the images: note each particle's power spectrum, and keep the rings when asked."""
+    def _all_rings(self) -> Tensor:
         grid = self.geometry.grid
         shape = (self.count, grid.rings, grid.angles // 2)
-        kept = torch.empty(shape, dtype=torch.complex64, device=self.geometry.device) if keep else None
+        rings = torch.empty(shape, dtype=torch.complex64, device=self.geometry.device)
         for start, stop in self._chunks():
-            rings = self._transformed(start, stop)
-            self.power[start:stop] = (rings.real**2 + rings.imag**2).mean(-1)
-            if kept is not None:
-                kept[start:stop] = rings
-        return kept
+            rings[start:stop] = self._transformed(start, stop)
+        return rings
+
+    @cached_property
+    def power(self) -> Tensor:
+        """Return the power ``(n, R)`` of each particle on each ring."""
+        parts = []
+        for start, stop in self._chunks():
+            rings = self._transformed(start, stop) if self._rings is None else self._rings[start:stop]
+            parts.append((rings.real**2 + rings.imag**2).mean(-1))
+        return torch.cat(parts)
 
     @property
     def bytes(self) -> int:
@@ -68,8 +70,11 @@ class Particles:
         step = max(1, min(256, _CHUNK_PIXELS // self.geometry.box**2))
         return [(start, min(start + step, self.count)) for start in range(0, self.count, step)]
 
-    def _transformed(self, first: int, last: int) -> Tensor:
+    def _transformed(self, first: int, last: int, wanted: Tensor | None = None) -> Tensor:
+        """Return the rings of the particles ``first ... last - 1``, or only of those of them that are `wanted`, counted from the first."""
         images = torch.from_numpy(self._images.read(first, last)).to(self.geometry.device)
+        if wanted is not None:
+            images = images[wanted]
         return self.geometry.whole().forward(images * self.geometry.mask)
 
     def check(self, first: int) -> None:
@@ -88,7 +93,9 @@ class Particles:
         for start, stop in self._chunks():
             here = ((indices >= start) & (indices < stop)).nonzero()[:, 0]
             if len(here):
-                result[here] = whole.cut(self._transformed(start, stop), grid)[indices[here] - start]
+                wanted = indices[here]
+                first, last = int(wanted.min()), int(wanted.max()) + 1
+                result[here] = whole.cut(self._transformed(first, last, wanted - first), grid)
         return result
 
     def transfer(self, indices: Tensor, grid: PolarGrid) -> Tensor:

@@ -9,6 +9,7 @@ Everything here can be pickled: any ``concurrent.futures.Executor`` will do, of 
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
@@ -35,7 +36,8 @@ SHARD_PARTICLES = 1000
 """Particles in a shard: enough that turning sums back into averages, once for each shard, is little beside comparing."""
 _CACHE_BYTES = 800_000_000
 """Rings of particles are kept in a process until they take this much; those of further shards are made again for each iteration."""
-
+_TOGETHER = 128
+"""Particles that are looked at together for how classes vary."""
 _COMMON_PARTICLES = 10
 """Particles with the common shape of spectrum that each group has besides its own: a few tell little of the inner rings."""
 
@@ -325,10 +327,8 @@ def variation(shard: Shard, request: VariationRequest) -> ClassSums:
     particles = _particles(shard, request.settings, request.device)
     device = particles.groups.device
     noise = torch.as_tensor(request.noise, device=device)[:, : grid.rings]
-    for place, label in enumerate(request.labels):
-        mine = members[request.label[members] == label]
-        if not len(mine):
-            continue
+    averages, directions = (torch.as_tensor(each, device=device) for each in (request.averages, request.directions))
+    for mine in np.array_split(members, math.ceil(len(members) / _TOGETHER)):
         local = torch.as_tensor(mine - shard.first, device=device)
         batch = make_batch(
             particles.rings(local, grid),
@@ -338,13 +338,13 @@ def variation(shard: Shard, request: VariationRequest) -> ClassSums:
             grid,
             torch.as_tensor(request.psi[mine], device=device),
         )
-        data, weights = vary(
-            batch,
-            grid,
-            torch.as_tensor(request.averages[place], device=device),
-            torch.as_tensor(request.directions[place], device=device),
-        )
-        sums.data[place], sums.weights[place] = data.cpu().numpy(), weights.cpu().numpy()
+        label = torch.as_tensor(request.label[mine], device=device)
+        for place, each in enumerate(request.labels.tolist()):
+            here = (label == each).nonzero()[:, 0]
+            if len(here):
+                data, weights = vary(batch.of(here), grid, averages[place], directions[place])
+                sums.data[place] += data.cpu().numpy()
+                sums.weights[place] += weights.cpu().numpy()
     return sums
 
 
