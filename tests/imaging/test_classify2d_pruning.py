@@ -66,28 +66,40 @@ def first_templates() -> Templates:
 def test_with_all_classes_likely_it_is_the_comparison_with_all() -> None:
     transform, templates, batch = prepared()
     joint = log_likelihood_ratio(templates, batch) + log_prior(templates, batch, 1.5)[:, None]
+    own = 4 * torch.rand((PARTICLES, 3), generator=torch.Generator().manual_seed(3))
+    joint -= own[:, :, None, None]
     expected, found = Sums(templates, transform.grid.rings), Sums(templates, transform.grid.rings)
     all_best = add_particles(joint, templates, batch, expected)
-    best = add_likely(templates, batch, torch.ones(PARTICLES, 3, dtype=torch.bool), 1.5, found)
+    best = add_likely(templates, batch, torch.ones(PARTICLES, 3, dtype=torch.bool), own, 1.5, found)
     assert torch.equal(best.label, all_best.label)
     for name in ("psi", "shift", "pmax", "evidence"):
         assert torch.allclose(getattr(best, name), getattr(all_best, name), rtol=1e-4, atol=1e-4), name
+    assert torch.allclose(best.share, all_best.share, atol=0.02)
     assert torch.allclose(found.counts, expected.counts, atol=1e-4)
     for one, other in zip(found.finish(templates), expected.finish(templates), strict=True):
         assert torch.allclose(one, other, rtol=1e-3, atol=1e-3 * float(other.abs().max()))
 
 
 def test_the_class_that_a_particle_is_of_is_never_ruled_out_and_most_others_are() -> None:
-    likely = likely_classes(first_templates(), prepared()[2])
+    likely = likely_classes(first_templates(), prepared()[2], torch.zeros(PARTICLES, 3))
     right = torch.arange(PARTICLES) % 3
     assert likely[torch.arange(PARTICLES), right].all()
     assert int(likely.sum()) < 2 * PARTICLES
 
 
+def test_a_class_that_a_particle_likes_only_for_its_own_noise_is_ruled_out() -> None:
+    right = torch.arange(PARTICLES) % 3
+    own = torch.zeros(PARTICLES, 3)
+    own[torch.arange(PARTICLES), right] = 1000
+    likely = likely_classes(first_templates(), prepared()[2], own)
+    assert not likely[torch.arange(PARTICLES), right].any()
+    assert likely.any(dim=1).all()
+
+
 def test_particles_are_looked_at_in_parts_without_a_difference(monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = likely_classes(first_templates(), prepared()[2])
+    whole = likely_classes(first_templates(), prepared()[2], torch.zeros(PARTICLES, 3))
     monkeypatch.setattr("beamside.imaging.classify2d.pruning._VALUES", 1000)
-    assert torch.equal(likely_classes(first_templates(), prepared()[2]), whole)
+    assert torch.equal(likely_classes(first_templates(), prepared()[2], torch.zeros(PARTICLES, 3)), whole)
 
 
 @pytest.mark.parametrize("room", [1, 2000, 10**9])

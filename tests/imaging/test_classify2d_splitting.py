@@ -76,9 +76,10 @@ def test_a_class_of_two_views_is_divided_into_these(seed: int) -> None:
         return [variation(shard, asked) for shard in shards]
 
     counts = torch.tensor([0.0, float(COUNT)])
-    found = split_classes(
+    found, divided = split_classes(
         torch.stack([torch.zeros_like(middle), middle]), data, weights, counts, geometry, plan, request, vary
     )
+    assert divided == [0, 1]
     inside = geometry.reference_mask > 0.5
     side, truth = (found[0] - found[1])[inside], torch.as_tensor(upright[0] - upright[1])[inside]
     likeness = abs(float(np.corrcoef(side.numpy(), truth.numpy())[0, 1]))

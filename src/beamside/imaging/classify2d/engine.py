@@ -18,6 +18,7 @@ from beamside.imaging.classify2d.classes import Duplicates, follow, recentre
 from beamside.imaging.classify2d.geometry import Geometry, geometry_of
 from beamside.imaging.classify2d.maximisation import average
 from beamside.imaging.classify2d.model import ClassifySettings, State
+from beamside.imaging.classify2d.own_noise import leverage
 from beamside.imaging.classify2d.plan import (
     MERGE_STAGES,
     SPLIT_STAGES,
@@ -135,6 +136,9 @@ def _request(geometry: Geometry, settings: ClassifySettings, plan: Plan, state: 
         state.shift_sd / settings.pixel_size,
         state.shift / np.float32(settings.pixel_size),
         np.deg2rad(state.psi),
+        state.label,
+        state.share,
+        state.leverage,
     )
 
 
@@ -146,17 +150,18 @@ def references_on_rings(geometry: Geometry, plan: Plan, state: State) -> Tensor:
 
 @dataclass
 class Found:
-    """What is known of each particle: class, ψ in radians, shift in pixels, probability, evidence."""
+    """What is known of each particle: class, ψ in radians, shift in pixels, probability of the hypothesis and of the class, evidence."""
 
     label: Tensor
     psi: Tensor
     shift: Tensor
     pmax: Tensor
+    share: Tensor
     evidence: Tensor
 
     def note(self, partial: Partial) -> None:
         """Take over the results of a shard."""
-        for name in ("label", "psi", "shift", "pmax", "evidence"):
+        for name in ("label", "psi", "shift", "pmax", "share", "evidence"):
             getattr(self, name)[partial.numbers] = torch.as_tensor(getattr(partial, name))
 
 
@@ -185,9 +190,13 @@ def maximisation(
         data, weights, counts = duplicates.data, duplicates.weights, duplicates.counts
     averages = average(geometry, plan.grid, data, weights)
     images = averages.images
+    own = leverage(geometry, plan.grid, averages.signal[: plan.grid.rings], weights.sum(0), counts)
+    if len(plan.chosen) < len(found.label):
+        own[:] = 0  # most particles are not in these averages
     if state.stage in SPLIT_STAGES:
         request = _variation(geometry, settings, plan, state, found)
-        images = split_classes(images, data, weights, counts, geometry, plan, request, vary)
+        images, divided = split_classes(images, data, weights, counts, geometry, plan, request, vary)
+        own[divided] = 0  # their particles are in both halves
     if state.stage < SPLIT_STAGES[-1]:
         images = recentre(geometry, images, found.label, found.psi, found.shift)
     wide = state.stage < WIDE_STAGES
@@ -203,7 +212,9 @@ def maximisation(
         psi=np.rad2deg(found.psi.numpy()),
         shift=found.shift.numpy() * np.float32(pixel),
         pmax=found.pmax.numpy(),
+        share=found.share.numpy(),
         evidence=found.evidence.numpy(),
+        leverage=_full_rings(own, geometry),
         shift_sd=state.shift_sd if wide else _shift_sd(found) * pixel,
         current_resolution=next_resolution(geometry, plan, state, averages, counts),
         stage=next_stage(state.stage),
@@ -236,6 +247,7 @@ def _found(state: State, pixel_size: float) -> Found:
         psi=torch.deg2rad(torch.tensor(state.psi)),
         shift=torch.tensor(state.shift) / pixel_size,
         pmax=torch.tensor(state.pmax),
+        share=torch.tensor(state.share),
         evidence=torch.tensor(state.evidence),
     )
 
@@ -249,6 +261,13 @@ def _variation(
     where = (found.label.numpy(), found.psi.numpy(), found.shift.numpy())
     device, nobody = str(geometry.device), np.zeros(0, np.int64)
     return VariationRequest(settings, device, grid, nobody, nothing, nothing, state.noise, *where)
+
+
+def _full_rings(values: Tensor, geometry: Geometry) -> npt.NDArray[np.float32]:
+    """Return `values` ``(K, R')`` with zeros for the rings that are missing."""
+    full = np.zeros((len(values), geometry.grid.rings), np.float32)
+    full[:, : values.shape[1]] = values.cpu().numpy()
+    return full
 
 
 def _new_noise(

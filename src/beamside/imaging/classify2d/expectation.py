@@ -100,6 +100,7 @@ class Best:
     psi : ``(B,)`` radians
     shift : ``(B, 2)`` pixels, y and x
     pmax : ``(B,)`` posterior probability of the hypothesis
+    share : ``(B,)`` posterior probability of the class
     evidence : ``(B,)`` logarithm of the likelihood ratio against pure noise, over all hypotheses
     """
 
@@ -107,6 +108,7 @@ class Best:
     psi: Tensor
     shift: Tensor
     pmax: Tensor
+    share: Tensor
     evidence: Tensor
 
 
@@ -252,10 +254,13 @@ def add_particles(joint: Tensor, templates: Templates, batch: Batch, sums: Sums)
     next to nothing of a particle's probability are left out when there are many of them.
     """
     poses = best_poses(joint, templates, batch)
+    rows = torch.exp(poses.rows - poses.top[:, None]).view(len(joint), templates.classes, -1).sum(-1)
+    share = rows.gather(1, poses.label[:, None])[:, 0] / rows.sum(1)  # by the best rotations, which is near enough
     chosen = (poses.rows > poses.top[:, None] - NEGLIGIBLE).nonzero()
     few = len(chosen) < SPARSE_FRACTION * poses.rows.numel()
     total = sums.add_rows(joint, poses.top, chosen, batch) if few else sums.add_all(joint, poses.top, batch)
-    return Best(poses.label, poses.psi, poses.shift, pmax=1 / total, evidence=poses.top + torch.log(total))
+    evidence = poses.top + torch.log(total)
+    return Best(poses.label, poses.psi, poses.shift, pmax=1 / total, share=share, evidence=evidence)
 
 
 def _offsets(joint: Tensor, templates: Templates, best: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:

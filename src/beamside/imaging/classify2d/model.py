@@ -75,7 +75,9 @@ class State:
     psi : ``(n,)`` degrees, turns a shifted particle onto its class average (RELION's ``rlnAnglePsi``)
     shift : ``(n, 2)`` Å, y and x, brings the particle to the middle (RELION's ``rlnOriginYAngst``, ``rlnOriginXAngst``)
     pmax : ``(n,)`` posterior probability of the best hypothesis
+    share : ``(n,)`` posterior probability of the class
     evidence : ``(n,)`` logarithm of the likelihood ratio against pure noise
+    leverage : ``(k, rings)`` what a particle's own noise adds to the logarithm of its likelihood in its class
     shift_sd : Å, spread of the shifts along one axis
     current_resolution : Å, up to which particles were compared
     stage : iterations done since the last annealing
@@ -93,7 +95,9 @@ class State:
     psi: FloatArray
     shift: FloatArray
     pmax: FloatArray
+    share: FloatArray
     evidence: FloatArray
+    leverage: FloatArray
     shift_sd: float
     current_resolution: float
     stage: int

@@ -30,15 +30,15 @@ _PAIR_VALUES = 8_000_000
 """The same of those that are left."""
 
 
-def likely_classes(first: Templates, batch: Batch) -> Tensor:
-    """Tell ``(B, K)`` which classes each particle may be of, by templates `first` on few rings."""
+def likely_classes(first: Templates, batch: Batch, own: Tensor) -> Tensor:
+    """Tell ``(B, K)`` which classes each particle may be of, by templates `first` on few rings, less its `own` noise's part ``(B, K)`` on these."""
     near = batch.coarser(first.grid)
     size = max(1, _VALUES // (first.classes * len(first.shifts) * first.grid.angles))
     parts = [
         log_likelihood_ratio(first, near.of(slice(start, start + size))).amax(dim=(2, 3))
         for start in range(0, len(batch.centres), size)
     ]
-    best = torch.cat(parts)
+    best = torch.cat(parts) - own
     return best > best.amax(dim=1, keepdim=True) - NEGLIGIBLE
 
 
@@ -54,8 +54,11 @@ def pieces(likely: Tensor, templates: Templates) -> Iterator[slice]:
     yield slice(start, len(counts))
 
 
-def add_likely(templates: Templates, batch: Batch, likely: Tensor, shift_sd: float, sums: Sums) -> Best:
-    """Compare a batch with its `likely` ``(B, K)`` classes, add it to `sums` by its posterior, and return the best hypotheses."""
+def add_likely(templates: Templates, batch: Batch, likely: Tensor, own: Tensor, shift_sd: float, sums: Sums) -> Best:
+    """Compare a batch with its `likely` ``(B, K)`` classes, add it to `sums` by its posterior, and return the best hypotheses.
+
+    `own` ``(B, K)`` is what the particles' own noise adds to the logarithm of their likelihood, which is taken off.
+    """
     classes = likely.any(dim=0).nonzero()[:, 0].tolist()
     members = [likely[:, label].nonzero()[:, 0] for label in classes]
     particle = torch.cat(members)
@@ -66,10 +69,11 @@ def add_likely(templates: Templates, batch: Batch, likely: Tensor, shift_sd: flo
         ]
     )
     joint += log_prior(templates, batch, shift_sd)[particle]
-    rows = joint.amax(dim=-1)
     label = torch.repeat_interleave(
         torch.tensor(classes, device=joint.device), torch.tensor([len(each) for each in members], device=joint.device)
     )
+    joint -= own[particle, label, None, None]
+    rows = joint.amax(dim=-1)
     pair_of = torch.zeros(likely.shape, dtype=torch.long, device=joint.device)
     pair_of[particle, label] = torch.arange(len(particle), device=joint.device)
     tops = torch.full(likely.shape, -torch.inf, device=joint.device)
@@ -83,8 +87,9 @@ def add_likely(templates: Templates, batch: Batch, likely: Tensor, shift_sd: flo
     total = portions.sum(dim=1)
     sums.counts += (portions / total[:, None]).sum(dim=0)
     scaled = Batch(batch.modes / total[:, None], batch.weights / total[:, None], batch.centres, batch.twists)
+    share = portions.gather(1, best[:, None])[:, 0] / total
     start = 0
     for each, here in zip(classes, members, strict=True):
         sums.add_class(each, joint[start : start + len(here)], scaled.of(here))
         start += len(here)
-    return Best(best, psi, shift, pmax=1 / total, evidence=top + torch.log(total))
+    return Best(best, psi, shift, pmax=1 / total, share=share, evidence=top + torch.log(total))

@@ -19,6 +19,7 @@ from beamside.imaging.classify2d.expectation import (
     make_batch,
     make_templates,
 )
+from beamside.imaging.classify2d.own_noise import OwnNoise
 from beamside.imaging.classify2d.polar import PolarGrid
 from beamside.imaging.classify2d.pruning import add_likely, likely_classes, pieces
 
@@ -59,6 +60,7 @@ def compare(
     noise: Tensor,
     centres: Tensor,
     psi: Tensor | None,
+    own: OwnNoise,
 ) -> tuple[tuple[Tensor, Tensor, Tensor], Best]:
     """Compare particles with all references under all trial shifts and rotations.
 
@@ -69,6 +71,7 @@ def compare(
     noise : ``(m, R)`` power of each particle's noise
     centres : ``(m, 2)`` pixels, around which shifts are tried
     psi : ``(m,)`` radians, one of the rotations tried; None for the same ones for all particles
+    own : of the particles, in the references
 
     Returns
     -------
@@ -93,25 +96,30 @@ def compare(
             batch = batch_of(part)
             joint = log_likelihood_ratio(templates, batch)
             joint += log_prior(templates, batch, search.shift_sd)[:, None]
+            joint -= own.of(part).gain(compared.rings)[:, :, None, None]
             found.append(add_particles(joint, templates, batch, sums))
     else:
         inner = grid.cut(search.references, search.first)
         first = make_templates(inner, search.first, search.first_shifts, search.turn)
         for part in torch.split(everyone, max(4, _BATCH_BYTES // (4 * grid.rings * grid.angles))):
             batch = batch_of(part)
-            likely = likely_classes(first, batch)
+            mine = own.of(part)
+            likely, gain = likely_classes(first, batch, mine.gain(first.grid.rings)), mine.gain(compared.rings)
             for piece in pieces(likely, templates):
-                found.append(add_likely(templates, batch.of(piece), likely[piece], search.shift_sd, sums))
+                found.append(add_likely(templates, batch.of(piece), likely[piece], gain[piece], search.shift_sd, sums))
     return (*sums.finish(templates), sums.counts), together(found)
 
 
 def _nothing(device: torch.device) -> Best:
     none = torch.zeros(0, device=device)
-    return Best(none.long(), none, none.view(0, 2), none, none)
+    return Best(none.long(), none, none.view(0, 2), none, none, none)
 
 
 def together(parts: list[Best]) -> Best:
     """Return the results of all parts, one after the other."""
     return Best(
-        *(torch.cat([getattr(part, name) for part in parts]) for name in ("label", "psi", "shift", "pmax", "evidence"))
+        *(
+            torch.cat([getattr(part, name) for part in parts])
+            for name in ("label", "psi", "shift", "pmax", "share", "evidence")
+        )
     )

@@ -25,6 +25,7 @@ import torch
 from beamside.imaging.classify2d.expectation import make_batch
 from beamside.imaging.classify2d.geometry import geometry_of
 from beamside.imaging.classify2d.model import ClassifySettings
+from beamside.imaging.classify2d.own_noise import OwnNoise
 from beamside.imaging.classify2d.particles import Particles
 from beamside.imaging.classify2d.plan import Plan
 from beamside.imaging.classify2d.polar import PolarGrid
@@ -215,6 +216,9 @@ class ExpectationRequest:
     shift_sd: float
     centres: npt.NDArray[np.float32]
     psi: npt.NDArray[np.float32]
+    label: npt.NDArray[np.int64]
+    share: npt.NDArray[np.float32]
+    leverage: npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -226,7 +230,7 @@ class Partial:
     sums : of both halves of the particles, ``(2, K, R, N / 2)``
     counts : Σ p ``(2, K)``
     numbers : ``(m,)`` of the particles, for the rest
-    label, psi, shift, pmax, evidence : what `expectation.Best` has of each
+    label, psi, shift, pmax, share, evidence : what `expectation.Best` has of each
     """
 
     sums: ClassSums
@@ -236,6 +240,7 @@ class Partial:
     psi: npt.NDArray[np.float32]
     shift: npt.NDArray[np.float32]
     pmax: npt.NDArray[np.float32]
+    share: npt.NDArray[np.float32]
     evidence: npt.NDArray[np.float32]
 
 
@@ -263,6 +268,11 @@ def expectation(shard: Shard, request: ExpectationRequest) -> Partial:
     counts = np.zeros((2, classes))
     numbers = [chosen[chosen % 2 == half] for half in range(2)]
     found = []
+    place = np.full(
+        classes + 1, -1
+    )  # of each class among the active ones; the last is for particles of none, of label -1
+    place[active] = np.arange(len(active))
+    leverage = torch.as_tensor(request.leverage[active], device=device)
     for half, mine in enumerate(numbers):
         local = torch.as_tensor(mine - shard.first, device=device)
         centres = np.zeros((len(mine), 2), np.float32) if plan.wide else request.centres[mine]
@@ -273,6 +283,11 @@ def expectation(shard: Shard, request: ExpectationRequest) -> Partial:
             noise[particles.groups[local]],
             torch.as_tensor(centres, device=device),
             torch.as_tensor(request.psi[mine], device=device) if plan.centred else None,
+            OwnNoise(
+                torch.as_tensor(place[request.label[mine]], device=device),
+                torch.as_tensor(request.share[mine], device=device),
+                leverage,
+            ),
         )
         sums.data[half, active], sums.weights[half, active], counts[half, active] = (
             value.cpu().numpy() for value in result
@@ -287,6 +302,7 @@ def expectation(shard: Shard, request: ExpectationRequest) -> Partial:
         best.psi.cpu().numpy(),
         best.shift.cpu().numpy(),
         best.pmax.cpu().numpy(),
+        best.share.cpu().numpy(),
         best.evidence.cpu().numpy(),
     )
 

@@ -27,8 +27,8 @@ def split_classes(
     plan: Plan,
     request: VariationRequest,
     vary: Vary,
-) -> Tensor:
-    """Return `images` ``(K, b, b)`` with each empty class at one side of a large class's particles, and that class at the other.
+) -> tuple[Tensor, list[int]]:
+    """Return `images` ``(K, b, b)`` with each empty class at one side of a large class's particles, and that class at the other; and all of these.
 
     If the large class holds different views, these are the two sides; if it does not, it merely fills two classes, and these are merged later.
 
@@ -41,7 +41,7 @@ def split_classes(
     """
     targets, sources = classes_to_split(counts)
     if not targets:
-        return images
+        return images, []
     grid = request.grid
     data, weights = (plan.grid.cut(values[:, sources], grid) for values in (data, weights))
     prior = 1 / signal_power(data.sum(0), weights.sum(0), geometry.mask_fraction)[:, None]
@@ -62,7 +62,7 @@ def split_classes(
     images = images.clone()
     middle = images[sources]
     images[targets], images[sources] = middle + sides, middle - sides
-    return images
+    return images, targets + sources
 
 
 def classes_to_split(counts: Tensor) -> tuple[list[int], list[int]]:
