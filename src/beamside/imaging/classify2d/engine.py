@@ -192,7 +192,7 @@ def maximisation(
     images = averages.images
     own = leverage(geometry, plan.grid, averages.signal[: plan.grid.rings], weights.sum(0), counts)
     if len(plan.chosen) < len(found.label):
-        own[:] = 0  # most particles are not in these averages
+        own[:] = 0  # only some particles are in these averages
     if state.stage in SPLIT_STAGES:
         request = _variation(geometry, settings, plan, state, found)
         images, divided = split_classes(images, data, weights, counts, geometry, plan, request, vary)

@@ -206,6 +206,7 @@ class ExpectationRequest:
     shift_sd : pixels
     centres : ``(n, 2)`` where all particles of the stack were found before, pixels
     psi : ``(n,)`` how they were turned, radians
+    label, share, leverage : which averages hold which particle, see `own_noise.OwnNoise`; ``(n,)``, ``(n,)`` and ``(K, R)``
     """
 
     settings: ClassifySettings
@@ -268,9 +269,8 @@ def expectation(shard: Shard, request: ExpectationRequest) -> Partial:
     counts = np.zeros((2, classes))
     numbers = [chosen[chosen % 2 == half] for half in range(2)]
     found = []
-    place = np.full(
-        classes + 1, -1
-    )  # of each class among the active ones; the last is for particles of none, of label -1
+    # of each class among the active ones; the last is for particles of none, of label -1
+    place = np.full(classes + 1, -1)
     place[active] = np.arange(len(active))
     leverage = torch.as_tensor(request.leverage[active], device=device)
     for half, mine in enumerate(numbers):
