@@ -1,14 +1,16 @@
 """Class averages with known truth, made once and kept: simulated micrographs with hazards are over-picked, and everything is classified.
 
-``python -m benchmarks.class_cases FOLDER --seeds 1 2`` makes them for `benchmarks.class_quality`. Each pick is known to be a particle, off-centre,
-contamination, carbon or empty ice, so each class is known by what it is made of.
+``python -m benchmarks.class_cases FOLDER --seeds 1 2`` makes them for `benchmarks.class_quality`. Each pick, where classification has moved it, is
+known to be a particle, off-centre, contamination, carbon or empty ice, so each class is known by what it is made of.
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy.spatial import cKDTree
 
+from beamside.imaging.class_shape import class_shapes, origins_after_recentring
 from beamside.imaging.classify2d import ClassifySettings, classify
 from beamside.imaging.particles import choose_box, extract_particles
 from beamside.imaging.picking import BlobSettings, pick_blobs
@@ -27,8 +30,8 @@ Array = NDArray[np.floating]
 
 PIXEL_SIZE = 2.0
 KINDS = ("particle", "off-centre", "contamination", "carbon", "empty")
-CENTRED = 0.3
-"""A pick is a particle when it is within this part of the diameter of one."""
+CENTRED = 0.2
+"""A pick is a particle when classification has moved it to within this part of the diameter of one."""
 DIAMETERS = {"barrel": (130.0, 190.0), "asymmetric": (130.0, 190.0), "shell": (100.0, 140.0)}
 SPACINGS = {"barrel": 230.0, "asymmetric": 230.0, "shell": 160.0}
 FIELD = (1024, 1024)
@@ -92,12 +95,54 @@ class Classified:
         return self.kinds[:, 0] / np.maximum(self.kinds.sum(1), 1)
 
 
+@dataclass(frozen=True)
+class Picks:
+    """Particles of one case, and where they come from.
+
+    Attributes
+    ----------
+    stack, ctf : ``(n, b, b)``, ``(n, 4)``
+    places : ``(n, 2)`` y and x, pixels of the micrograph
+    micrograph : ``(n,)`` its number
+    kinds : what a place ``(m, 2)`` of each micrograph is, as numbers of `KINDS`
+    pixel_size, stack_pixel_size : Å, of the micrographs and of the stack
+    """
+
+    stack: Array
+    ctf: Array
+    places: Array
+    micrograph: NDArray[np.int64]
+    kinds: Sequence[Callable[[Array], NDArray[np.int64]]]
+    pixel_size: float
+    stack_pixel_size: float
+
+    @classmethod
+    def together(cls, parts: Sequence[Picks]) -> Picks:
+        """Put the picks of micrographs, one each, together."""
+        return cls(
+            np.concatenate([part.stack for part in parts]),
+            np.concatenate([part.ctf for part in parts]),
+            np.concatenate([part.places for part in parts]),
+            np.concatenate([np.full(len(part.places), number) for number, part in enumerate(parts)]),
+            [part.kinds[0] for part in parts],
+            parts[0].pixel_size,
+            parts[0].stack_pixel_size,
+        )
+
+    def kinds_at(self, origin: Array) -> NDArray[np.int64]:
+        """Return what the particles are with these origins ``(n, 2)``, y and x in Å."""
+        places, found = self.places - origin / self.pixel_size, np.zeros(len(self.places), dtype=np.int64)
+        for number, kinds in enumerate(self.kinds):
+            mine = self.micrograph == number
+            found[mine] = kinds(places[mine])
+        return found
+
+
 def classified(folder: Path, case: Case, seed: int) -> Classified:
     """Return the classes of a case, from `folder` when they are there."""
     path = folder / f"{case.specimen}_{case.name}_{case.box}_{seed}.npz"
     if not path.exists():
-        stack, ctf, kinds, pixel_size = _particles(case, seed)
-        save(path, stack, ctf, kinds, pixel_size, DIAMETERS[case.specimen][1], case.classes, seed)
+        save(path, _particles(case, seed), DIAMETERS[case.specimen][1], case.classes, seed)
     return load(path)
 
 
@@ -108,22 +153,16 @@ def load(path: Path) -> Classified:
     return Classified(**{name: value if value.ndim else float(value) for name, value in values.items()})
 
 
-def save(
-    path: Path,
-    stack: Array,
-    ctf: Array,
-    kinds: NDArray[np.int64],
-    pixel_size: float,
-    diameter: float,
-    k: int,
-    seed: int,
-) -> None:
-    """Classify and keep the result; the mask is as in a session."""
-    mask = min(1.1 * diameter, 0.95 * stack.shape[-1] * pixel_size)
+def save(path: Path, picks: Picks, diameter: float, k: int, seed: int) -> None:
+    """Classify and keep the result; the mask is as in a session, and so are the origins of particles, moved with the centres of their classes."""
+    pixel_size = picks.stack_pixel_size
+    mask = min(1.1 * diameter, 0.95 * picks.stack.shape[-1] * pixel_size)
     settings = ClassifySettings(classes=k, pixel_size=pixel_size, particle_diameter=mask, seed=seed)
-    state = classify(stack, ctf, None, settings)
+    state = classify(picks.stack, picks.ctf, None, settings)
     count = len(state.references)
     members = [state.label == number for number in range(count)]
+    centres = np.array([shape.centre for shape in class_shapes(state.references, pixel_size, mask)]) * pixel_size
+    kinds = picks.kinds_at(origins_after_recentring(state.shift, state.psi, centres[state.label]))
     table = np.array([np.bincount(kinds[member], minlength=len(KINDS)) for member in members])
     path.parent.mkdir(parents=True, exist_ok=True)
     np.savez(
@@ -140,11 +179,11 @@ def save(
     )
 
 
-def _particles(case: Case, seed: int) -> tuple[Array, Array, NDArray[np.int64], float]:
-    """Simulate, pick and extract: stack, CTFs, kinds, pixel size of the stack."""
+def _particles(case: Case, seed: int) -> Picks:
+    """Simulate, pick and extract."""
     specimen, low_high = make_specimen(case.specimen), DIAMETERS[case.specimen]
     box = choose_box(low_high[1], PIXEL_SIZE)
-    stacks, ctfs, kinds = [], [], []
+    parts = []
     for number in range(case.micrographs):
         settings = MovieSettings(
             size=FIELD,
@@ -159,15 +198,28 @@ def _particles(case: Case, seed: int) -> tuple[Array, Array, NDArray[np.int64], 
         image = torch.from_numpy(micrograph)
         wanted = BlobSettings(PIXEL_SIZE, *low_high, mask=False)
         places = _with_more(_over_picked(image, wanted, case.threshold), case, truth, seed, number)
-        inside = ((places >= box // 2) & (places < np.array(FIELD) - box // 2)).all(1)
-        places = places[inside]
-        stacks.append(
-            extract_particles(image, torch.from_numpy(places).float(), box, case.box, pixel_size=PIXEL_SIZE).numpy()
-        )
-        defocus = truth.defocus
-        ctfs.append(np.tile([defocus.u, defocus.v, defocus.angle, 0.0], (len(places), 1)))
-        kinds.append(_kinds(places, truth, specimen.diameter / PIXEL_SIZE))
-    return np.concatenate(stacks), np.concatenate(ctfs), np.concatenate(kinds), PIXEL_SIZE * box / case.box
+        defocus = (truth.defocus.u, truth.defocus.v, truth.defocus.angle)
+        kinds = partial(_kinds, truth=truth, diameter=specimen.diameter / PIXEL_SIZE)
+        parts.append(_extracted(image, places, PIXEL_SIZE, box, case.box, defocus, kinds))
+    return Picks.together(parts)
+
+
+def _extracted(
+    image: torch.Tensor,
+    places: Array,
+    pixel_size: float,
+    box: int,
+    size: int,
+    defocus: Sequence[float],
+    kinds: Callable[[Array], NDArray[np.int64]],
+) -> Picks:
+    """Extract the boxes that lie in the micrograph, reduced to `size` pixels."""
+    places = places[((places >= box // 2) & (places < np.array(image.shape) - box // 2)).all(1)]
+    stack = extract_particles(image, torch.from_numpy(places).float(), box, size, pixel_size=pixel_size).numpy()
+    ctf = np.tile([*defocus, 0.0], (len(places), 1))
+    return Picks(
+        stack, ctf, places, np.zeros(len(places), dtype=np.int64), [kinds], pixel_size, pixel_size * box / size
+    )
 
 
 def _over_picked(image: torch.Tensor, settings: BlobSettings, threshold: float) -> Array:
@@ -209,35 +261,27 @@ def apoferritin(folder: Path, data: Path, classes: int = 16) -> Classified:
 
 
 def _apoferritin(path: Path, data: Path, classes: int) -> None:
-    pixel_size, box, stacks, ctfs, kinds = 1.5, choose_box(150.0, 1.5), [], [], []
+    pixel_size, parts = 1.5, []
     with open(data / "apoferritin/ctf_fit_4_not_published.csv", encoding="utf-8") as file:
         fits = {row[0]: [float(cell) for cell in row[5:8]] for row in list(csv.reader(file))[1:]}
-    for picture in sorted((data / "apoferritin/sum_unaligned").glob("*.png")):
+    for number, picture in enumerate(sorted((data / "apoferritin/sum_unaligned").glob("*.png"))):
         image = torch.from_numpy(np.asarray(Image.open(picture)).astype(np.float32))
         with open(data / f"apoferritin/picks_csv/{picture.name}-points.csv", encoding="utf-8") as file:
             human = np.array([[float(y), float(x)] for x, y in csv.reader(file)])
         wanted = BlobSettings(pixel_size, 100.0, 150.0, mask=False)
         places = _over_picked(image, wanted, 3.0)
-        rng = np.random.default_rng(len(kinds))
+        rng = np.random.default_rng(number)
         places = np.concatenate([places, rng.uniform(0, 1, (len(places) // 3, 2)) * np.array(image.shape)])
-        places = places[((places >= box // 2) & (places < np.array(image.shape) - box // 2)).all(1)]
-        stacks.append(
-            extract_particles(image, torch.from_numpy(places).float(), box, 64, pixel_size=pixel_size).numpy()
+        kinds = partial(_beside_picks, picks=human, pixel_size=pixel_size)
+        parts.append(
+            _extracted(image, places, pixel_size, choose_box(150.0, pixel_size), 64, fits[picture.name], kinds)
         )
-        fit = fits[picture.name]
-        ctfs.append(np.tile([*fit, 0.0], (len(places), 1)))
-        distance, _ = cKDTree(human).query(places)
-        kinds.append(np.where(distance < 40 / pixel_size, 0, np.where(distance < 100 / pixel_size, 1, 4)))
-    save(
-        path,
-        np.concatenate(stacks),
-        np.concatenate(ctfs),
-        np.concatenate(kinds),
-        pixel_size * box / 64,
-        150.0,
-        classes,
-        1,
-    )
+    save(path, Picks.together(parts), 150.0, classes, 1)
+
+
+def _beside_picks(places: Array, picks: Array, pixel_size: float) -> NDArray[np.int64]:
+    distance = cKDTree(picks).query(places)[0] * pixel_size
+    return np.where(distance < 40, KINDS.index("particle"), np.where(distance < 100, 1, KINDS.index("empty")))
 
 
 def main() -> None:

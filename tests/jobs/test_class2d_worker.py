@@ -49,7 +49,7 @@ def make_item(root: Path, name: str, count: int, seed: int) -> Item:
     extracted = Result(
         metrics={"extracted": float(count)},
         outputs={"particles": stack, "particles_star": star},
-        values={"image_pixel_size": PIXEL, "image_size": BOX},
+        values={"image_pixel_size": PIXEL, "image_size": BOX, "box": 2 * BOX},
     )
     return Item(f"raw/{name}", {"pick": Result(values={"max_diameter": 130.0}), "extract": extracted})
 
@@ -75,6 +75,7 @@ def test_a_round_writes_what_relion_and_people_need(workspace: Workspace) -> Non
     assert read_mrc(workspace.root / result.outputs["classes"]).shape == (2, BOX, BOX)
     assert (workspace.root / result.outputs["classes_image"]).stat().st_size > 0
     assert [entry["particles"] for entry in result.values["class_table"]] == [40, 40]
+    assert result.values["micrograph_pixel_size"] == PIXEL / 2
 
 
 def test_new_particles_join_the_classes_that_are_there(workspace: Workspace) -> None:

@@ -56,11 +56,12 @@ def item(tmp_path: Path) -> Item:
         pmax=np.full(count, 0.7),
         evidence=evidence,
     )
-    row = [9.0, 9.0, 1.0, 0, 0.0, "1@a.mrcs", "m.mrc", 1, 5.0, 0.1, 15000.0, 14900.0, 20.0, 0.0, 1.0, 0.0]
-    assert len(row) == len(PARTICLE_COLUMNS)
+    rest = [1.0, 0, 0.0, "1@a.mrcs", "m.mrc", 1, 5.0, 0.1, 15000.0, 14900.0, 20.0, 0.0, 1.0, 0.0]
+    rows = [[100.0 * (number % 20), 100.0 * (number // 20), *rest] for number in range(count)]
+    assert len(rows[0]) == len(PARTICLE_COLUMNS)
     (tmp_path / SMALL).mkdir(parents=True)
-    outputs = write_round(tmp_path, SMALL, found, [row] * count, [], Optics(1.0, 300.0, 2.7, 0.1, 1.0))
-    values = {"final": True, "particle_diameter": 120.0}
+    outputs = write_round(tmp_path, SMALL, found, rows, [], Optics(1.0, 300.0, 2.7, 0.1, 1.0))
+    values = {"final": True, "particle_diameter": 120.0, "micrograph_pixel_size": 1.0}
     return Item("round003", {"class2d": Result(outputs=outputs, values=values)})
 
 
@@ -102,6 +103,26 @@ def test_recentring_moves_average_and_origins_together(item: Item, workspace: Wo
     select(item, workspace, select_recentre=False)
     particles = read_star(workspace.root / "Select/job007/particles.star")["particles"]
     assert set(particles.floats("rlnOriginXAngst")) == {0.0}
+
+
+def test_particles_that_lie_on_likelier_ones_after_classification_are_left_out(
+    item: Item, workspace: Workspace
+) -> None:
+    data = workspace.root / item.results["class2d"].outputs["data"]
+    blocks = read_star(data)
+    particles = blocks["particles"]
+    column = {name: particles.columns.index(name) for name in particles.columns}
+    # the second is picked 100 Å beside the first and moved to within 20 Å of it, the fourth onto the third in another micrograph
+    particles.rows[1][column["rlnOriginXAngst"]] = 80.0
+    particles.rows[0][column["rlnLogLikeliContribution"]] = 91.0
+    particles.rows[3][column["rlnOriginXAngst"]] = 100.0
+    particles.rows[3][column["rlnMicrographName"]] = "another.mrc"
+    write_star(data, [StarBlock(each.name, each.columns, each.rows, each.loop) for each in blocks.values()])
+    result = select(item, workspace)
+    kept = read_star(workspace.root / result.outputs["particles_star"])["particles"].floats("rlnCoordinateX")[:4]
+    assert (result.metrics["duplicates"], result.metrics["selected"]) == (1, 149)
+    assert kept.tolist() == [0, 200, 300, 400]
+    assert select(item, workspace, select_duplicate_distance=0).metrics["selected"] == 150
 
 
 def test_classes_chosen_by_hand_are_kept_whatever_their_score(item: Item, workspace: Workspace) -> None:

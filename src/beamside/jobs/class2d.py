@@ -53,7 +53,7 @@ class Classification2d(JobType):
     directory = "Class2D"
     relion_type = 8
     relion_label = "relion.class2d"
-    version = "3"
+    version = "4"
     optics_used = ("pixel_size", "voltage", "spherical_aberration", "amplitude_contrast")
     requires = ("extract",)
     aggregate = True

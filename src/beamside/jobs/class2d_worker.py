@@ -86,6 +86,7 @@ def classify_round(
             "final": final,
             "round": round_name,
             "pixel_size": pixel_size,
+            "micrograph_pixel_size": _micrograph_pixel_size(items),
             "particle_diameter": _largest_diameter(items),
             "class_table": _class_table(found),
         },
@@ -159,6 +160,12 @@ def _sizes(items: Sequence[Item], parameters: Class2dParameters) -> tuple[float,
     pixel_size, size = float(extracted.values["image_pixel_size"]), int(extracted.values["image_size"])
     wanted = parameters.class_mask or 1.1 * _largest_diameter(items)
     return pixel_size, min(wanted, 0.95 * size * pixel_size)
+
+
+def _micrograph_pixel_size(items: Sequence[Item]) -> float:
+    """Return the pixel size in Å of the micrographs, in whose pixels particles have their coordinates."""
+    values = next(item.results["extract"] for item in items if _has_particles(item)).values
+    return float(values["image_pixel_size"]) * int(values["image_size"]) / int(values["box"])
 
 
 def _largest_diameter(items: Sequence[Item]) -> float:

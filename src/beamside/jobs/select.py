@@ -39,6 +39,14 @@ class SelectParameters(ParameterModel):
         "Move the averages' centres of mass to the middle, and the particles' origins with them.",
         relion="do_recenter",
     )
+    select_duplicate_distance: float = parameter(
+        30.0,
+        "Of particles that classification has moved closer together than this in a micrograph, the likeliest is kept; 0 keeps all.",
+        unit="Å",
+        ge=0,
+        le=10_000,
+        advanced=True,
+    )
 
     @field_validator("select_classes")
     @classmethod
@@ -67,7 +75,7 @@ class Selection(JobType):
     directory = "Select"
     relion_type = 7
     relion_label = "relion.select.class2dauto"
-    version = "2"
+    version = "3"
     optics_used = ()
     requires = ("class2d",)
     aggregate = True
@@ -76,6 +84,13 @@ class Selection(JobType):
         Metric("selected", "Particles selected", good="high", digits=0),
         Metric("selected_share", "Share selected", "%", scale=100, good="high", digits=0),
         Metric("selected_classes", "Classes selected", good="high", digits=0),
+        Metric(
+            "duplicates",
+            "Duplicates left out",
+            good="low",
+            digits=0,
+            description="Particles of selected classes that lie on another one after classification.",
+        ),
         Metric(
             "class_score",
             "Mean class score",

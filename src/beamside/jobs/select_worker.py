@@ -16,6 +16,7 @@ from beamside.formats.star import StarBlock, Value, read_star, write_star
 from beamside.imaging import pictures
 from beamside.imaging.class_quality import ClassStatistics, class_scores, measure_classes
 from beamside.imaging.class_shape import Shape, class_shapes, origins_after_recentring, recentred
+from beamside.imaging.duplicates import duplicates
 from beamside.jobs.base import Item, Result, Workspace
 from beamside.jobs.output import save_picture
 from beamside.jobs.select import SelectParameters, class_numbers
@@ -71,19 +72,23 @@ def select_classes(
         centres = np.array([shape.centre for shape in shapes]).reshape(-1, 2)
         averages = recentred(averages, centres)
         origins = origins_after_recentring(origins, found.psi, centres[found.labels] * found.pixel_size)
-    files = _write(workspace, found, kept, scores, averages, origins)
+    members = np.isin(found.labels, kept)
+    twice = _duplicates(found, members, origins, given, parameters)
+    members &= ~twice
+    files = _write(workspace, found, kept, members, scores, averages, origins)
     picture = workspace.root / workspace.job / f"{round_name}_classes.png"
     order = [int(k) for k in np.argsort(-scores, kind="stable") if counts[k] > 0]
     labels = [f"{k + 1}: {scores[k]:.2f} · {int(counts[k])}" for k in order]
     save_picture(picture, pictures.class_montage(averages[order], labels, framed=[k in kept for k in order]))
     long, short = diameters(shapes, counts, kept)
-    selected = int(counts[kept].sum())
+    selected = int(members.sum())
     warnings = _warnings(long, selected, len(kept), given, found)
     return Result(
         metrics={
             "selected": float(selected),
             "selected_share": selected / max(1, len(found.labels)),
             "selected_classes": float(len(kept)),
+            "duplicates": float(twice.sum()),
             "class_score": float((scores * counts).sum() / max(1, counts.sum())),
             **({"long_diameter": long, "short_diameter": short} if long else {}),
         },
@@ -157,6 +162,27 @@ def choose(scores: Array, counts: Array, parameters: SelectParameters) -> list[i
     return passing[: parameters.select_top or None]
 
 
+def _duplicates(
+    found: ClassRound,
+    members: NDArray[np.bool_],
+    origins: Array,
+    given: Mapping[str, Any],
+    parameters: SelectParameters,
+) -> NDArray[np.bool_]:
+    """Return which of the particles ``(n,)`` lie on a likelier one of the `members` and are to be left out."""
+    twice = np.zeros(len(members), dtype=bool)
+    pixel_size = float(given["micrograph_pixel_size"])
+    places = np.array([found.particles.floats(f"rlnCoordinate{axis}") for axis in "YX"]).T.reshape(-1, 2) * pixel_size
+    names = found.particles.texts("rlnMicrographName")
+    twice[members] = duplicates(
+        (places - origins)[members],
+        [name for name, member in zip(names, members, strict=True) if member],
+        np.array(found.particles.floats("rlnLogLikeliContribution"))[members],
+        parameters.select_duplicate_distance,
+    )
+    return twice
+
+
 def diameters(shapes: Sequence[Shape], counts: Array, kept: Sequence[int]) -> tuple[float, float]:
     """Return how long and how narrow the particles of the kept classes are, in Å; zeros when no class shows anything."""
     shown = [k for k in kept if shapes[k].long > 0 and counts[k] > 0]
@@ -198,7 +224,13 @@ def _warnings(long: float, selected: int, classes: int, given: Mapping[str, Any]
 
 
 def _write(
-    workspace: Workspace, found: ClassRound, kept: list[int], scores: Array, averages: Array, origins: Array
+    workspace: Workspace,
+    found: ClassRound,
+    kept: list[int],
+    members: NDArray[np.bool_],
+    scores: Array,
+    averages: Array,
+    origins: Array,
 ) -> dict[str, str]:
     """Write the selected particles and class averages, and which classes they are; returns paths by role."""
     job = workspace.root / workspace.job
@@ -221,15 +253,15 @@ def _write(
     write_star(workspace.root / names["averages_star"], [StarBlock("", columns, table)])
     flags: list[list[Value]] = [[int(k in kept)] for k in range(len(scores))]
     write_star(workspace.root / names["selection"], [StarBlock("", ["rlnSelected"], flags)])
-    write_star(workspace.root / names["particles_star"], _selected_particles(found, kept, origins))
+    write_star(workspace.root / names["particles_star"], _selected_particles(found, members, origins))
     return names
 
 
-def _selected_particles(found: ClassRound, kept: list[int], origins: Array) -> list[StarBlock]:
+def _selected_particles(found: ClassRound, members: NDArray[np.bool_], origins: Array) -> list[StarBlock]:
     columns = found.particles.columns
     y, x = (columns.index(f"rlnOrigin{axis}Angst") for axis in "YX")
     rows: list[list[Value]] = []
-    for index in np.flatnonzero(np.isin(found.labels, kept)):
+    for index in np.flatnonzero(members):
         row = list(found.particles.rows[index])
         row[y], row[x] = (float(value) for value in origins[index])
         rows.append(row)
