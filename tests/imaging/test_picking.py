@@ -124,6 +124,31 @@ def test_carbon_is_masked_but_a_gradient_of_ice_is_not() -> None:
     assert carbon_mask(noise, 15.0).all()
 
 
+def test_carbon_is_seen_beside_a_slope_of_the_ice_that_is_as_strong() -> None:
+    rows, columns = torch.meshgrid(torch.arange(200.0), torch.arange(220.0), indexing="ij")
+    noise = torch.randn(200, 220, generator=torch.Generator().manual_seed(2))
+    carbon = columns + 0.2 * rows > 170
+    mask = carbon_mask(noise + 6.0 * carbon - 0.04 * columns, 15.0)
+    assert float((mask == ~carbon).float().mean()) > 0.95
+
+
+def test_carbon_is_seen_beside_a_crystal_as_large() -> None:
+    rows, columns = torch.meshgrid(torch.arange(200.0), torch.arange(220.0), indexing="ij")
+    noise = torch.randn(200, 220, generator=torch.Generator().manual_seed(3))
+    carbon, crystal = columns + 0.2 * rows > 180, torch.hypot(rows - 100, columns - 70) < 40
+    mask = carbon_mask(noise + 6.0 * carbon + 30.0 * crystal, 15.0)
+    assert float((mask == ~(carbon | crystal)).float().mean()) > 0.95
+
+
+def test_carbon_is_seen_where_contamination_hides_its_edge() -> None:
+    rows, columns = torch.meshgrid(torch.arange(200.0), torch.arange(220.0), indexing="ij")
+    noise = torch.randn(200, 220, generator=torch.Generator().manual_seed(4))
+    carbon, crystals = columns > 160, (columns > 150) & (columns < 175)
+    mask = carbon_mask(noise + 6.0 * carbon + 9.0 * crystals, 15.0, ~crystals)
+    assert not mask[carbon & ~crystals].any()
+    assert float(mask[~carbon & ~crystals].float().mean()) > 0.95
+
+
 def test_two_classes_are_told_apart_by_their_distance() -> None:
     rng = np.random.default_rng(0)
     normal = rng.normal(size=20000).astype(np.float32)

@@ -19,6 +19,10 @@ CARBON_STEEPNESS = 0.75
 """Steepness of the border between the classes from which it is an edge: 1 is a step, smoothed like the image; a gradient of ice has 0.2 to 0.6."""
 CARBON_AREA = 0.04
 """Smallest carbon, as a fraction of the field."""
+HIDDEN = 0.2
+"""A border is hidden, by contamination that lies on it, when less than this part of it can be judged."""
+FILMS = 3
+"""Most films, and crystals as large, that are looked for one after the other."""
 CONTAMINATION_STRENGTH = 2.8
 """How many times as dense as particles contamination is at least."""
 CONTAMINATION_SPREAD = 8.0
@@ -67,7 +71,8 @@ def carbon_mask(image: Tensor, particle: float, counted: Tensor | None = None) -
     """Return a mask ``(h, w)`` without the carbon film, if one is in view.
 
     Carbon absorbs evenly, so grey values smoothed over a part of a particle fall into two groups, and the border between them is an edge and not
-    a gradient. The split is Otsu's (IEEE Trans. Syst. Man Cybern. 9, 1979).
+    a gradient. The split is Otsu's (IEEE Trans. Syst. Man Cybern. 9, 1979). A crystal as large as a film is found in the same way, and is denser;
+    so what remains is looked at again.
 
     Parameters
     ----------
@@ -75,20 +80,42 @@ def carbon_mask(image: Tensor, particle: float, counted: Tensor | None = None) -
     particle : diameter of the largest particles in pixels
     counted : ``(h, w)`` bool, False where there is contamination, whose grey values say nothing about the film; all by default
     """
-    sigma = particle / 3
-    values = smooth(image, sigma, counted).numpy()
-    usable = np.ones(values.shape, dtype=bool) if counted is None else counted.cpu().numpy()
-    everything = torch.ones(image.shape, dtype=torch.bool)
+    open_area = np.ones(image.shape, dtype=bool)
+    for _ in range(FILMS):
+        film = _film(image, particle, open_area if counted is None else open_area & counted.cpu().numpy())
+        if not film.any():
+            break
+        open_area &= ~film
+    return torch.from_numpy(open_area)
+
+
+def _film(image: Tensor, particle: float, usable: Mask) -> Mask:
+    """Return where the densest film is, judged by the `usable` pixels; nowhere when there is none."""
+    nowhere = np.zeros(usable.shape, dtype=bool)
     if not usable.any():
-        return everything
+        return nowhere
+    sigma = particle / 3
+    values = smooth(image, sigma, None if usable.all() else torch.from_numpy(usable).to(image.device)).numpy()
+    # The slope of the ice blurs the two groups; where it cannot be told from that of a film, taking it off does.
+    values = max(values, _levelled(values, usable), key=lambda each: two_classes(each[usable])[1])
     split, separation = two_classes(values[usable])
     dense = values > split
     if separation < CARBON_SEPARATION or _steepness(values, dense, usable, sigma) < CARBON_STEEPNESS:
-        return everything
+        return nowhere
     film = _large_parts(dense, max(CARBON_AREA * dense.size, 4 * particle**2))
-    if not film.any() or film.mean() > 1 - CARBON_AREA:
-        return everything
-    return torch.from_numpy(~_grown(film, particle / 4))
+    if film.mean() > 1 - CARBON_AREA:
+        return nowhere
+    return _grown(film, particle / 4)
+
+
+def _levelled(values: NDArray[np.float32], usable: Mask) -> NDArray[np.float32]:
+    """Return `values` without the slope of the ice: the median of the gradient, which the edges of films and crystals do not move."""
+    slopes = (float(np.median(np.gradient(values, axis=axis)[usable])) for axis in (0, 1))
+    down, right = (
+        slope * (np.arange(length, dtype=np.float32) - length / 2)
+        for slope, length in zip(slopes, values.shape, strict=True)
+    )
+    return np.asarray(values - down[:, None] - right, dtype=np.float32)
 
 
 def contamination_mask(density: Tensor, response: Tensor, strong: float, particle: float) -> Tensor:
@@ -132,10 +159,13 @@ def two_classes(values: NDArray[np.float32]) -> tuple[float, float]:
 
 
 def _steepness(values: NDArray[np.float32], dense: Mask, usable: Mask, sigma: float) -> float:
-    """Return the gradient along the border of the `dense` class relative to that of a step smoothed by a Gaussian."""
-    border = ndimage.binary_dilation(dense) & ~dense & usable
-    if not border.any() or not (dense & usable).any() or not (~dense & usable).any():
+    """Return the gradient along the border of the `dense` class relative to that of a step smoothed by a Gaussian; hidden borders count as steps."""
+    whole = ndimage.binary_dilation(dense) & ~dense
+    border = whole & usable
+    if not whole.any() or not (dense & usable).any() or not (~dense & usable).any():
         return 0.0
+    if border.sum() < HIDDEN * whole.sum():
+        return 1.0
     step = float(values[dense & usable].mean() - values[~dense & usable].mean())
     if step <= 0:
         return 0.0

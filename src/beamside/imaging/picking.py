@@ -214,6 +214,7 @@ class Detector:
         is found, because what is not masked yet disturbs the background, hides the edge of carbon, and is taken for particles.
         """
         found = hole = carbon_mask(image, self.largest)
+        never_dense = torch.ones_like(found)
         for _ in range(MASKING_ROUNDS):
             score, _ = self.score_map(self.above_background(image, found), found, self.diameters[:1])
             peaks = separate_peaks(score, found, self.distance)
@@ -232,7 +233,9 @@ class Detector:
             typical, spread = _typical(ordinary, certainty)
             strong = max(CONTAMINATION_STRENGTH * typical, typical + CONTAMINATION_SPREAD * spread)
             clean = contamination_mask(smooth(density, self.smallest / 8) - ice, response - ice, strong, self.smallest)
-            before, hole = found, carbon_mask(image, self.largest, clean)
+            # What was contamination in one round and is not in the next still says nothing about the film: seen again, it would hide it.
+            never_dense &= clean
+            before, hole = found, carbon_mask(image, self.largest, never_dense)
             found = hole & clean
             if not found.any():
                 return before
