@@ -141,7 +141,7 @@ def test_carbon_is_seen_beside_a_crystal_as_large() -> None:
 
 
 def test_carbon_is_seen_where_contamination_hides_its_edge() -> None:
-    rows, columns = torch.meshgrid(torch.arange(200.0), torch.arange(220.0), indexing="ij")
+    _, columns = torch.meshgrid(torch.arange(200.0), torch.arange(220.0), indexing="ij")
     noise = torch.randn(200, 220, generator=torch.Generator().manual_seed(4))
     carbon, crystals = columns > 160, (columns > 150) & (columns < 175)
     mask = carbon_mask(noise + 6.0 * carbon + 9.0 * crystals, 15.0, ~crystals)
