@@ -144,3 +144,11 @@ def test_a_graphics_card_finds_the_same() -> None:
     alone, card = classified(), classified(device="cuda")
     assert (alone.label == card.label).mean() > 0.95
     assert np.corrcoef(alone.references.ravel(), card.references.ravel())[0, 1] > 0.98
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_graphics_card_finds_the_same_again_to_the_last_bit() -> None:
+    first, second = classified(device="cuda"), classified(device="cuda")
+    assert (first.label == second.label).all()
+    assert (first.references == second.references).all()

@@ -19,6 +19,7 @@ from beamside.imaging.motion_model import spatial_basis
 from beamside.imaging.motion_prior import Evidence, MotionPrior
 from beamside.imaging.motion_tiles import Tiling, cut, fade
 from beamside.imaging.motion_workers import ALONE, Workers
+from beamside.imaging.summing import add_at
 
 _COARSE_TO_FINE = (1000.0, 500.0, 200.0)  # extra B-factors in Å² of the first rounds
 _ROUNDS = 14
@@ -137,7 +138,7 @@ def tile_spectra(
 def _ring_sums(values: Tensor, ring: Tensor, rings: int) -> Tensor:
     """Return the sums ``(rings,)`` of `values` over the coefficients of each ring."""
     sums = torch.zeros(rings, dtype=values.dtype, device=values.device)
-    return sums.index_add_(0, ring.reshape(-1), values.reshape(-1))
+    return add_at(sums, ring.reshape(-1), values.reshape(-1))
 
 
 def gather_evidence(

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from beamside.imaging.classify2d.polar import PolarGrid, from_modes, shift_rings, to_modes
+from beamside.imaging.summing import add_at
 
 NEGLIGIBLE = 10.0
 """Hypotheses whose probability is below exp(-10) of the best one's may be left out of the sums."""
@@ -348,15 +349,15 @@ class Sums:
         size, _, trials, angles = joint.shape
         particle, column = chosen[:, 0], chosen[:, 1]
         values = torch.exp(joint.view(size, -1, angles)[particle, column] - top[particle, None])
-        scale = torch.zeros_like(top).index_add_(0, particle, values.sum(1))
+        scale = add_at(torch.zeros_like(top), particle, values.sum(1))
         orders = torch.fft.rfft(values / scale[particle, None])
         label = column // trials
         data, weights = batch.modes.permute(1, 0, 2).contiguous(), batch.weights.permute(1, 0, 2).contiguous()
         for part in torch.split(torch.arange(len(chosen), device=joint.device), _ROWS):
             which = particle[part]
-            self.rows.index_add_(0, column[part], data[which] * orders[part, :, None])
-            self.row_weights.index_add_(0, label[part], weights[which] * orders[part, ::2, None])
-        self.counts.index_add_(0, label, orders[:, 0].real)
+            add_at(self.rows, column[part], data[which] * orders[part, :, None])
+            add_at(self.row_weights, label[part], weights[which] * orders[part, ::2, None])
+        add_at(self.counts, label, orders[:, 0].real)
         return scale
 
     def finish(self, templates: Templates) -> tuple[Tensor, Tensor]:

@@ -13,6 +13,7 @@ from beamside.errors import InputError
 from beamside.imaging.classify2d.geometry import Geometry
 from beamside.imaging.classify2d.polar import PolarGrid
 from beamside.imaging.classify2d.stack import ImageStack
+from beamside.imaging.summing import add_at
 
 _CHUNK_PIXELS = 2_000_000
 """Pixels of the images that are transformed at a time."""
@@ -105,5 +106,5 @@ class Particles:
     def group_power(self, groups: int) -> tuple[Tensor, Tensor]:
         """Return the sum ``(groups, R)`` of the power spectra of each group's particles, float64, and how many they are ``(groups,)``."""
         sums = torch.zeros((groups, self.geometry.grid.rings), dtype=torch.float64, device=self.power.device)
-        sums.index_add_(0, self.groups, self.power.double())
+        add_at(sums, self.groups, self.power.double())
         return sums, torch.bincount(self.groups, minlength=groups)
