@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -92,7 +93,7 @@ class Classified:
     @property
     def good(self) -> Array:
         """Part ``(k,)`` of each class that is centred particles."""
-        return self.kinds[:, 0] / np.maximum(self.kinds.sum(1), 1)
+        return np.asarray(self.kinds[:, 0] / np.maximum(self.kinds.sum(1), 1))
 
 
 @dataclass(frozen=True)
@@ -149,8 +150,11 @@ def classified(folder: Path, case: Case, seed: int) -> Classified:
 def load(path: Path) -> Classified:
     """Read what `save` wrote."""
     with np.load(path) as stored:
-        values = {name: stored[name] for name in Classified.__dataclass_fields__}
-    return Classified(**{name: value if value.ndim else float(value) for name, value in values.items()})
+        values: dict[str, Any] = {name: stored[name] for name in Classified.__dataclass_fields__}
+    numbers: dict[str, Any] = {
+        name: float(values.pop(name)) for name in ("pixel_size", "mask_diameter", "max_diameter")
+    }
+    return Classified(**values, **numbers)
 
 
 def save(path: Path, picks: Picks, diameter: float, k: int, seed: int) -> None:

@@ -156,7 +156,7 @@ def without_rings(count: int) -> None:
     print("\n**Nothing to find** (search 0.2–6 µm, 300 kV, 1024²)\n")
     print("| input | n | taken for a fit | highest significance | needed |")
     print("|---|---|---|---|---|")
-    limits = CtfSettings(300.0, 2.7, 0.1, **SEARCH)
+    limits = CtfSettings(300.0, 2.7, 0.1, min_defocus=SEARCH["min_defocus"], max_defocus=SEARCH["max_defocus"])
     kinds = {"white noise": False, "coloured noise": True}
     for name, coloured in kinds.items():
         for phase_shift in (False, True):

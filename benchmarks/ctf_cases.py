@@ -86,4 +86,4 @@ def micrograph(case: Case, seed: int, folder: Path) -> tuple[Path, MovieTruth]:
 
 def read(path: Path) -> Image:
     """Return the counts of a micrograph."""
-    return mrcfile.read(path).astype(np.float32)
+    return np.asarray(mrcfile.read(path), dtype=np.float32)

@@ -82,6 +82,17 @@ def run_ctffind(
     values = [float(word) for word in report.read_text().splitlines()[-1].split()]
     for path in micrograph.parent.glob(f"{output.stem}*"):
         path.unlink()
-    tilted = values[7:9] if len(values) > 8 else [math.nan, math.nan]
+    defocus_u, defocus_v, angle, phase_shift, score, resolution = values[1:7]
+    tilt_axis, tilt_angle = values[7:9] if len(values) > 8 else (math.nan, math.nan)
     seconds = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    return PeerFit(*values[1:4], math.degrees(values[4]), values[5], values[6], *tilted, seconds)
+    return PeerFit(
+        defocus_u,
+        defocus_v,
+        angle,
+        math.degrees(phase_shift),
+        score,
+        resolution,
+        tilt_axis,
+        tilt_angle,
+        seconds,
+    )

@@ -12,7 +12,8 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import imagecodecs
@@ -39,6 +40,11 @@ def cpu(work: Callable[[], object], repeats: int = 3) -> float:
     return min(taken)
 
 
+def decode_all(decode: Callable[[bytes], object], strips: Sequence[bytes]) -> None:
+    for strip in strips:
+        decode(strip)
+
+
 def tiff(folder: Path, frames: int) -> None:
     """Print the time to read a movie of the size of a K3's."""
     counts = np.random.default_rng(1).poisson(1.0, (frames, *K3)).astype(np.uint8)
@@ -55,13 +61,13 @@ def tiff(folder: Path, frames: int) -> None:
                 for page in file.pages
                 for start, length in zip(page.dataoffsets, page.databytecounts, strict=True)
             ]
-        decode = {
+        decoders: dict[str, Callable[[bytes], object]] = {
             "lzw": imagecodecs.lzw_decode,
             "zstd": imagecodecs.zstd_decode,
             "zlib": imagecodecs.zlib_decode,
             "none": bytearray,
-        }[compression]
-        alone = cpu(lambda strips=strips, decode=decode: [decode(strip) for strip in strips])
+        }
+        alone = cpu(partial(decode_all, decoders[compression], strips))
         with open_movie(path) as movie:
             read = cpu(movie.read)
         print(
@@ -97,7 +103,7 @@ def eer(folder: Path, frames: int, density: float) -> None:
         (folder / "empty.eer").write_bytes(eer_bytes([nothing] * frames, SENSOR, coding))
         for upsampling, words in ((1, "4K"), (2, "8K")):
             with open_movie(folder / "m.eer", Rendering(upsampling, frames)) as movie:
-                ours = cpu(lambda movie=movie: movie.frame(0)) / frames * 1000
+                ours = cpu(partial(movie.frame, 0)) / frames * 1000
             if shutil.which("relion_convert_to_tiff") is None:
                 print(f"| {name}, {words} | {ours:.1f} | not installed | |")
                 continue

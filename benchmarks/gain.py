@@ -63,11 +63,12 @@ def decisions(side: int, seeds: int) -> None:
         for seed in range(seeds):
             rng = np.random.default_rng([seed, round(100 * counts)])
             gain = gain_reference((side, side), 10_000 + seed).gain
+            response = np.asarray(1 / gain, dtype=np.float32)
             truth, divide = ORIENTATIONS[int(rng.integers(8))], bool(rng.integers(2))
-            reference = turned(1 / gain if divide else gain, truth)
+            reference = turned(np.asarray(1 / gain if divide else gain, dtype=np.float32), truth)
             total = np.zeros((side, side), np.float32)
             for number in range(1, MOVIES[-1] + 1):
-                total += movie(1 / gain, counts, rng)
+                total += movie(response, counts, rng)
                 if number not in MOVIES:
                     continue
                 found = look(total, reference)
@@ -86,7 +87,7 @@ def calibration(side: int, seeds: int) -> None:
     for seed in range(seeds):
         rng = np.random.default_rng([seed, 77])
         gain = gain_reference((side, side), 20_000 + seed).gain
-        total = movie(1 / gain, 10.0, rng)
+        total = movie(np.asarray(1 / gain, dtype=np.float32), 10.0, rng)
         found = look(total, gain)
         own += [match.slope / match.error for match in found.matches if match.orientation != Orientation()]
         other = look(total, gain_reference((side, side), 30_000 + seed).gain)

@@ -29,10 +29,10 @@ def average_known(stack: ParticleStack, ctf: np.ndarray, settings: ClassifySetti
         shifted = particles.rings(part, grid) * shift_rings(grid, torch.as_tensor(-stack.shift[chosen]).float())
         for place, number in enumerate(chosen):
             psi, view = float(np.deg2rad(stack.psi[number])), int(stack.view[number])
-            modes = to_modes(shifted[place] * transfer[place]) * turning(half + 1, 1, -psi, "cpu")
+            modes = to_modes(shifted[place] * transfer[place]) * turning(half + 1, 1, -psi, torch.device("cpu"))
             data[view] += from_modes(modes)
             power = torch.fft.rfft(transfer[place].square())
-            power = power * turning(power.shape[-1], 2, -psi, "cpu")
+            power = power * turning(power.shape[-1], 2, -psi, torch.device("cpu"))
             weights[view] += torch.fft.irfft(power, n=half)
     halves = torch.stack([data, data]) / 2, torch.stack([weights, weights]) / 2
     return np.asarray(average(geometry, grid, *halves).images)

@@ -20,7 +20,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -243,8 +243,8 @@ def measure(movie: MovieFile, threads: int, relion: list[str], images: bool) -> 
 def main() -> None:
     if sys.argv[1:2] == ["--worker"]:
         path, gain, output = (Path(name) for name in sys.argv[2:5])
-        numbers = [float(value) for value in sys.argv[5:8]]
-        correct_as_worker(path, gain, MotionSettings(*numbers), int(sys.argv[8]), output)
+        pixel_size, voltage, dose = (float(value) for value in sys.argv[5:8])
+        correct_as_worker(path, gain, MotionSettings(pixel_size, voltage, dose), int(sys.argv[8]), output)
         return
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="where the simulated movies are kept")
@@ -264,7 +264,6 @@ def main() -> None:
     parser.add_argument("--images", action="store_true", help="compare the sums with a still micrograph")
     options = parser.parse_args()
     height, width = (options.size * 2)[:2]
-    contents = {"particle_spacing": 0.0, "contamination": 0.0} if options.empty else {}
     settings = MovieSettings(
         size=(height, width),
         frames=options.frames,
@@ -274,8 +273,9 @@ def main() -> None:
         local_family=options.family,
         carbon=options.carbon,
         jump=options.jump,
-        **contents,
     )
+    if options.empty:
+        settings = replace(settings, particle_spacing=0.0, contamination=0.0)
     print(
         f"{height} × {width} × {options.frames} {options.suffix}, {options.pixel_size} Å, {options.dose} e/Å²/frame, "
         f"local motion: {options.family}, {options.threads} threads"

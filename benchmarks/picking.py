@@ -127,9 +127,9 @@ def references(specimen_name: str) -> Array:
     poses = rotation_from_euler(*truth.particles[:, 2:].T)
     clean = project(specimen, poses, REFERENCE_PIXEL, REFERENCE_BOX, shift)
     ctf = particle_ctf(clean.shape[-2:], REFERENCE_PIXEL, truth.defocus, truth.settings.beam)
-    clean = np.fft.irfft2(np.fft.rfft2(clean) * ctf, s=clean.shape[-2:])
-    clean -= clean.mean(axis=(1, 2), keepdims=True)
-    return np.asarray(images * (clean * seen).sum() / (clean**2).sum(), dtype=np.float32)
+    expected = np.fft.irfft2(np.fft.rfft2(clean) * ctf, s=clean.shape[-2:])
+    expected -= expected.mean(axis=(1, 2), keepdims=True)
+    return np.asarray(images * (expected * seen).sum() / (expected**2).sum(), dtype=np.float32)
 
 
 @cache
