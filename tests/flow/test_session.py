@@ -1,3 +1,4 @@
+import shutil
 import threading
 import time
 from collections import Counter
@@ -15,7 +16,7 @@ from beamside.flow import control
 from beamside.flow.projection import rebuild
 from beamside.flow.session import Session, died_while_finishing
 from beamside.flow.settings import SessionSettings
-from beamside.flow.start import prepare, recompute_cost
+from beamside.flow.start import load_settings, prepare, recompute_cost
 from beamside.formats.mrc import write_mrc
 from beamside.formats.star import read_star
 from beamside.project.project import Project, ProjectWriter
@@ -264,6 +265,23 @@ def test_a_stopped_session_goes_on_where_it_was(session_settings: Settings, writ
     assert {job.status for job in read_pipeline(project.root).jobs} == {"Aborted"}
     run(settings)
     assert states(project, "extract") == dict.fromkeys("ab", ItemState.DONE)
+
+
+def test_a_copied_project_goes_on_in_its_own_directory(
+    session_settings: Settings, write_movie: WriteMovie, tmp_path: Path
+) -> None:
+    write_movie("a")
+    settings = session_settings(group="lab")
+    run(settings)
+    moved = tmp_path / "elsewhere" / "others" / "again"
+    shutil.copytree(settings.root, moved, symlinks=True)
+    found = load_settings(Project(moved))
+    assert found.root == moved
+    assert found.jobs == settings.jobs
+    assert load_settings(Project(settings.root)).root == settings.root
+    linked = tmp_path / "linked"
+    linked.symlink_to(settings.root)
+    assert load_settings(Project(linked)).root == settings.root
 
 
 @pytest.mark.parametrize("state", [ItemState.QUEUED, ItemState.RUNNING])

@@ -70,12 +70,21 @@ def recompute_cost(settings: SessionSettings) -> dict[str, int]:
 
 
 def load_settings(project: Project) -> SessionSettings:
-    """Return the settings that a project's session has: those handed over last, else those in the journal."""
+    """Return the settings that a project's session has: those handed over last, else those in the journal.
+
+    Where the project is, its directory says: settings of one that was moved or copied still name the place it had, and a session that believed
+    them would write into the original.
+    """
     path = settings_path(project)
     flat: Mapping[str, Any] = json.loads(path.read_text()) if path.exists() else project.require().load().settings
     if not flat:
         raise ConfigError(f"{project.root} has no settings yet; start it with `beamside session start`.")
-    return SessionSettings.from_flat(flat)
+    settings = SessionSettings.from_flat(flat)
+    root = project.root.absolute()
+    if settings.root.resolve() == root.resolve():
+        return settings
+    place = {"target": root.parents[1], "group": root.parent.name, "name": root.name}
+    return settings.model_copy(update={"session": settings.session.model_copy(update=place)})
 
 
 def start_background(project: Project, command: list[str]) -> int:
