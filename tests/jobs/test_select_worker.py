@@ -125,6 +125,18 @@ def test_particles_that_lie_on_likelier_ones_after_classification_are_left_out(
     assert select(item, workspace, select_duplicate_distance=0).metrics["selected"] == 150
 
 
+def test_a_round_of_an_earlier_version_is_selected_from_without_looking_for_duplicates(
+    item: Item, workspace: Workspace
+) -> None:
+    before = item.results["class2d"]
+    values = {name: value for name, value in before.values.items() if name != "micrograph_pixel_size"}
+    earlier = Item(item.name, {"class2d": Result(outputs=before.outputs, values=values)})
+    result = select(earlier, workspace)
+    assert (result.metrics["duplicates"], result.metrics["selected"]) == (0, 150)
+    assert "Duplicates were not looked for" in result.values["warnings"]["duplicates"]
+    assert select(earlier, workspace, select_duplicate_distance=0).values["warnings"] == {}
+
+
 def test_classes_chosen_by_hand_are_kept_whatever_their_score(item: Item, workspace: Workspace) -> None:
     result = select(item, workspace, select_classes="4,2")
     kept = read_star(workspace.root / result.outputs["particles_star"])["particles"].integers("rlnClassNumber")

@@ -82,7 +82,7 @@ def select_classes(
     save_picture(picture, pictures.class_montage(averages[order], labels, framed=[k in kept for k in order]))
     long, short = diameters(shapes, counts, kept)
     selected = int(members.sum())
-    warnings = _warnings(long, selected, len(kept), given, found)
+    warnings = _warnings(long, selected, len(kept), given, found, parameters)
     return Result(
         metrics={
             "selected": float(selected),
@@ -171,6 +171,8 @@ def _duplicates(
 ) -> NDArray[np.bool_]:
     """Return which of the particles ``(n,)`` lie on a likelier one of the `members` and are to be left out."""
     twice = np.zeros(len(members), dtype=bool)
+    if "micrograph_pixel_size" not in given:  # a round of an earlier version; `_warnings` tells
+        return twice
     pixel_size = float(given["micrograph_pixel_size"])
     places = np.array([found.particles.floats(f"rlnCoordinate{axis}") for axis in "YX"]).T.reshape(-1, 2) * pixel_size
     names = found.particles.texts("rlnMicrographName")
@@ -199,15 +201,27 @@ def _quantile(values: Array, weights: Array, quantile: float) -> float:
     return float(values[order][min(int(np.searchsorted(total, quantile * total[-1])), len(values) - 1)])
 
 
-def _warnings(long: float, selected: int, classes: int, given: Mapping[str, Any], found: ClassRound) -> dict[str, str]:
+def _warnings(
+    long: float,
+    selected: int,
+    classes: int,
+    given: Mapping[str, Any],
+    found: ClassRound,
+    parameters: SelectParameters,
+) -> dict[str, str]:
     """Return what should be told, by subject."""
     if not classes:
         return {
             "none": "No class was selected; look at the classes, and lower --select-score or choose by --select-classes."
         }
-    if selected < FEWEST_FOR_WARNING or not long:
-        return {}
     warnings = {}
+    if parameters.select_duplicate_distance and "micrograph_pixel_size" not in given:
+        warnings["duplicates"] = (
+            "Duplicates were not looked for in a round of 2D classification of an earlier version, which does not tell "
+            "the pixel size of the micrographs; they are in the next round."
+        )
+    if selected < FEWEST_FOR_WARNING or not long:
+        return warnings
     largest = float(given.get("particle_diameter", 0.0))
     if largest and not TOO_SHORT * largest <= long <= TOO_LONG * largest:
         warnings["diameter"] = (
