@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from beamside.imaging.summing import add_at
+from beamside.imaging.summing import add_at, deterministic
 
 DEVICES = [
     "cpu",
@@ -31,3 +31,15 @@ def test_the_rounding_is_always_the_same(device: str) -> None:
     values = torch.randn((20_000, 3), generator=generator).to(device)
     first, *others = (add_at(torch.zeros((7, 3), device=device), index, values) for _ in range(4))
     assert all(torch.equal(first, other) for other in others)
+
+
+@pytest.mark.parametrize(("wanted", "only_warns"), [(False, False), (True, True)])
+def test_the_switch_of_the_process_is_put_back(wanted: bool, only_warns: bool) -> None:
+    torch.use_deterministic_algorithms(wanted, warn_only=only_warns)
+    try:
+        with deterministic():
+            assert torch.are_deterministic_algorithms_enabled()
+        assert torch.are_deterministic_algorithms_enabled() == wanted
+        assert torch.is_deterministic_algorithms_warn_only_enabled() == only_warns
+    finally:
+        torch.use_deterministic_algorithms(False)

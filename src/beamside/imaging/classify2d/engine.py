@@ -6,7 +6,7 @@ import math
 import uuid
 from collections.abc import Callable, Iterable
 from concurrent.futures import Executor
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 import numpy.typing as npt
@@ -161,8 +161,8 @@ class Found:
 
     def note(self, partial: Partial) -> None:
         """Take over the results of a shard."""
-        for name in ("label", "psi", "shift", "pmax", "share", "evidence"):
-            getattr(self, name)[partial.numbers] = torch.as_tensor(getattr(partial, name))
+        for field in fields(self):
+            getattr(self, field.name)[partial.numbers] = torch.as_tensor(getattr(partial, field.name))
 
 
 def maximisation(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
@@ -117,9 +117,4 @@ def _nothing(device: torch.device) -> Best:
 
 def together(parts: list[Best]) -> Best:
     """Return the results of all parts, one after the other."""
-    return Best(
-        *(
-            torch.cat([getattr(part, name) for part in parts])
-            for name in ("label", "psi", "shift", "pmax", "share", "evidence")
-        )
-    )
+    return Best(*(torch.cat([getattr(part, field.name) for part in parts]) for field in fields(Best)))
