@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,7 +21,7 @@ from beamside.flow.start import load_settings, prepare, recompute_cost
 from beamside.formats.mrc import write_mrc
 from beamside.formats.star import read_star
 from beamside.project.project import Project, ProjectWriter
-from beamside.project.records import ItemState
+from beamside.project.records import ItemEntry, ItemState
 from beamside.project.relion_recovery import read_pipeline
 
 Settings = Callable[..., SessionSettings]
@@ -84,6 +85,26 @@ def test_every_movie_goes_through_all_jobs(session_settings: Settings, write_mov
     table = read_star(project.root / "MotionCorr/job002/corrected_micrographs.star")["micrographs"]
     assert sorted(table.column("rlnMicrographName")) == [f"raw/{name}_fractions" for name in "abc"]
     assert {job.status for job in read_pipeline(project.root).jobs} == {"Succeeded"}
+
+
+def test_tables_have_every_item_though_the_clock_steps_back_meanwhile(
+    session_settings: Settings, write_movie: WriteMovie, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_movie("a")
+    item = ProjectWriter.item
+
+    def and_then_an_hour_earlier(writer: ProjectWriter, *given: Any, **more: Any) -> ItemEntry:
+        entry = item(writer, *given, **more)
+        if given[1:] == ("raw/a_fractions", ItemState.DONE) and given[0].startswith("MotionCorr"):
+            write_movie("b", value=2)
+            monkeypatch.setattr("beamside.project.project.time.time", lambda: entry.changed - 3600)
+        return entry
+
+    monkeypatch.setattr(ProjectWriter, "item", and_then_an_hour_earlier)
+    monkeypatch.setattr("beamside.flow.projection.Pace.done", lambda _pace: None)
+    project = run(session_settings())
+    table = read_star(project.root / "MotionCorr/job002/corrected_micrographs.star")["micrographs"]
+    assert sorted(table.column("rlnMicrographName")) == ["raw/a_fractions", "raw/b_fractions"]
 
 
 def test_a_failure_is_kept_with_its_reason_and_the_stream_goes_on(

@@ -1,7 +1,9 @@
+import copy
 import multiprocessing
 import os
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -69,6 +71,59 @@ def test_impossible_transitions_are_refused_and_not_written(tmp_path: Path) -> N
         with pytest.raises(ProjectError, match="cannot go from nothing to done"):
             writer.item(job, "raw/a", ItemState.DONE)
     assert Project(tmp_path).load().jobs[job].items == {}
+
+
+def test_a_record_that_could_not_be_written_has_changed_nothing_and_can_be_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project = Project(tmp_path)
+    with ProjectWriter(project) as writer:
+        job = add_job(writer)
+        finish(writer, job, "raw/a", 4.0)
+        writer.note("info", "all is well")
+        before = copy.deepcopy(writer.state)
+
+        def full(_descriptor: int, _data: bytes) -> int:
+            raise OSError(28, "No space left on device")
+
+        changes: tuple[Callable[[], object], ...] = (
+            lambda: writer.item(job, "raw/a", ItemState.WAITING),
+            lambda: writer.item(job, "raw/b", ItemState.WAITING),
+            lambda: writer.set_status(job, "Failed"),
+            lambda: writer.set_parameters(job, {}),
+            lambda: writer.create_job("CtfFind/job003", "ctf", {}, ()),
+            lambda: writer.settings({"name": "other"}),
+            lambda: writer.note("info", "more"),
+        )
+        with monkeypatch.context() as patched:
+            patched.setattr("beamside.project.journal.os.write", full)
+            for change in changes:
+                with pytest.raises(ProjectError, match="No space left"):
+                    change()
+                assert writer.state == before == project.load()
+        for change in changes:
+            change()
+        assert writer.state == project.load()
+
+
+def test_a_revision_says_whether_a_job_s_tables_have_changed_whatever_the_clock_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with ProjectWriter(Project(tmp_path)) as writer:
+        name = add_job(writer)
+        finish(writer, name, "raw/a", 4.0)
+        job = writer.state.jobs[name]
+        first = job.revision
+        monkeypatch.setattr("beamside.project.project.time.time", lambda: 5.0)  # the clock steps back
+        finish(writer, name, "raw/b", 5.0)
+        assert job.revision > first
+        assert job.items["raw/b"].finished > job.items["raw/a"].finished
+        second = job.revision
+        writer.item(name, "raw/c", ItemState.WAITING)
+        assert job.revision == second, "nothing that a table shows has changed"
+        writer.item(name, "raw/c", ItemState.FAILED)
+        assert job.revision > second
+    assert Project(tmp_path).load().jobs[name] == job, "the journal's order gives the same numbers"
 
 
 @settings(max_examples=100, deadline=None)

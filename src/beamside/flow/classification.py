@@ -85,11 +85,15 @@ class Rounds:
     def _fresh(self, stage: Stage, last: ItemEntry) -> int:
         """Return how many of the particles were extracted after the `last` round began: new ones, and those that were extracted again."""
         assert stage.upstream is not None
-        begin = last.changed - last.seconds
+        begin = last.changed - last.seconds  # of a journal that does not say what the round was made from
+
+        def later(entry: ItemEntry) -> bool:
+            return entry.finished > last.made_from if last.made_from >= 0 else entry.changed > begin
+
         return sum(
             int(entry.result["metrics"]["extracted"])
             for entry in stage.upstream.job.items.values()
-            if entry.state is ItemState.DONE and entry.result and entry.changed > begin
+            if entry.state is ItemState.DONE and entry.result and later(entry)
         )
 
     def _final_due(self, stage: Stage, particles: int, key: str) -> bool:

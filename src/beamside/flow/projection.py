@@ -73,8 +73,8 @@ class Projection:
         self.root = writer.project.root
         self.index = Index(writer.project)
         self._star_pace = {stage.name: Pace(3.0) for stage in stages}
-        self._seen = {stage.name: -1.0 for stage in stages}
-        self._told = dict.fromkeys(self._seen, "")
+        self._seen: dict[str, tuple[int, ...]] = {}
+        self._told = {stage.name: "" for stage in stages}
         self._options_written: dict[str, dict[str, str]] = {}
         self._index_pace, self._live_pace, self._pipeline_pace = Pace(1.0), Pace(1.0), Pace(5.0)
 
@@ -139,8 +139,8 @@ class Projection:
         pace = self._star_pace[stage.name]
         if not (pace.due() or force):
             return
-        newest = max((entry.changed for entry in stage.job.items.values() if entry.result is not None), default=-1.0)
-        if newest == self._seen[stage.name]:
+        revisions = stage.revisions()
+        if revisions == self._seen.get(stage.name):
             pace.done()
             return
         try:
@@ -152,7 +152,7 @@ class Projection:
                 log.warning("the STAR files of %s could not be written now: %s", stage.job.name, error)
             self._told[stage.name] = str(error)
         else:
-            self._seen[stage.name], self._told[stage.name] = newest, ""
+            self._seen[stage.name], self._told[stage.name] = revisions, ""
         pace.done()
 
     def _write_changed_options(self, stage: Stage) -> None:

@@ -67,6 +67,11 @@ class Stage:
             if entry.result is not None and (self.job_type.aggregate or self.usable(entry.name))
         ]
 
+    def revisions(self) -> tuple[int, ...]:
+        """Return what `rows` depends on: the revisions of the jobs whose items they show, which stay the same while the rows do."""
+        stages = (*self.chain(), self)
+        return tuple(stage.job.revision for stage in stages if stage.job_type.aggregate == self.job_type.aggregate)
+
     def settings_key(self) -> str:
         """Return the part of an aggregate's keys that its parameters make; what it is made from makes the rest."""
         return item_key(self.job_type, self.parameters, self.optics, [])[:8]

@@ -162,9 +162,10 @@ class Tables:
     def queued(self, stage: Stage, name: str) -> None:
         """An item was given to the executor."""
         entry = stage.job.items[name]
+        made_from = stage.upstream.job.revision if stage.job_type.aggregate and stage.upstream is not None else None
+        self._record(stage, name, ItemState.QUEUED, attempt=entry.attempt + 1, made_from=made_from)
         stage.waiting.pop(name, None)
         stage.in_flight.add(name)
-        self._record(stage, name, ItemState.QUEUED, attempt=entry.attempt + 1)
 
     def running(self, stage: Stage, name: str) -> None:
         """A worker has begun with an item."""
@@ -172,13 +173,13 @@ class Tables:
 
     def outcome(self, stage: Stage, name: str, key: str, outcome: Mapping[str, Any]) -> None:
         """Record what became of an item that a worker had."""
-        stage.in_flight.discard(name)
         entry, seconds = stage.job.items[name], float(outcome["seconds"])
         result = outcome["result"]
         if result is not None:
             rejected = result.get("rejected", "")
             state = ItemState.REJECTED if rejected else ItemState.DONE
             self._finish(stage, name, state, key=key, result=result, reason=rejected, seconds=seconds)
+            stage.in_flight.discard(name)
             self._warn(stage, result["values"].get("warnings", {}))
             if not stage.job_type.aggregate and key != stage.expected_key(name):
                 self._redo(stage, name, "its inputs changed while it was processed")
@@ -191,6 +192,7 @@ class Tables:
             self._record(stage, name, ItemState.WAITING, reason=reason)
             stage.not_before[name] = time.monotonic() + RETRY_SECONDS * entry.attempt
             stage.waiting[name] = None
+        stage.in_flight.discard(name)
 
     def _warn(self, stage: Stage, warnings: Mapping[str, str]) -> None:
         """Note what a result warns of; of each subject once in a session."""
@@ -266,10 +268,10 @@ class Tables:
         for follower in self._followers(stage):
             entry = follower.entry(name)
             if entry is not None and entry.state is ItemState.WAITING:
-                follower.waiting.pop(name, None)
                 self._finish(
                     follower, name, ItemState.FAILED, key="", reason=f"{stage.job_type.title} was {state.value}"
                 )
+                follower.waiting.pop(name, None)
 
 
 def stale_items(settings: SessionSettings, state: ProjectState) -> dict[str, int]:

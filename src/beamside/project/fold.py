@@ -40,19 +40,28 @@ def apply_project_record(state: ProjectState, record: Record) -> None:
         )
 
 
-def apply_item_record(job: JobEntry, record: Record) -> ItemEntry:
-    """Take one record of a job's journal into `job`; returns the item's entry."""
-    new = ItemState(record["state"])
-    entry = job.items.get(record["item"])
+def check_item_record(job: JobEntry, record: Record) -> None:
+    """Raise ProjectError for a transition that does not exist. Changes nothing, so it can be asked before the record is written."""
+    new, entry = ItemState(record["state"]), job.items.get(record["item"])
     if new not in ALLOWED[entry.state if entry else None]:
         before = entry.state.value if entry else "nothing"
         raise ProjectError(f"{job.name}: item {record['item']} cannot go from {before} to {new.value}.")
+
+
+def apply_item_record(job: JobEntry, record: Record) -> ItemEntry:
+    """Take one record of a job's journal into `job`; returns the item's entry."""
+    check_item_record(job, record)
+    new, entry = ItemState(record["state"]), job.items.get(record["item"])
+    job.records += 1
+    if new in FINAL_STATES or (entry is not None and entry.state in FINAL_STATES):
+        job.revision = job.records
     if entry is None:
         entry = job.items[record["item"]] = ItemEntry(record["item"], new, arrived=record["time"])
     entry.state, entry.changed = new, record["time"]
     entry.attempt = record.get("attempt", entry.attempt)
     entry.reason = record.get("reason", "")
+    entry.made_from = record.get("made_from", entry.made_from)
     if new in FINAL_STATES:
         entry.key, entry.result = record.get("key", ""), record.get("result")
-        entry.seconds = record.get("seconds", 0.0)
+        entry.seconds, entry.finished = record.get("seconds", 0.0), job.records
     return entry

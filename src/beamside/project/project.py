@@ -11,7 +11,7 @@ from typing import Any, Self
 
 import beamside
 from beamside.errors import ProjectError
-from beamside.project.fold import apply_item_record, apply_project_record
+from beamside.project.fold import apply_item_record, apply_project_record, check_item_record
 from beamside.project.journal import JournalFile, Record, read_journal
 from beamside.project.lease import Holder, Lease, current_holder
 from beamside.project.records import FINAL_STATES, ItemEntry, ItemState, JobEntry, ProjectState
@@ -158,14 +158,25 @@ class ProjectWriter:
         reason: str = "",
         result: Mapping[str, Any] | None = None,
         seconds: float | None = None,
+        made_from: int | None = None,
     ) -> ItemEntry:
-        """Record an item's transition. Final ones are on disk when this returns; a lost intermediate one costs nothing."""
+        """Record an item's transition. Final ones are on disk when this returns; a lost intermediate one costs nothing.
+
+        Memory follows the journal: when the record cannot be written, nothing has changed, and the same transition can be tried again.
+        """
         record: Record = {"time": time.time(), "item": item, "state": state.value}
-        optional = {"attempt": attempt, "key": key, "reason": reason or None, "result": result, "seconds": seconds}
+        optional = {
+            "attempt": attempt,
+            "key": key,
+            "reason": reason or None,
+            "result": result,
+            "seconds": seconds,
+            "made_from": made_from,
+        }
         record.update({name: value for name, value in optional.items() if value is not None})
-        entry = apply_item_record(self.state.jobs[job], record)
+        check_item_record(self.state.jobs[job], record)
         self._file(self.project.job_journal(job)).append(record, sync=state in FINAL_STATES)
-        return entry
+        return apply_item_record(self.state.jobs[job], record)
 
     def close(self) -> None:
         """Close the journals and give the lease back."""

@@ -49,7 +49,9 @@ ALLOWED: Mapping[ItemState | None, frozenset[ItemState]] = {
 class ItemEntry:
     """What is known of one item in one job.
 
-    ``result`` and ``key`` stay those of the last finished attempt until a new one replaces them.
+    ``result`` and ``key`` stay those of the last finished attempt until a new one replaces them. Times are for people, as clocks step back; what came
+    first is told by ``finished``, the number of the record in the job's journal that gave the present result. ``made_from`` is, for a round of an
+    aggregate, the revision of the job before when the round was begun; -1 in journals that do not say it.
     """
 
     name: str
@@ -61,11 +63,17 @@ class ItemEntry:
     arrived: float = 0.0
     changed: float = 0.0
     seconds: float = 0.0
+    finished: int = 0
+    made_from: int = -1
 
 
 @dataclass
 class JobEntry:
-    """One job of a project: its declaration and its growing table of items."""
+    """One job of a project: its declaration and its growing table of items.
+
+    ``records`` counts the records of its journal. ``revision`` is the number of the last one that changed what the job's tables show, so two equal
+    revisions mean equal tables.
+    """
 
     name: str
     type_name: str
@@ -74,6 +82,8 @@ class JobEntry:
     alias: str = ""
     status: str = "Running"
     created: float = 0.0
+    records: int = 0
+    revision: int = 0
     items: dict[str, ItemEntry] = field(default_factory=dict)
 
     def counts(self) -> Counter[ItemState]:
