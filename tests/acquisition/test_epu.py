@@ -89,7 +89,8 @@ def test_differences_from_what_the_user_gave_are_told() -> None:
     said = {"pixel_size": 1.08, "voltage": 300.0, "total_dose": 40.0}
     assert compare_metadata(said, pixel_size=1.08, voltage=300, total_dose=40.0, frames=40) == []
     assert compare_metadata(said, pixel_size=1.084, voltage=300, total_dose=40.0, frames=40) == []
-    warnings = compare_metadata(said, pixel_size=0.54, voltage=200, total_dose=20.0, frames=40)
+    remarks = compare_metadata(said, pixel_size=0.54, voltage=200, total_dose=20.0, frames=40)
+    warnings = [remark.sentence for remark in remarks]
     assert ["--pixel-size" in warnings[0], "--voltage" in warnings[1], "--dose" in warnings[2]] == [True, True, True]
     assert "super-resolution" in warnings[0]
     assert "1 e/Å² a frame for 40 frames" in warnings[2]

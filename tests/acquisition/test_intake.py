@@ -232,9 +232,9 @@ def test_a_source_that_changed_after_the_copy_is_not_removed(rig: Any) -> None:
     rig.take_all()
     path.write_bytes(path.read_bytes() + b"more")
     rig.start(remove_source=True)
-    problems = rig.look().problems
+    remarks = rig.look().remarks
     assert path.exists()
-    assert any("not removed" in problem for problem in problems)
+    assert any("not removed" in remark.sentence for remark in remarks)
 
 
 def test_a_left_source_is_not_removed_when_its_copy_is_damaged(rig: Any) -> None:
@@ -245,7 +245,7 @@ def test_a_left_source_is_not_removed_when_its_copy_is_damaged(rig: Any) -> None
     data[-1] ^= 1
     copy.write_bytes(data)
     rig.start(remove_source=True)
-    assert any("damaged" in problem for problem in rig.look().problems)
+    assert any("damaged" in remark.sentence for remark in rig.look().remarks)
     assert path.exists()
 
 
@@ -264,16 +264,16 @@ def test_content_replaced_after_it_was_taken_is_reported_once(rig: Any) -> None:
     path = rig.movie("a.tiff", seed=1)
     rig.take_all()
     rig.movie("a.tiff", seed=2, frames=4)
-    problems = [problem for _ in range(3) for problem in rig.look().problems]
-    assert len(problems) == 1
-    assert f"{path} was replaced by other content" in problems[0]
+    remarks = [remark for _ in range(3) for remark in rig.look().remarks]
+    assert len(remarks) == 1
+    assert f"{path} was replaced by other content" in remarks[0].sentence
 
 
 def test_a_new_date_without_new_content_is_no_problem(rig: Any) -> None:
     path = rig.movie("a.tiff")
     rig.take_all()
     os.utime(path, (5, 5))
-    assert rig.look().problems == []
+    assert rig.look().remarks == []
     assert [entry.kind for entry in rig.manifest.entries] == ["movie", "seen"]
     rig.start()
     rig.look_twice()
@@ -297,8 +297,8 @@ def test_a_source_that_vanishes_is_told_of(rig: Any) -> None:
     path = rig.movie("a.tiff")
     rig.look()
     path.unlink()
-    assert any("has gone" in problem for problem in rig.look().problems)
-    assert rig.look().problems == []
+    assert any("has gone" in remark.sentence for remark in rig.look().remarks)
+    assert rig.look().remarks == []
 
 
 def test_a_full_disk_does_not_count_against_the_file(rig: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -383,18 +383,18 @@ def test_movies_of_raw_frames_may_differ_by_a_few(rig: Any) -> None:
     assert sorted(taken.frames for taken in rig.take_all()) == [198, 200, 200, 200]
 
 
-def test_a_missing_folder_is_told_once_and_does_not_stop_the_others(rig: Any, tmp_path: Path) -> None:
+def test_a_missing_folder_is_told_while_it_is_missing_and_does_not_stop_the_others(rig: Any, tmp_path: Path) -> None:
     late = tmp_path / "not mounted"
     rig.start(data=(str(late / "*.tiff"), str(rig.camera / "*.tiff")))
     rig.movie("a.tiff")
     first = rig.look()
-    assert any(str(late) in problem for problem in first.problems)
+    assert [str(late) in trouble.sentence for trouble in first.standing] == [True]
     second = rig.look()
-    assert second.problems == []
+    assert second.standing == first.standing
     assert len(second.new) == 1
     late.mkdir()
     write_tiff(late / "b.tiff", np.ones((2, 4, 4), np.uint8))
-    rig.look()
+    assert rig.look().standing == []
     assert [Path(arrival.source).name for arrival in rig.look().new] == ["b.tiff"]
 
 
@@ -402,19 +402,20 @@ def test_a_lost_mount_is_not_taken_for_vanished_files(rig: Any, tmp_path: Path) 
     rig.movie("a.tiff")
     rig.look()
     rig.camera.rename(tmp_path / "away")
-    problems = rig.look().problems
-    assert not any("has gone" in problem for problem in problems)
-    assert any("cannot be found" in problem for problem in problems)
+    report = rig.look()
+    assert report.remarks == []
+    assert any("cannot be found" in trouble.sentence for trouble in report.standing)
     (tmp_path / "away").rename(rig.camera)
     assert len(rig.take_all()) == 1
 
 
-def test_a_pattern_that_matches_nothing_is_told_once(rig: Any) -> None:
+def test_a_pattern_that_matches_nothing_is_told_until_it_matches(rig: Any) -> None:
     rig.start(data=str(rig.camera / "*_fractions.tiff"))
     rig.movie("a.tiff")
-    problems = [problem for _ in range(3) for problem in rig.look().problems]
-    assert len(problems) == 1
-    assert "_fractions.tiff" in problems[0]
+    troubles = {trouble for _ in range(3) for trouble in rig.look().standing}
+    assert ["_fractions.tiff" in trouble.sentence for trouble in troubles] == [True]
+    rig.movie("b_fractions.tiff")
+    assert rig.look().standing == []
 
 
 def test_the_gain_reference_in_the_camera_folder_is_no_movie(rig: Any) -> None:

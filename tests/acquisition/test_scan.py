@@ -90,7 +90,7 @@ def test_links_to_folders_are_followed_only_where_the_pattern_names_them(camera:
 def test_a_file_where_a_folder_is_expected_is_told(camera: Path) -> None:
     result = Scanner([str(camera / "d/notes.txt/*.tiff")]).scan()
     assert not result.complete
-    assert "cannot be found" in result.problems[0]
+    assert "cannot be found" in result.standing[0].sentence
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
@@ -98,7 +98,7 @@ def test_a_folder_without_permission_is_told(camera: Path) -> None:
     os.chmod(camera / "d", 0)
     result = Scanner([str(camera)]).scan()
     os.chmod(camera / "d", 0o755)
-    assert "cannot be read" in result.problems[0]
+    assert "cannot be read" in result.standing[0].sentence
     assert not result.complete
 
 
@@ -113,7 +113,7 @@ def test_a_folder_that_fails_does_not_stop_the_others(camera: Path, monkeypatch:
     monkeypatch.setattr("os.scandir", failing)
     result = Scanner([str(camera)]).scan()
     assert len(result.sightings) == 4
-    assert "Input/output error" in result.problems[0]
+    assert "Input/output error" in result.standing[0].sentence
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from beamside.acquisition.arrivals import LookReport
+from beamside.acquisition.arrivals import LookReport, Trouble
 from beamside.acquisition.intake import Intake
 from beamside.errors import InputError
 from beamside.flow import control
@@ -385,7 +385,7 @@ def test_an_unreadable_source_is_not_an_empty_one(
         if not 3 <= len(looks) <= 9:
             return look(intake)
         write_movie("b", value=2)
-        return LookReport(complete=False, problems=["the folder cannot be read"])
+        return LookReport(complete=False, standing=[Trouble("away", "the folder cannot be read")])
 
     monkeypatch.setattr(Intake, "look", lost_for_a_while)
     assert states(run(session_settings()), "extract") == dict.fromkeys("ab", ItemState.DONE)

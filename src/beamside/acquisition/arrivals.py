@@ -7,8 +7,22 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from beamside.acquisition.manifest import ManifestEntry
+from beamside.acquisition.remarks import Remark, Severity, Trouble
 from beamside.acquisition.scan import Sighting
 from beamside.formats.image import ImageInfo
+
+__all__ = [
+    "Arrival",
+    "LookReport",
+    "Remark",
+    "SetAside",
+    "Severity",
+    "TakenFile",
+    "TakenSidecar",
+    "Trouble",
+    "Waiting",
+    "taken_file",
+]
 
 
 @dataclass(frozen=True)
@@ -61,7 +75,8 @@ class LookReport:
     waiting : files that are still changing or incomplete, or whose turn has not come
     set_aside : files that were set aside since the last look
     sidecars : sidecars that were taken in now, after their movies
-    problems : sentences that the last look did not have
+    standing : what is wrong at the source now, at every look that finds it so
+    remarks : what was noticed about single files since the last look
     matched : files at the source that match, taken ones included
     complete : whether every folder could be read; only then do no new files mean that there are none
     """
@@ -70,7 +85,8 @@ class LookReport:
     waiting: list[Waiting] = field(default_factory=list)
     set_aside: list[SetAside] = field(default_factory=list)
     sidecars: list[TakenSidecar] = field(default_factory=list)
-    problems: list[str] = field(default_factory=list)
+    standing: list[Trouble] = field(default_factory=list)
+    remarks: list[Remark] = field(default_factory=list)
     matched: int = 0
     complete: bool = True
 

@@ -26,6 +26,8 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from beamside.acquisition.remarks import Remark
+
 _MAX_BYTES = 16 << 20
 _TOLERANCE = 0.005
 Metadata = dict[str, float | str]
@@ -158,28 +160,29 @@ def read_metadata(paths: Iterable[Path]) -> Metadata:
 
 
 def compare_metadata(
-    metadata: Mapping[str, Any], *, pixel_size: float, voltage: float, total_dose: float, frames: int
-) -> list[str]:
-    """Compare what the microscope says with what the user gave; return a sentence for each value that differs by more than 0.5 %.
+    metadata: Mapping[str, Any], *, pixel_size: float, voltage: float, total_dose: float, frames: int, item: str = ""
+) -> list[Remark]:
+    """Compare what the microscope says with what the user gave; return a remark on each value that differs by more than 0.5 %.
 
     Parameters
     ----------
     metadata : from `read_metadata`
     pixel_size, voltage, total_dose : Å (of the camera's pixels), kV and e/Å² of the whole movie, as given by the user
-    frames : frames of the movie
+    frames, item : frames and name of the movie
     """
     given = (
         ("pixel_size", "pixel size", pixel_size, "Å", "--pixel-size"),
         ("voltage", "voltage", voltage, "kV", "--voltage"),
         ("total_dose", "total dose", total_dose, "e/Å²", "--dose"),
     )
-    warnings = []
+    remarks = []
     for key, label, value, unit, flag in given:
         stated = metadata.get(key)
         if not isinstance(stated, (int, float)) or value <= 0 or abs(stated - value) <= _TOLERANCE * value:
             continue
-        warnings.append(_warning(key, label, float(stated), value, unit, flag, frames))
-    return warnings
+        sentence = _warning(key, label, float(stated), value, unit, flag, frames)
+        remarks.append(Remark(f"metadata-{key.replace('_', '-')}", sentence, item, float(stated), unit))
+    return remarks
 
 
 def _warning(key: str, label: str, stated: float, value: float, unit: str, flag: str, frames: int) -> str:

@@ -9,7 +9,17 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 
-from beamside.acquisition.arrivals import Arrival, LookReport, SetAside, TakenFile, TakenSidecar, Waiting, taken_file
+from beamside.acquisition.arrivals import (
+    Arrival,
+    LookReport,
+    Remark,
+    SetAside,
+    TakenFile,
+    TakenSidecar,
+    Trouble,
+    Waiting,
+    taken_file,
+)
 from beamside.acquisition.epu import read_epu_xml, read_metadata
 from beamside.acquisition.manifest import Manifest, ManifestEntry
 from beamside.acquisition.names import sidecar_name
@@ -70,8 +80,7 @@ class Intake:
             self._usual.add(entry.frames)
         self._sidecar_failures: dict[str, SourceState] = {}
         self._new_set_aside: list[SetAside] = []
-        self._pending_problems: list[str] = []
-        self._standing_problems: set[str] = set()
+        self._pending_remarks: list[Remark] = []
         self._ever_matched = bool(self._taken.movies)
 
     # what is known
@@ -102,7 +111,7 @@ class Intake:
     def look(self) -> LookReport:
         """Look once at the source.
 
-        Never raises for what is wrong at the source: that is told in ``problems``, ``waiting`` and ``set_aside``.
+        Never raises for what is wrong at the source: that is told in ``standing``, ``remarks``, ``waiting`` and ``set_aside``.
         """
         with self._look_lock:
             scan = self._scanner.scan(self._taken.is_taken)
@@ -113,15 +122,13 @@ class Intake:
                 self._consider(sighting, index, report, deadline)
             self._notice_vanished(scan, report)
             self._take_late_sidecars(scan.sidecars, report)
-            standing = [*scan.problems, *self._nothing_matches(scan)]
-            report.problems += [problem for problem in standing if problem not in self._standing_problems]
-            self._standing_problems = set(standing)
-            report.problems += self._taken.check_sources()
+            report.standing += [*scan.standing, *self._nothing_matches(scan)]
+            report.remarks += self._taken.check_sources()
             self._finish_removals(report)
             with self._lock:
                 report.set_aside += self._new_set_aside
-                report.problems += self._pending_problems
-                self._new_set_aside, self._pending_problems = [], []
+                report.remarks += self._pending_remarks
+                self._new_set_aside, self._pending_remarks = [], []
             return report
 
     def _consider(self, sighting: Sighting, index: SidecarIndex, report: LookReport, deadline: float) -> None:
@@ -186,15 +193,21 @@ class Intake:
             for path in gone:
                 del self._states[path]
                 self._settling.forget(path)
-        report.problems += [f"{path} has gone from the source before it could be taken." for path in gone]
+        report.remarks += [
+            Remark("gone-from-source", f"{path} has gone from the source before it could be taken.", path)
+            for path in gone
+        ]
 
-    def _nothing_matches(self, scan: ScanResult) -> list[str]:
+    def _nothing_matches(self, scan: ScanResult) -> list[Trouble]:
         self._ever_matched = self._ever_matched or scan.matched > 0
-        if self._ever_matched or scan.problems:
+        if self._ever_matched or scan.standing:
             return []
         patterns = ", ".join(f"'{pattern}'" for pattern in self._scanner.patterns)
         return [
-            f"No TIFF, MRC, EER or PNG file matches --data {patterns} so far: check the pattern if the microscope is already writing."
+            Trouble(
+                "nothing-matches",
+                f"No TIFF, MRC, EER or PNG file matches --data {patterns} so far: check the pattern if the microscope is already writing.",
+            )
         ]
 
     # sidecars
@@ -225,7 +238,8 @@ class Intake:
                 if state.fail(
                     str(error), self._clock(), wait=self._settings.poll_seconds, limit=self._settings.attempts
                 ):
-                    report.problems.append(f"{path} could not be taken along with {movie.destination}: {error}")
+                    sentence = f"{path} could not be taken along with {movie.destination}: {error}"
+                    report.remarks.append(Remark("sidecar-not-taken", sentence, path))
 
     def _store_sidecar(self, sighting: Sighting, movie: ManifestEntry) -> ManifestEntry:
         stem = Path(movie.destination).stem
@@ -307,7 +321,7 @@ class Intake:
                 remove_source(entry, self._manifest, verify_again=verify_again)
                 self._taken.removed(entry)
             except (BeamsideError, OSError) as error:
-                self._pending_problems.append(str(error))
+                self._pending_remarks.append(Remark("source-not-removed", str(error), entry.source))
 
     def _finish_removals(self, report: LookReport) -> None:
         """Remove sources that an earlier process took but did not come to remove, a few at each look, after verifying them anew."""

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from beamside.acquisition.remarks import Trouble
 from beamside.errors import ConfigError
 
 _MAGIC = re.compile(r"[*?\[]")
@@ -41,14 +42,14 @@ class ScanResult:
     sightings : files of movie formats that match and are not known yet
     matched : number of files of movie formats that match, known ones included
     sidecars : paths of files with a sidecar's ending in the folders walked
-    problems : sentences about what could not be looked at
+    standing : what could not be looked at
     complete : whether every folder could be read; only then is an absent file really gone
     """
 
     sightings: list[Sighting] = field(default_factory=list)
     matched: int = 0
     sidecars: list[str] = field(default_factory=list)
-    problems: list[str] = field(default_factory=list)
+    standing: list[Trouble] = field(default_factory=list)
     complete: bool = True
 
 
@@ -99,9 +100,8 @@ class Scanner:
         walked: set[str] = set()
         for pattern in self._patterns:
             if not os.path.isdir(pattern.root):
-                result.problems.append(
-                    f"The folder {pattern.root} of --data '{pattern.text}' cannot be found: check the path and that the disk is mounted."
-                )
+                sentence = f"The folder {pattern.root} of --data '{pattern.text}' cannot be found: check the path and that the disk is mounted."
+                result.standing.append(Trouble(f"source-missing:{pattern.root}", sentence, "error"))
                 result.complete = False
                 continue
             for entry in self._walk(pattern.root, pattern.parts, result, walked):
@@ -152,9 +152,8 @@ class Scanner:
         except FileNotFoundError:  # removed between two steps of the walk
             return []
         except OSError as error:
-            result.problems.append(
-                f"The folder {folder} cannot be read ({error.strerror}): check its permissions and the mount."
-            )
+            sentence = f"The folder {folder} cannot be read ({error.strerror}): check its permissions and the mount."
+            result.standing.append(Trouble(f"source-unreadable:{folder}", sentence, "error"))
             result.complete = False
             return []
         if folder not in self._roots and any(entry.name == _PROJECT_MARK for entry in entries):
@@ -191,9 +190,10 @@ def _look(entry: os.DirEntry[str], result: ScanResult) -> None:
     except FileNotFoundError:
         return
     except OSError as error:
-        result.problems.append(
-            f"{entry.path} cannot be looked at ({error.strerror}): check its permissions and the mount."
-        )
+        key = f"source-unreadable:{os.path.dirname(entry.path)}/*"  # of a whole folder's files, the first one speaks
+        if all(trouble.key != key for trouble in result.standing):
+            sentence = f"{entry.path} cannot be looked at ({error.strerror}): check its permissions and the mount."
+            result.standing.append(Trouble(key, sentence, "error"))
         result.complete = False
 
 

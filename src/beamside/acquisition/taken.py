@@ -7,6 +7,7 @@ import threading
 from collections import defaultdict
 
 from beamside.acquisition.manifest import Manifest, ManifestEntry
+from beamside.acquisition.remarks import Remark
 from beamside.acquisition.scan import Sighting, look_at
 from beamside.acquisition.sidecars import sidecar_keys
 from beamside.acquisition.transfer import hash_source
@@ -109,8 +110,8 @@ class TakenSources:
             return here[-1]
         return movies[0] if len(movies) == 1 else None
 
-    def check_sources(self) -> list[str]:
-        """Look at some of the taken sources again, others at each call; return a sentence for each whose content was replaced."""
+    def check_sources(self) -> list[Remark]:
+        """Look at some of the taken sources again, others at each call; return a remark on each whose content was replaced."""
         with self._lock:
             entries = list(self._present.values())
         if not entries:
@@ -118,7 +119,7 @@ class TakenSources:
         start = self._next_check % len(entries)
         chosen = (entries[start:] + entries[:start])[:_CHECKED_PER_LOOK]
         self._next_check = (start + len(chosen)) % len(entries)
-        problems = []
+        remarks = []
         hashed = False
         for entry in chosen:
             try:
@@ -136,11 +137,12 @@ class TakenSources:
             except (BeamsideError, OSError):  # it changes at this moment, or the source is away: another look will tell
                 continue
             self._reported.add(now)
-            problems.append(
+            sentence = (
                 f"{entry.source} was replaced by other content after it was taken: {entry.destination} holds the earlier one; "
                 "rename the new file if it should be taken too."
             )
-        return problems
+            remarks.append(Remark("source-replaced", sentence, entry.source))
+        return remarks
 
     def _note_date(self, now: Sighting, entry: ManifestEntry) -> None:
         self._manifest.append(ManifestEntry("seen", entry.source, now.size, now.mtime_ns, entry.sha256))

@@ -111,7 +111,7 @@ def _values_line(stage: StageStatus) -> Text:
 
 def problem_lines(status: SessionStatus) -> list[str]:
     """Return what a person should know: the session's problems, and the newest failures with their reasons."""
-    lines = [*status.questions, *status.problems]
+    lines = [*status.questions, *(problem.text() for problem in status.problems if problem.severity != "info")]
     if status.message:
         lines.append(status.message)
     newest = status.failures[-PROBLEMS_SHOWN:]

@@ -13,6 +13,7 @@ from typing import Any
 
 from beamside.acquisition.arrivals import Arrival, LookReport, TakenFile
 from beamside.acquisition.intake import Intake
+from beamside.acquisition.transfer import DestinationError
 from beamside.errors import BeamsideError
 
 log = logging.getLogger(__name__)
@@ -37,10 +38,11 @@ class Taken:
 
 @dataclass(frozen=True)
 class NotTaken:
-    """A file could not be taken in this time; the intake decides how often it is tried."""
+    """A file could not be taken in this time; the intake decides how often it is tried. `full` says that no file could: it is the project's disk."""
 
     source: str
     reason: str
+    full: bool = False
 
 
 Prepare = Callable[[TakenFile], tuple[dict[str, str], dict[str, Any]]]
@@ -82,7 +84,7 @@ class ArrivalThread(threading.Thread):
             try:
                 taken = self.intake.take(arrival)
             except (BeamsideError, OSError) as error:
-                self.events.put(NotTaken(arrival.source, str(error)))
+                self.events.put(NotTaken(arrival.source, str(error), isinstance(error, DestinationError)))
             else:
                 self._prepare(taken)
         self.events.put(Looked(self._report))

@@ -20,9 +20,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from beamside.acquisition.arrivals import Remark
 from beamside.acquisition.gain_choice import MOST_MOVIES, Asked, words
 from beamside.execution.orphans import process_created
 from beamside.flow.arrivals import Taken
+from beamside.flow.problems import Problems
 from beamside.flow.settings import SessionSettings
 from beamside.flow.table import Tables
 from beamside.formats.orientation import Orientation
@@ -98,11 +100,11 @@ class GainDesk:
         tables: Tables,
         executor: Executor,
         events: queue.Queue[Any],
-        tell: Callable[[str], None],
+        problems: Problems,
         settled: Callable[[], None] = lambda: None,
     ) -> None:
         self.settings, self.tables, self.executor, self.events = settings, tables, executor, events
-        self._tell, self._settled = tell, settled
+        self.problems, self._settled = problems, settled
         self.asked = Asked.of(settings.acquisition)
         self.cases: dict[str, Case] = {}
         self._session = (os.getpid(), process_created(os.getpid()))
@@ -155,10 +157,11 @@ class GainDesk:
         """Use the reference as a person says; concerns every case that is not decided."""
         for case in self.cases.values():
             if case.state == "decided" or case.doing == "prepare":
-                self._tell(
+                sentence = (
                     "How the gain reference is used is decided already; to change it, stop the session and start it again with "
                     "--gain-rotate, --gain-flip and --gain-mode."
                 )
+                self.problems.remark(Remark("gain-answer-late", sentence))
                 continue
             self._record(case, answer_record(case.record, details))
             self._work(case)
@@ -261,7 +264,8 @@ class GainDesk:
         if same:
             self._record(case, {**choice, "evidence": outcome["evidence"]})
         else:
-            self._tell(f"More movies do not bear out how the gain reference is used: {choice['sentence']}")
+            sentence = f"More movies do not bear out how the gain reference is used: {choice['sentence']}"
+            self.problems.open(f"gain-contradicted:{case.key}", sentence)
 
     def _record(self, case: Case, choice: Mapping[str, Any]) -> None:
         fixed = {
@@ -279,7 +283,7 @@ class GainDesk:
     def _use(self, case: Case, prepared: Mapping[str, Any]) -> None:
         """The file is there: all movies that wait may go on."""
         for sentence in prepared.get("warnings", ()):
-            self._tell(sentence)
+            self.problems.remark(Remark("gain-reference", sentence))
         names = ("gain", "gain_sha256", "relion_gain")
         case.values = {name: prepared[name] for name in names if name in prepared}
         held, case.held = case.held, []

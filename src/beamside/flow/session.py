@@ -10,9 +10,10 @@ import os
 import queue
 import shutil
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from beamside.acquisition.arrivals import Remark
 from beamside.acquisition.epu import compare_metadata
 from beamside.acquisition.intake import Intake
 from beamside.acquisition.manifest import Manifest
@@ -24,6 +25,7 @@ from beamside.flow.classification import Rounds
 from beamside.flow.dispatch import Dispatcher, Finished
 from beamside.flow.gain import GainChecked, GainDesk
 from beamside.flow.incoming import MicrographPreparation, MoviePreparation
+from beamside.flow.problems import Problems
 from beamside.flow.projection import Pace, Projection
 from beamside.flow.settings import SessionSettings
 from beamside.flow.stages import Stage
@@ -61,7 +63,6 @@ class Session:
         self._empty_looks = 0
         self._rounds_pace = Pace(0.0)
         self._full = False
-        self._told: dict[str, None] = {}
         self.waiting_at_source = 0
 
     def run(self) -> str:
@@ -71,8 +72,12 @@ class Session:
             for message in for_another:  # asked of a session that has died since; this one was started to work
                 message.path.unlink(missing_ok=True)
             self.writer = writer
-            writer.settings(self.settings.to_json())
-            self.tables = Tables(self.settings, writer)
+            self.problems = Problems(writer)
+            self.problems.begin()
+            if writer.state.settings != self.settings.to_json():
+                self.problems.forget("metadata-")  # every file is compared again with what is given now
+                writer.settings(self.settings.to_json())
+            self.tables = Tables(self.settings, writer, self.problems)
             stages = self.tables.stages
             self.projection = Projection(self.settings, writer, stages)
             self.projection.open_jobs()
@@ -86,7 +91,7 @@ class Session:
                 self.tables,
                 executor,
                 self.events,
-                tell=lambda sentence: self._tell([sentence]),
+                self.problems,
                 settled=self.projection.write_options,
             )
             self.arrivals = self._start_arrivals(stages[0])
@@ -162,6 +167,7 @@ class Session:
                     self._rounds_pace.done()
                 self.gain.work()
                 self.dispatcher.fill()
+            self.problems.flush()
             self.projection.refresh(self._live())
             if self.projection.abort_asked():
                 log.info("RELION asked a job to stop; the session stops")
@@ -187,10 +193,14 @@ class Session:
             self.gain.finished(event)
         elif isinstance(event, Taken):
             self._last_arrival = time.monotonic()
+            self.problems.close("destination")
             self.gain.take(event)
             self._compare_metadata(event)
         elif isinstance(event, NotTaken):
-            self._tell([event.reason])
+            if event.full:
+                self.problems.open("destination", event.reason, "error")
+            else:
+                self.problems.remark(Remark("not-taken", event.reason, event.source, severity="info"))
         elif isinstance(event, Looked):
             self._looked(event)
         elif isinstance(event, BaseException):
@@ -200,17 +210,18 @@ class Session:
         """Warn when what the microscope wrote beside a movie is not what the session was told."""
         optics, taken = self.settings.optics.optics(), event.taken
         movies, motion = self.settings.session.mode == "movies", self.settings.jobs["motion"]
-        self._tell(
-            compare_metadata(
-                taken.metadata,
-                pixel_size=optics.pixel_size * upsampling_of(taken.path, motion),
-                voltage=optics.voltage,
-                total_dose=optics.frame_dose(taken.frames) * taken.frames if movies else 0.0,
-                frames=taken.frames,
-            )
+        remarks = compare_metadata(
+            taken.metadata,
+            pixel_size=optics.pixel_size * upsampling_of(taken.path, motion),
+            voltage=optics.voltage,
+            total_dose=optics.frame_dose(taken.frames) * taken.frames if movies else 0.0,
+            frames=taken.frames,
+            item=taken.name,
         )
+        for remark in remarks:
+            self.problems.remark(remark)
         if movies and (told := left_over_sentence(taken.path, taken.frames, motion, optics)):
-            self._tell([told])
+            self.problems.remark(Remark("metadata-frames-left-over", told, taken.name))
 
     def _looked(self, event: Looked) -> None:
         report = event.report
@@ -219,15 +230,9 @@ class Session:
         self._empty_looks = 0 if report.new or report.waiting or unreadable else self._empty_looks + 1
         self.waiting_at_source = len(report.waiting)
         self.tables.intake_set_aside(report)
-        self._tell(report.problems)
-
-    def _tell(self, sentences: Iterable[str]) -> None:
-        """Note each sentence once."""
-        for sentence in sentences:
-            if sentence not in self._told:
-                self._told[sentence] = None
-                log.warning(sentence)
-                self.writer.note("warning", sentence)
+        self.problems.hold("look:", report.standing)
+        for remark in report.remarks:
+            self.problems.remark(remark)
 
     def _all_done(self) -> bool:
         idle = self.settings.session.idle_minutes
@@ -250,6 +255,7 @@ class Session:
         state = "finished" if self.state != "stopping" else "stopped"
         self.arrivals.end.set()
         self.tables.release_in_flight()
+        self.problems.flush(force=True)
         self.projection.close_jobs(finished=state == "finished")
         self.writer.session(state)
         self.projection.refresh(self._live(state), force=True)
@@ -262,7 +268,6 @@ class Session:
             "state": state or self._shown_state(),
             "waiting_at_source": self.waiting_at_source,
             "in_flight": {stage.name: sorted(stage.in_flight) for stage in self.tables.stages if stage.in_flight},
-            "problems": list(self._told)[-5:],
         }
 
     def _shown_state(self) -> str:
@@ -279,11 +284,11 @@ class Session:
         if full != self._full:
             self._full = full
             wanted = self.settings.execution.min_free_space
-            text = f"{free:.1f} GB are free on the disk of {self.project.root}; the session " + (
-                f"waits until there are {wanted:g} GB." if full else "goes on."
-            )
-            log.warning(text)
-            self.writer.note("warning" if full else "info", text)
+            there = f"{free:.1f} GB are free on the disk of {self.project.root}; the session"
+            if full:
+                self.problems.open("disk-space", f"{there} waits until there are {wanted:g} GB.", "error")
+            else:
+                self.problems.close("disk-space", f"{there} goes on.")
             self._let_arrive()
 
     def _periodic_report(self) -> None:
@@ -295,8 +300,9 @@ class Session:
         try:
             self._write_report(self.project, final)
         except (BeamsideError, OSError) as error:
-            log.warning("the report could not be written: %s", error)
-            self.writer.note("warning", f"The report could not be written: {error}")
+            self.problems.open("report", f"The report could not be written: {error}")
+        else:
+            self.problems.close("report")
 
 
 def died_while_finishing(sessions: Sequence[Mapping[str, Any]]) -> bool:

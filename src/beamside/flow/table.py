@@ -10,8 +10,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from beamside.acquisition.arrivals import LookReport
+from beamside.acquisition.arrivals import LookReport, Remark
 from beamside.flow.arrivals import Taken
+from beamside.flow.problems import Problems
 from beamside.flow.settings import SessionSettings
 from beamside.flow.stages import Stage
 from beamside.jobs.base import JobType
@@ -32,10 +33,10 @@ RETRY_SECONDS = 5.0
 class Tables:
     """All stages of a session. Every change goes to the journal first."""
 
-    def __init__(self, settings: SessionSettings, writer: ProjectWriter) -> None:
+    def __init__(self, settings: SessionSettings, writer: ProjectWriter, problems: Problems | None = None) -> None:
         self.settings, self.writer = settings, writer
+        self.problems = problems if problems is not None else Problems(writer)
         self.changed: set[str] = set()
-        self._warned: set[tuple[str, str]] = set()
         self.stages: list[Stage] = []
         for job_type in workflow(settings.session.mode):
             upstream = self.stages[-1] if self.stages else None
@@ -180,7 +181,8 @@ class Tables:
             state = ItemState.REJECTED if rejected else ItemState.DONE
             self._finish(stage, name, state, key=key, result=result, reason=rejected, seconds=seconds)
             stage.in_flight.discard(name)
-            self._warn(stage, result["values"].get("warnings", {}))
+            for subject, sentence in result["values"].get("warnings", {}).items():
+                self.problems.remark(Remark(f"{stage.name}-{subject}", sentence, name))
             if not stage.job_type.aggregate and key != stage.expected_key(name):
                 self._redo(stage, name, "its inputs changed while it was processed")
             return
@@ -193,14 +195,6 @@ class Tables:
             stage.not_before[name] = time.monotonic() + RETRY_SECONDS * entry.attempt
             stage.waiting[name] = None
         stage.in_flight.discard(name)
-
-    def _warn(self, stage: Stage, warnings: Mapping[str, str]) -> None:
-        """Note what a result warns of; of each subject once in a session."""
-        for subject, sentence in warnings.items():
-            if (stage.name, subject) not in self._warned:
-                self._warned.add((stage.name, subject))
-                log.warning(sentence)
-                self.writer.note("warning", sentence)
 
     def add_round(self, stage: Stage, name: str) -> None:
         """A round of an aggregate begins to exist, or is done again: what it follows is another one now."""

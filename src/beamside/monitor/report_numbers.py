@@ -174,6 +174,9 @@ def history(index: Index) -> list[HistoryRow]:
         (record["time"], str(record.get("level", "info")), str(record.get("message", "")))
         for record in index.events("note")
     ]
+    for record in index.events("problem"):
+        if record.get("sentence") and record.get("state") != "closed":
+            notes.append((record["time"], str(record["severity"]), str(record["sentence"])))
     gains = [(record["time"], "gain", str(record["sentence"])) for record in index.events("gain")]
     return [HistoryRow(clock(moment), level, text) for moment, level, text in sorted(events + notes + gains)]
 
@@ -182,7 +185,7 @@ def present_warnings(happened: Sequence[HistoryRow]) -> list[HistoryRow]:
     """Return the warnings since the session was started last; those of before are told again when they still hold."""
     begin = _sentence({"state": "started"})
     last = max((number for number, row in enumerate(happened) if row.text == begin), default=0)
-    return [row for row in happened[last:] if row.level == "warning"]
+    return [row for row in happened[last:] if row.level in ("warning", "error")]
 
 
 def _sentence(record: Mapping[str, Any]) -> str:

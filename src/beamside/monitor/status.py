@@ -11,6 +11,7 @@ from beamside.jobs.base import JobType, Metric
 from beamside.jobs.registry import workflow
 from beamside.project.index import Index
 from beamside.project.live import read_live
+from beamside.project.problems import ProblemEntry, fold_problems, open_problems
 from beamside.project.project import Project
 from beamside.project.records import ItemState
 
@@ -59,7 +60,8 @@ class SessionStatus:
     """Everything that a status display shows.
 
     ``state`` is "running", "paused", "finishing", "finished", "stopped", "waiting for disk space", or "dead" when the session
-    process is gone without having ended in order. ``questions`` wait for a person's answer; ``gain`` says how gain references are used.
+    process is gone without having ended in order. ``problems`` are the open ones,
+    errors first. ``questions`` wait for a person's answer; ``gain`` says how gain references are used.
     """
 
     name: str
@@ -71,7 +73,7 @@ class SessionStatus:
     copied_bytes_per_second: float = 0.0
     particles: int = 0
     message: str = ""
-    problems: tuple[str, ...] = ()
+    problems: tuple[ProblemEntry, ...] = ()
     failures: tuple[tuple[str, str, str], ...] = ()
     questions: tuple[str, ...] = ()
     gain: tuple[str, ...] = ()
@@ -122,7 +124,7 @@ def _status(project: Project, index: Index) -> SessionStatus:
         copied_bytes_per_second=_copy_rate(index, jobs.get("import", "")) if holder else 0.0,
         particles=int(sum(value for _, _, value in index.metric(extract.job, "extracted"))) if extract else 0,
         message=str(sessions[-1].get("message", "")) if sessions else "",
-        problems=tuple(live.get("problems", ())) if holder else (),
+        problems=tuple(open_problems(fold_problems(index.events("problem")).values())),
         failures=tuple((kind, item, reason) for kind, item, _, reason in index.problems()),
         questions=questions,
         gain=tuple(record["sentence"] for record in gains if record["state"] != "asked"),

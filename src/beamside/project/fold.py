@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from beamside.errors import ProjectError
 from beamside.project.journal import Record
+from beamside.project.problems import apply_problem_record
 from beamside.project.records import ALLOWED, FINAL_STATES, ItemEntry, ItemState, JobEntry, ProjectState
 
 
@@ -32,6 +33,8 @@ def apply_project_record(state: ProjectState, record: Record) -> None:
         state.sessions.append(record)
     elif event == "note":
         state.notes.append(record)
+    elif event == "problem":
+        apply_problem_record(state.problems, record)
     elif event == "gain":
         state.gains[record["key"]] = record
     else:

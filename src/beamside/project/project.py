@@ -143,6 +143,10 @@ class ProjectWriter:
         """Record something that a person should know."""
         self._project_record({"event": "note", "level": level, "message": message, **details})
 
+    def problem(self, record: Mapping[str, Any]) -> None:
+        """Record what became of a problem; see `beamside.project.problems` for what `record` says."""
+        self._project_record({"event": "problem", **record})
+
     def gain(self, key: str, choice: Mapping[str, Any]) -> None:
         """Record how a gain reference is used, or what is asked about it; the newest record of a `key` holds."""
         self._project_record({"event": "gain", "key": key, **choice})

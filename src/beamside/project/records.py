@@ -18,6 +18,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from beamside.project.problems import ProblemEntry
+
 
 class ItemState(StrEnum):
     """Where an item is in one job."""
@@ -103,6 +105,7 @@ class ProjectState:
     notes: list[dict[str, Any]] = field(default_factory=list)
     sessions: list[dict[str, Any]] = field(default_factory=list)
     gains: dict[str, dict[str, Any]] = field(default_factory=dict)
+    problems: dict[str, ProblemEntry] = field(default_factory=dict)
 
     def job_of_type(self, type_name: str) -> JobEntry | None:
         """Return the newest job of a type, or None."""
