@@ -76,6 +76,25 @@ def test_a_pattern_that_the_shell_has_expanded(beamside) -> None:
     assert "quotes" in err
 
 
+@pytest.mark.parametrize(
+    ("words", "written"),
+    [
+        (["session", "start", "--gain-check", "no"], "--gain-check or --no-gain-check"),
+        (["session", "start", "--data", "*.tif", "--gain-check=no", "--name", "x"], "--gain-check or --no-gain-check"),
+        (["session", "start", "--no-compress", "true", "more"], "--compress or --no-compress"),
+        (["session", "start", "--show=1"], "--show, or leave it out"),
+        (["session", "logs", "run1", "-f", "20"], "--follow, or leave it out"),
+    ],
+)
+def test_a_switch_that_is_given_a_value_is_answered_with_how_switches_are_written(
+    beamside, words: list[str], written: str
+) -> None:
+    code, _, err = beamside(*words)
+    assert code == 2
+    assert "is a switch and takes no value" in err
+    assert f"write {written}\n" in err
+
+
 class TestErrorsAreSentences:
     def test_an_error_is_one_sentence_and_exit_code_2(self, capsys: pytest.CaptureFixture[str]) -> None:
         def fail() -> None:

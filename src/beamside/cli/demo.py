@@ -33,6 +33,9 @@ DIAMETERS = "130:190"
 CLASSES, CLASS_MIN = 16, 400
 GAIN_SECONDS = 60.0
 """How long the microscope may take until its gain reference is there."""
+MOVIE_SECONDS = 300.0
+"""How long the session waits for the first movie before it starts without one."""
+MOVIES = "*_Fractions.tiff"
 
 
 @dataclass(frozen=True)
@@ -85,6 +88,7 @@ def demo(movies: int, size: int, rate: float, seed: int, output: Path) -> int:
     places.output.mkdir(parents=True, exist_ok=True)
     with _microscope(places, movies, size, rate, seed) as microscope, _terminated_as_interrupted():
         _wait_for_gain(places, microscope)
+        _wait_for_a_movie(places, microscope)
         resolved = _settings(places)
         project = Project(resolved.settings.root)
         try:
@@ -100,7 +104,7 @@ def _settings(places: Places) -> Resolved:
         "target": str(places.output),
         "group": "demo",
         "name": "session",
-        "data": (f"{places.camera}/*_Fractions.tiff",),
+        "data": (f"{places.camera}/{MOVIES}",),
         "gain": str(places.camera / "gain.mrc"),
         "pixel_size": PIXEL_SIZE,
         "voltage": VOLTAGE,
@@ -187,6 +191,15 @@ def _wait_for_gain(places: Places, microscope: subprocess.Popen[bytes]) -> None:
             microscope.wait(timeout=1)
     if microscope.poll() or not (places.camera / "gain.mrc").exists():
         raise BeamsideError(f"the simulated microscope did not begin: {_last_line(places.log) or 'it said nothing'}")
+
+
+def _wait_for_a_movie(places: Places, microscope: subprocess.Popen[bytes]) -> None:
+    """Wait for the first movie, so that a first session does not begin with what it says when it finds nothing."""
+    end = time.monotonic() + MOVIE_SECONDS
+    if not any(places.camera.glob(MOVIES)):
+        click.echo("The simulated microscope takes its first movie.")
+    while not any(places.camera.glob(MOVIES)) and microscope.poll() is None and time.monotonic() < end:
+        time.sleep(0.1)
 
 
 def _start(project: Project, resolved: Resolved) -> None:

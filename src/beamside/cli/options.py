@@ -166,6 +166,14 @@ def number_text(value: Any) -> str:
 class SectionedCommand(click.Command):
     """A command whose help shows its options by section, advanced ones only with ``--help-all``."""
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse the words; click does not say with all errors in which command they were made."""
+        try:
+            return super().parse_args(ctx, args)
+        except click.UsageError as error:
+            error.ctx = error.ctx or ctx
+            raise
+
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write own options first, then those of each section."""
         everything = bool(ctx.meta.get("beamside.help_all"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import os
 import sys
 import traceback
@@ -17,6 +18,8 @@ from beamside.errors import BeamsideError
 
 EXIT_ERROR = 2
 EXIT_INTERRUPTED = 130
+WORDS = "beamside.words"
+"""Where a command's context keeps the words of the command line."""
 
 
 def in_sentences(action: Callable[[], Any], *, debug: bool = False) -> int:
@@ -67,6 +70,9 @@ def usage_sentence(error: click.ClickException) -> str:
         near = nearest(error.option_name, flags)
         return f"unknown option {error.option_name}; {f'did you mean {near}?' if near else help_hint}"
     message = error.format_message().rstrip(".")
+    switch = _switch_given_a_value(error, message)
+    if switch:
+        return switch
     if message.startswith("No such command") and ctx is not None and isinstance(ctx.command, click.Group):
         wanted = message.split("'")[1]
         near = nearest(wanted, ctx.command.list_commands(ctx))
@@ -77,6 +83,37 @@ def usage_sentence(error: click.ClickException) -> str:
     return f"{message[0].lower()}{message[1:]}; {help_hint}" if isinstance(error, click.UsageError) else message
 
 
+def _switch_given_a_value(error: click.ClickException, message: str) -> str:
+    """Return how a switch is written when `error` is that one was given a value, as ``--check no`` or ``--check=no``; else ""."""
+    ctx = getattr(error, "ctx", None)
+    refused = (
+        error.option_name if isinstance(error, click.BadOptionUsage) and "does not take a value" in message else ""
+    )
+    if ctx is None:
+        return _switch_sentence(refused) if refused else ""
+    switches = {
+        flag: parameter
+        for parameter in ctx.command.params
+        if isinstance(parameter, click.Option) and parameter.is_flag
+        for flag in (*parameter.opts, *parameter.secondary_opts)
+    }
+    flag = refused
+    if message.startswith("Got unexpected extra argument"):
+        words = ctx.meta.get(WORDS, [])
+        extra = message.partition("(")[2].rstrip(")").split(" ")[0]
+        before = (first for first, second in itertools.pairwise(words) if second == extra and first in switches)
+        flag = next(before, "")
+    if not flag:
+        return ""
+    return _switch_sentence(flag, switches[flag].opts[-1], next(iter(switches[flag].secondary_opts), ""))
+
+
+def _switch_sentence(flag: str, on: str = "", off: str = "") -> str:
+    return (
+        f"{flag} is a switch and takes no value: write {f'{on} or {off}' if off else f'{on or flag}, or leave it out'}"
+    )
+
+
 def _long_flags(command: click.Command) -> Iterator[str]:
     for parameter in command.params:
         yield from (flag for flag in (*parameter.opts, *parameter.secondary_opts) if flag.startswith("--"))
@@ -84,6 +121,11 @@ def _long_flags(command: click.Command) -> Iterator[str]:
 
 class SentenceGroup(click.Group):
     """The top of a command line whose errors are sentences; ``--debug`` is understood anywhere."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Keep the words as they were typed, for sentences about them."""
+        ctx.meta[WORDS] = list(args)
+        return super().parse_args(ctx, args)
 
     def main(self, args: Sequence[str] | None = None, prog_name: str | None = None, **options: Any) -> Any:  # type: ignore[override]
         """Run, print errors as sentences, and exit."""
