@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from beamside.acquisition.arrivals import LookReport, TakenFile
+from beamside.acquisition.bystanders import Mode
 from beamside.acquisition.intake import Intake
 from beamside.acquisition.manifest import Manifest
 from beamside.acquisition.settings import AcquisitionSettings
@@ -36,12 +37,14 @@ class Rig:
             "data": (str(self.camera / "**" / "*.tiff"), str(self.camera / "**" / "*.mrc")),
             "attempts": 3,
         }
+        self.mode: Mode = "movies"
         self.intake = self.start()
 
     def start(self, **options: object) -> Intake:
         self.options |= options
         self.manifest = Manifest(self.project)
-        self.intake = Intake(AcquisitionSettings(**self.options), self.raw, self.manifest, clock=self.clock)
+        settings = AcquisitionSettings(**self.options)
+        self.intake = Intake(settings, self.raw, self.manifest, mode=self.mode, clock=self.clock)
         return self.intake
 
     def look(self, seconds: float = 3.0) -> LookReport:

@@ -507,6 +507,7 @@ def test_sidecars_are_removed_with_their_movie(rig: Any) -> None:
 
 
 def test_micrographs_of_every_format_are_taken_as_they_are(rig: Any, counts: Callable[..., np.ndarray]) -> None:
+    rig.mode = "micrographs"
     rig.start(data=str(rig.camera))
     image = counts(frames=1, dtype="u2")[0]
     Image.fromarray(image).save(rig.camera / "p.png")

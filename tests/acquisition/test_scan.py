@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from beamside.acquisition.scan import Scanner, is_temporary
+from beamside.acquisition.bystanders import is_temporary
+from beamside.acquisition.scan import Scanner
 from beamside.acquisition.sidecars import SidecarIndex, sidecar_keys
 
 FILES = (

@@ -20,9 +20,11 @@ from beamside.acquisition.arrivals import (
     Waiting,
     taken_file,
 )
+from beamside.acquisition.bystanders import Mode
 from beamside.acquisition.epu import read_epu_xml, read_metadata
 from beamside.acquisition.manifest import Manifest, ManifestEntry
 from beamside.acquisition.names import sidecar_name
+from beamside.acquisition.passed_over import PassedOver
 from beamside.acquisition.readiness import Settling, inspect_file
 from beamside.acquisition.removal import remove_source
 from beamside.acquisition.scan import Scanner, ScanResult, Sighting, look_at
@@ -46,6 +48,7 @@ class Intake:
     settings : what to take and how
     raw_dir : the folder that receives the files, inside the manifest's project
     manifest : the record of what was taken; with it, a new process continues where the last one stopped
+    mode : what the camera writes; other images are passed over
     clock : monotonic seconds
 
     Raises
@@ -62,6 +65,7 @@ class Intake:
         raw_dir: str | os.PathLike[str],
         manifest: Manifest,
         *,
+        mode: Mode = "movies",
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._settings = settings
@@ -69,6 +73,7 @@ class Intake:
         self._clock = clock
         excluded = [os.path.abspath(os.path.expanduser(path)) for path in (settings.gain, settings.defects) if path]
         self._scanner = Scanner(settings.data, settings.sidecars, excluded)
+        self._passed_over = PassedOver(mode, self._scanner.asked, settings.gain, clock)
         self._storage = Storage(Path(raw_dir).absolute(), manifest, compress=settings.compress)
         self._settling = Settling(settings.settle_seconds, clock)
         self._lock = threading.RLock()
@@ -122,7 +127,8 @@ class Intake:
                 self._consider(sighting, index, report, deadline)
             self._notice_vanished(scan, report)
             self._take_late_sidecars(scan.sidecars, report)
-            report.standing += [*scan.standing, *self._nothing_matches(scan)]
+            report.standing += [*scan.standing, *self._nothing_matches(scan), *self._passed_over.unfinished(scan)]
+            report.remarks += self._passed_over.folders(scan)
             report.remarks += self._taken.check_sources()
             self._finish_removals(report)
             with self._lock:
@@ -139,7 +145,7 @@ class Intake:
             state = self._states.setdefault(sighting.path, SourceState())
             state.see(sighting)
             settled = self._settling.observe(sighting)
-            if state.set_aside is not None or state.offered:
+            if state.set_aside is not None or state.passed_over or state.offered:
                 return
         now = self._clock()
         sidecars = self._settled_sidecars(index.of(sighting.path)) if not settled or now >= state.not_before else ()
@@ -172,6 +178,12 @@ class Intake:
                 state.not_before = self._clock() + self._settings.poll_seconds * 2 ** (state.short_looks - 1)
                 report.waiting.append(Waiting(sighting.path, state.reason))
                 return
+        passed_over = self._passed_over.remark(sighting, info, sidecars)
+        if passed_over is not None:
+            state.passed_over = True
+            report.remarks.append(passed_over)
+            return
+        with self._lock:
             state.offered = True
         report.new.append(Arrival(sighting, info, sidecars))
 
@@ -202,7 +214,7 @@ class Intake:
         self._ever_matched = self._ever_matched or scan.matched > 0
         if self._ever_matched or scan.standing:
             return []
-        patterns = ", ".join(f"'{pattern}'" for pattern in self._scanner.patterns)
+        patterns = ", ".join(f"'{pattern}'" for pattern in self._settings.data)
         return [
             Trouble(
                 "nothing-matches",

@@ -13,13 +13,12 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from beamside.acquisition.bystanders import is_system_folder, is_temporary
 from beamside.acquisition.remarks import Trouble
 from beamside.errors import ConfigError
 
 _MAGIC = re.compile(r"[*?\[]")
-_TEMPORARY = re.compile(
-    r"(downloading|\.tmp|\.temp|\.part|\.partial|\.filepart|\.crdownload|\.swp|~)$|downloading", re.IGNORECASE
-)
+_BRACES = re.compile(r"\{([^{}]*,[^{}]*)\}")
 _PROJECT_MARK = ".beamside"
 MOVIE_SUFFIXES = (".tif", ".tiff", ".mrc", ".mrcs", ".eer", ".png")
 
@@ -44,6 +43,8 @@ class ScanResult:
     sidecars : paths of files with a sidecar's ending in the folders walked
     standing : what could not be looked at
     complete : whether every folder could be read; only then is an absent file really gone
+    system_folders : folders of operating and storage systems that were passed over
+    temporary : files that match, with a name that says that they are still being written
     """
 
     sightings: list[Sighting] = field(default_factory=list)
@@ -51,10 +52,14 @@ class ScanResult:
     sidecars: list[str] = field(default_factory=list)
     standing: list[Trouble] = field(default_factory=list)
     complete: bool = True
+    system_folders: list[str] = field(default_factory=list)
+    temporary: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
-class _Pattern:
+class Pattern:
+    """A pattern as it was given: the folder that is fixed, and the parts below it that names are compared with."""
+
     text: str
     root: str
     parts: tuple[str, ...]
@@ -65,7 +70,7 @@ class Scanner:
 
     Parameters
     ----------
-    patterns : paths with ``*``, ``?``, ``[...]`` and ``**`` (any depth); a folder means everything in it
+    patterns : paths with ``*``, ``?``, ``[...]``, ``{a,b}`` and ``**`` (any depth); a folder means everything in it
     sidecar_suffixes : endings of the files that belong to movies
     exclude : files that are never movies, such as the gain reference
 
@@ -82,16 +87,21 @@ class Scanner:
             raise ConfigError(
                 "No data pattern is given: say where the movies appear with --data '/camera/run1/**/*_fractions.tiff'."
             )
-        self._patterns = [_split(pattern) for pattern in patterns]
+        self._patterns = [_split(one, pattern) for pattern in patterns for one in expand_braces(pattern)]
         self._roots = {pattern.root for pattern in self._patterns}
         self._sidecars = tuple(suffix.lower() for suffix in sidecar_suffixes)
         self._exclude = {os.path.realpath(path) for path in exclude if path}
         self._exclude_names = {os.path.basename(path) for path in self._exclude}
 
     @property
-    def patterns(self) -> list[str]:
-        """The patterns as given."""
-        return [pattern.text for pattern in self._patterns]
+    def patterns(self) -> list[Pattern]:
+        """The patterns, those with braces as what they stand for."""
+        return list(self._patterns)
+
+    @property
+    def asked(self) -> str:
+        """What the patterns say of names, without the fixed folders."""
+        return " ".join("/".join(pattern.parts) for pattern in self._patterns)
 
     def scan(self, known: Callable[[str], bool] = lambda _: False) -> ScanResult:
         """Look once at every pattern; files for which `known` is true are counted but not asked for their size and date."""
@@ -108,13 +118,16 @@ class Scanner:
                 if entry.path in seen or not self._is_movie(entry):
                     continue
                 seen.add(entry.path)
+                if is_temporary(entry.name):
+                    result.temporary.append(entry.path)
+                    continue
                 result.matched += 1
                 if not known(entry.path):
                     _look(entry, result)
         return result
 
     def _is_movie(self, entry: os.DirEntry[str]) -> bool:
-        if not entry.name.lower().endswith(MOVIE_SUFFIXES) or is_temporary(entry.name):
+        if not entry.name.lower().endswith(MOVIE_SUFFIXES):
             return False
         return not (entry.name in self._exclude_names and os.path.realpath(entry.path) in self._exclude)
 
@@ -128,8 +141,11 @@ class Scanner:
             # no folders: the rest applies here; one or more: into each sub-folder (links are not followed, they could form a loop)
             yield from self._match(entries, rest or ("*",), result, walked)
             for entry in entries:
-                if _is_folder(entry, follow=False) and not entry.name.startswith("."):
-                    yield from self._walk(entry.path, parts, result, walked)
+                if not entry.name.startswith(".") and _is_folder(entry, follow=False):
+                    if is_system_folder(entry.name):
+                        result.system_folders.append(entry.path)
+                    else:
+                        yield from self._walk(entry.path, parts, result, walked)
             return
         yield from self._match(entries, parts, result, walked)
 
@@ -143,7 +159,10 @@ class Scanner:
             if not rest:
                 yield entry
             elif _is_folder(entry, follow=True):
-                yield from self._walk(entry.path, rest, result, walked)
+                if is_system_folder(entry.name) and not head.lower().startswith(entry.name[:2].lower()):
+                    result.system_folders.append(entry.path)  # a wildcard takes it in; nobody asked for it
+                else:
+                    yield from self._walk(entry.path, rest, result, walked)
 
     def _list(self, folder: str, result: ScanResult, walked: set[str]) -> list[os.DirEntry[str]]:
         try:
@@ -166,11 +185,6 @@ class Scanner:
                 if entry.name.lower().endswith(self._sidecars or ("\0",)) and not is_temporary(entry.name)
             ]
         return entries
-
-
-def is_temporary(name: str) -> bool:
-    """Tell whether a name is one that programs give to files which they are still writing."""
-    return name.startswith((".", "~")) or _TEMPORARY.search(name) is not None
 
 
 def look_at(path: str) -> Sighting | None:
@@ -204,11 +218,23 @@ def _is_folder(entry: os.DirEntry[str], *, follow: bool) -> bool:
         return False
 
 
-def _split(text: str) -> _Pattern:
+def expand_braces(text: str) -> list[str]:
+    """Return the patterns that one with braces stands for, as in a shell: ``{a,b}/*.tif`` is ``a/*.tif`` and ``b/*.tif``.
+
+    Braces without a comma are part of a name, and so are those of a folder or file that exists under this very name.
+    """
+    found = _BRACES.search(text)
+    if found is None or os.path.lexists(os.path.expanduser(text)):
+        return [text]
+    before, after = text[: found.start()], text[found.end() :]
+    return [one for choice in found[1].split(",") for one in expand_braces(before + choice + after)]
+
+
+def _split(path: str, text: str) -> Pattern:
     """Separate the fixed folder from the parts with wildcards; a name with brackets in it that exists is meant as it is."""
-    path = os.path.abspath(os.path.expanduser(text))
+    path = os.path.abspath(os.path.expanduser(path))
     if os.path.isdir(path):
-        return _Pattern(text, path, ("**", "*"))
+        return Pattern(text, path, ("**", "*"))
     parts = Path(path).parts
     root, fixed = parts[0], 1
     while fixed < len(parts) - 1:
@@ -219,4 +245,4 @@ def _split(text: str) -> _Pattern:
     remaining = parts[fixed:]
     if len(remaining) == 1 and os.path.isfile(path):
         remaining = (glob.escape(remaining[0]),)
-    return _Pattern(text, root, remaining)
+    return Pattern(text, root, remaining)

@@ -26,6 +26,7 @@ class SourceState:
     reason : why it waits
     offered : it was given to the session loop, which has not answered yet
     set_aside : what it looked like when it was given up
+    passed_over : it is complete, and not what the session processes
     short_looks : times it was found complete, but with fewer frames than the others
     last : what it looked like last
     """
@@ -35,6 +36,7 @@ class SourceState:
     reason: str = ""
     offered: bool = False
     set_aside: Sighting | None = None
+    passed_over: bool = False
     short_looks: int = 0
     last: Sighting | None = None
 
@@ -42,6 +44,7 @@ class SourceState:
         """Take in how the file looks now; a changed file gets a new chance."""
         if self.last is not None and self.last != sighting and not self.offered:
             self.attempts, self.not_before, self.set_aside, self.short_looks = 0, 0.0, None, 0
+            self.passed_over = False
         self.last = sighting
 
     def fail(self, reason: str, now: float, *, wait: float, limit: int) -> SetAside | None:

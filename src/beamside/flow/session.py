@@ -144,7 +144,7 @@ class Session:
 
     def _start_arrivals(self, stage: Stage) -> ArrivalThread:
         acquisition = self.settings.acquisition
-        intake = Intake(acquisition, self.project.raw, Manifest(self.project.root))
+        intake = Intake(acquisition, self.project.raw, Manifest(self.project.root), mode=self.settings.session.mode)
         prepare = (
             MoviePreparation(self.project.root, stage.job.name, acquisition)
             if self.settings.session.mode == "movies"

@@ -1,0 +1,140 @@
+"""What lies beside the movies in a camera's folder and is none: references, sums, maps, and the folders and left-overs of other programs.
+
+In movies mode a file's content decides: a single image is no movie, whatever it is called, and a movie of several frames is one even if it is
+called "Atlas". The name only says what the image is. Among micrographs, which are single images too, the names of acquisition programs decide;
+a pattern that asks for such names by their own word (``--data '/run/Atlas_*.mrc'``) gets them.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path, PurePath
+from typing import Literal
+
+Mode = Literal["movies", "micrographs"]
+
+_SYSTEM_FOLDERS = frozenset(
+    {
+        # Windows and its shares
+        "$recycle.bin", "recycler", "recycled", "system volume information", "config.msi", "msocache", "found.000", "~snapshot",
+        # macOS and its shares
+        "__macosx", "network trash folder", "temporary items", "thevolumesettingsfolder", ".trashes", ".fseventsd", ".spotlight-v100",
+        ".temporaryitems", ".appledouble", ".documentrevisions-v100",
+        # Linux, ZFS, NetApp, Isilon, GPFS, Ceph, Gluster
+        "lost+found", ".trash", ".zfs", ".snapshot", ".snapshots", ".snap", ".ifsvar", ".glusterfs",
+        # Synology and QNAP
+        "@eadir", "@tmp", "@recycle", "@recently-snapshot", "@sharebin", "@sharesnap", "@transcode", "@s2s", "#recycle", "#snapshot",
+    }
+)  # fmt: skip
+_SYSTEM_PREFIXES = (".trash-", ".@__", "found.0")
+
+_TEMPORARY = re.compile(
+    r"""
+      downloading                                                                  # Murfey's and others' prefix or suffix
+    | \.(tmp|temp|part|partial|filepart|crdownload|download|swp|incomplete|inprogress|uploading|ffs_tmp|!\w{1,3})  # WinSCP, browsers, rclone
+      (\.\w{1,5})?$                                                                # also before the ending: x.part.tiff
+    | ~$
+    """,
+    re.IGNORECASE | re.VERBOSE,
+)
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of bystander.
+
+    Attributes
+    ----------
+    subject : stable name, by which those of one kind are counted together
+    words : what it is, with its article
+    asked_by : words of a pattern which show that this kind is asked for
+    """
+
+    subject: str
+    words: str
+    asked_by: tuple[str, ...] = ()
+
+
+GAIN = Kind("gain-in-folder", "a gain reference", ("gain", "ref", "norm", "dark", "bright"))
+OVERVIEW = Kind(
+    "overview-image", "an overview image of the acquisition program", ("atlas", "gridsquare", "foilhole", "tile")
+)
+SUM = Kind("sum-image", "a sum that the acquisition program made of an exposure")
+SINGLE = Kind("single-image", "a single image")
+STACK = Kind("image-stack", "a stack of images or a map of SerialEM, by its .mdoc file")
+MOVIE = Kind("movie-among-micrographs", "a movie")
+
+_NAMES: tuple[tuple[Kind, re.Pattern[str]], ...] = tuple(
+    (kind, re.compile(pattern))
+    for kind, pattern in (
+        # SerialEM: CountRef_..., SuperRef_...; EPU: ..._gain.tiff (K3), ...-gain-ref.MRC (K2), ..._GainReference.gain; Leginon: ..._norm_0
+        (GAIN, r"^(count|super)ref[-_.]|(^|[-_. ]|eer_)gain([-_ ]?ref(erence)?)?([-_ .]?\d+)?$|_(norm|dark|bright)_\d+$"),
+        # EPU's overview images, also its images of foil holes, which have no "_Data_"
+        (OVERVIEW, r"^atlas(_\d+)*$|^gridsquare_\d{8}_\d{4,6}|^tile_\d+(_\d+)+$|^foilhole_\d+_\d{8}_\d{4,6}$"),
+        # EPU's sums carry the exposure's name without "_Fractions", "_EER" or the number of a K2 movie
+        (SUM, r"^foilhole_\d+_data_\d+(_\d+)*_\d{8}_\d{4,6}$"),
+    )
+)  # fmt: skip
+
+
+def is_system_folder(name: str) -> bool:
+    """Tell whether a folder belongs to an operating system or a storage system: its trash, its snapshots, its thumbnails."""
+    lower = name.lower()
+    return lower in _SYSTEM_FOLDERS or lower.startswith(_SYSTEM_PREFIXES)
+
+
+def is_temporary(name: str) -> bool:
+    """Tell whether a name is one that programs give to files which they are still writing."""
+    return name.startswith((".", "~")) or _TEMPORARY.search(name) is not None
+
+
+def kind_by_name(path: str) -> Kind | None:
+    """Return what an image is, by the name that acquisition programs give to such; None when the name does not say."""
+    stem = PurePath(path).stem.lower()
+    return next((kind for kind, pattern in _NAMES if pattern.search(stem)), None)
+
+
+def bystander(path: str, frames: int, mode: Mode, asked: str = "") -> Kind | None:
+    """Return what a complete file is when it is not what a session of this mode processes; None when it is.
+
+    Parameters
+    ----------
+    path : the file
+    frames : images in it
+    mode : what the camera writes
+    asked : the pattern that matched it, as far as it has wildcards
+    """
+    named = kind_by_name(path)
+    if mode == "movies":
+        return None if frames > 1 else named or SINGLE
+    if frames > 1:
+        return MOVIE
+    if named is None or named is SUM or any(word in asked.lower() for word in named.asked_by):
+        return None
+    return named
+
+
+def is_image_stack(sidecar: Path) -> bool:
+    """Tell whether an mdoc file describes a stack of separate exposures or a montage, and not the frames of one exposure.
+
+    SerialEM describes the frames of an exposure under one ``[FrameSet = 0]``; of a stack, each image under its own ``[ZValue = n]``, and a
+    montage has ``[MontSection = n]``. A movie with one ``[ZValue = 0]``, as other programs write, stays one.
+    """
+    try:
+        text = sidecar.read_bytes()[: 1 << 20].decode("utf-8-sig", "replace")
+    except OSError:
+        return False
+    sections = re.findall(r"^\s*\[(ZValue|MontSection|FrameSet)\s*=", text, re.MULTILINE)
+    return "FrameSet" not in sections and (sections.count("ZValue") > 1 or "MontSection" in sections)
+
+
+def sentence(kind: Kind, path: str, mode: Mode) -> str:
+    """Return what is told of one file that is passed over."""
+    if mode == "micrographs":
+        if kind is MOVIE:
+            return f"{path} is a movie, and the session takes micrographs: it is not used. Give --mode movies to process movies."
+        return f"{path} is {kind.words} by its name: it is not used as a micrograph. Name it in --data if it is one."
+    if kind is STACK:
+        return f"{path} is {kind.words}: it is not used as a movie."
+    return f"{path} is {kind.words} and not a movie: it is not used. Give --mode micrographs if the images to process are sums already."

@@ -1,0 +1,115 @@
+"""Deciding which complete files at the source are passed over, and saying so once."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import numpy as np
+
+from beamside.acquisition.bystanders import GAIN, STACK, Kind, Mode, bystander, is_image_stack, sentence
+from beamside.acquisition.remarks import Remark, Trouble
+from beamside.acquisition.scan import ScanResult, Sighting, look_at
+from beamside.acquisition.transfer import hash_file
+from beamside.errors import BeamsideError
+from beamside.formats.image import ImageInfo, read_image
+
+_LEFT_OVER_SECONDS = 600.0
+
+
+class PassedOver:
+    """The rules by which a session's intake passes over what is no movie (or no micrograph).
+
+    Parameters
+    ----------
+    mode : what the camera writes
+    asked : what the patterns say of names; see `bystander`
+    gain : the session's gain reference, or ""
+    clock : monotonic seconds
+    """
+
+    def __init__(self, mode: Mode, asked: str, gain: str, clock: Callable[[], float]) -> None:
+        self._mode, self._asked, self._clock = mode, asked, clock
+        self._gain = os.path.abspath(os.path.expanduser(gain)) if gain else ""
+        self._gain_hash: tuple[Sighting, str] | None = None
+        self._gain_shape: tuple[int, ...] | None = None
+        self._told_folders: set[str] = set()
+        self._unfinished_since: dict[str, float] = {}
+
+    def remark(self, sighting: Sighting, info: ImageInfo, sidecars: Iterable[Sighting]) -> Remark | None:
+        """Return why a complete file is passed over; None when it is to be taken."""
+        kind = self._kind(sighting, info, sidecars)
+        if kind is None:
+            return None
+        return Remark(kind.subject, sentence(kind, sighting.path, self._mode), sighting.path, severity="info")
+
+    def folders(self, scan: ScanResult) -> list[Remark]:
+        """Return a remark on each system folder that was passed over for the first time."""
+        new = [path for path in dict.fromkeys(scan.system_folders) if path not in self._told_folders]
+        self._told_folders.update(new)
+        return [
+            Remark(
+                "system-folder",
+                f"{path} belongs to the operating system or the storage: nothing is taken from it. Give it in --data if it should be.",
+                path,
+                severity="info",
+            )
+            for path in new
+        ]
+
+    def unfinished(self, scan: ScanResult) -> list[Trouble]:
+        """Return what to say of files that have kept the name of an unfinished copy for long."""
+        now = self._clock()
+        self._unfinished_since = {path: self._unfinished_since.get(path, now) for path in scan.temporary}
+        old = sorted(path for path, since in self._unfinished_since.items() if now - since >= _LEFT_OVER_SECONDS)
+        if not old:
+            return []
+        count = f"{len(old)} files have" if len(old) > 1 else "A file has"
+        return [
+            Trouble(
+                "unfinished-names",
+                f"{count} had the name of an unfinished copy for more than {_LEFT_OVER_SECONDS / 60:g} minutes ({old[0]}): "
+                "it is taken when it gets its final name; check the program that copies.",
+            )
+        ]
+
+    def _kind(self, sighting: Sighting, info: ImageInfo, sidecars: Iterable[Sighting]) -> Kind | None:
+        if self._has_gain_content(sighting, info):
+            return GAIN
+        if self._mode == "movies" and info.frames > 1 and _is_described_as_stack(sighting, sidecars):
+            return STACK
+        kind = bystander(sighting.path, info.frames, self._mode, self._asked)
+        if self._mode == "movies" and kind is not None and kind is not GAIN and self._looks_like_gain(info):
+            return GAIN
+        return kind
+
+    def _has_gain_content(self, sighting: Sighting, info: ImageInfo) -> bool:
+        """Tell whether a file is a copy of the session's gain reference."""
+        reference = look_at(self._gain) if self._gain and info.frames == 1 else None
+        if reference is None or reference.size != sighting.size:
+            return False
+        try:
+            if self._gain_hash is None or self._gain_hash[0] != reference:
+                self._gain_hash = (reference, hash_file(Path(self._gain)))
+            return self._gain_hash[1] == hash_file(Path(sighting.path))
+        except OSError:  # what cannot be read is told when it is taken
+            return False
+
+    def _looks_like_gain(self, info: ImageInfo) -> bool:
+        """Tell whether a single image is one of floating-point numbers with the size of the session's gain reference."""
+        if not self._gain or not np.issubdtype(info.dtype, np.floating):
+            return False
+        if self._gain_shape is None:
+            try:
+                self._gain_shape = read_image(self._gain).shape
+            except (BeamsideError, OSError):
+                return False
+        return self._gain_shape == tuple(info.shape)
+
+
+def _is_described_as_stack(sighting: Sighting, sidecars: Iterable[Sighting]) -> bool:
+    own = os.path.basename(sighting.path).lower() + ".mdoc"
+    return any(
+        os.path.basename(sidecar.path).lower() == own and is_image_stack(Path(sidecar.path)) for sidecar in sidecars
+    )
