@@ -134,3 +134,32 @@ def test_each_micrograph_has_a_noise_spectrum_of_its_own(workspace: Workspace) -
     state, _ = Checkpoint(workspace.root / workspace.job).load()
     assert state is not None
     assert len(state.noise) == 2
+
+
+def test_relion_is_told_a_group_for_each_micrograph(workspace: Workspace) -> None:
+    """RELION sorts the particles by micrograph and numbers the groups so; a name for all of them would make one group of everything that follows."""
+    items = [make_item(workspace.root, name, count, seed) for seed, (name, count) in enumerate((("b", 30), ("a", 20)))]
+    outputs = classify_round(items, PARAMETERS, workspace, round_name="round001", final=False).outputs
+    data = read_star(workspace.root / outputs["data"])["particles"]
+    assert "rlnGroupName" not in data
+    assert data.integers("rlnGroupNumber").tolist() == [2] * 30 + [1] * 20
+    model = read_star(workspace.root / outputs["model"])
+    assert model["model_general"].single("rlnNrGroups") == "2"
+    assert [row[:3] for row in model["model_groups"].rows] == [["1", "raw/a.mrc", "20"], ["2", "raw/b.mrc", "30"]]
+    spectra = [model[f"model_{name}"].floats("rlnSigma2Noise") for name in ("group_1", "group_2", "optics_group_1")]
+    assert [len(spectrum) for spectrum in spectra] == [BOX // 2 + 1] * 3
+    assert (spectra[0] != spectra[1]).any()
+    assert np.allclose(spectra[2], 0.4 * spectra[0] + 0.6 * spectra[1], rtol=1e-3)
+    assert 0.7 < np.median(spectra[2]) * 2 * BOX**2 < 2, (
+        "white noise of variance 1 and a little signal, in RELION's scale"
+    )
+
+
+def test_the_model_can_stand_for_the_optimiser(workspace: Workspace) -> None:
+    """RELION 3.1 selects from a model, RELION 4 and 5 rank the classes of an optimiser; a Select job names one file for all."""
+    outputs = classify_round(
+        [make_item(workspace.root, "a", 40, 0)], PARAMETERS, workspace, round_name="round001", final=False
+    ).outputs
+    tables = [read_star(workspace.root / outputs[role])["optimiser_general"] for role in ("model", "optimiser")]
+    assert tables[0].records() == tables[1].records()
+    assert tables[0].single("rlnModelStarFile") == outputs["model"]

@@ -48,8 +48,9 @@ def item(tmp_path: Path) -> Item:
         references=averages(),
         weights=np.array(COUNTS) / count,
         resolutions=np.array([12.0, 12.5, 13.0, 35.0]),
-        noise=np.ones(BOX // 2 + 1),
+        noise=np.ones((1, BOX // 2 + 1)),
         signal=np.ones(BOX // 2 + 1),
+        groups=np.zeros(count, dtype=np.int64),
         labels=labels,
         psi=np.full(count, 90.0),
         shifts=np.zeros((count, 2)),
@@ -135,6 +136,21 @@ def test_a_round_of_an_earlier_version_is_selected_from_without_looking_for_dupl
     assert (result.metrics["duplicates"], result.metrics["selected"]) == (0, 150)
     assert "Duplicates were not looked for" in result.values["warnings"]["duplicates"]
     assert select(earlier, workspace, select_duplicate_distance=0).values["warnings"] == {}
+
+
+def test_a_round_of_an_earlier_version_leaves_its_one_group_of_all_micrographs(
+    item: Item, workspace: Workspace
+) -> None:
+    """RELION would keep the particles in it for ever, whatever micrographs they are from."""
+    path = workspace.root / item.results["class2d"].outputs["data"]
+    blocks = read_star(path)
+    blocks["particles"].columns.append("rlnGroupName")
+    blocks["particles"].rows = [[*row, "group_01"] for row in blocks["particles"].rows]
+    write_star(path, blocks.values())
+    selected = read_star(workspace.root / select(item, workspace).outputs["particles_star"])["particles"]
+    assert "rlnGroupName" not in selected
+    assert selected.columns == [label for label in blocks["particles"].columns if label != "rlnGroupName"]
+    assert all(len(row) == len(selected.columns) for row in selected.rows)
 
 
 def test_classes_chosen_by_hand_are_kept_whatever_their_score(item: Item, workspace: Workspace) -> None:

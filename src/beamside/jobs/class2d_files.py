@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,12 +19,8 @@ from beamside.jobs.extract import PARTICLE_COLUMNS, particles_star
 COMMENT = "RELION optimiser; version 3.1.3, written by Beamside"
 """RELION recognises the file by how the first line begins."""
 
-GROUP = "group_01"
-"""All particles share one noise spectrum; without a name RELION would make a group of each micrograph."""
-
 DATA_COLUMNS = (
     *PARTICLE_COLUMNS,
-    "rlnGroupName",
     "rlnGroupNumber",
     "rlnAngleRot",
     "rlnAngleTilt",
@@ -44,7 +42,9 @@ class Round:
     iteration : number in the file names
     references : ``(k, b, b)``
     weights, resolutions : ``(k,)`` fraction of the particles, Å
-    noise, signal : ``(b // 2 + 1,)`` power in RELION's scale (transforms divided by the number of pixels) per Fourier shell
+    noise, signal : ``(groups, b // 2 + 1)`` and ``(b // 2 + 1,)`` power of each group of particles and of the references per
+        Fourier shell, in RELION's scale (transforms divided by the number of pixels)
+    groups : ``(n,)`` 0-based, one for each micrograph
     labels : ``(n,)`` 0-based classes
     psi : ``(n,)`` degrees
     shifts : ``(n, 2)`` Å, y and x
@@ -64,6 +64,7 @@ class Round:
     resolutions: NDArray[np.float64]
     noise: NDArray[np.float64]
     signal: NDArray[np.float64]
+    groups: NDArray[np.int64]
     labels: NDArray[np.int64]
     psi: NDArray[np.float64]
     shifts: NDArray[np.float64]
@@ -74,22 +75,60 @@ class Round:
 def write_round(
     root: Path, job: str, found: Round, particles: Sequence[Sequence[Value]], rows: Sequence[Row], optics: Optics
 ) -> dict[str, str]:
-    """Write all files of a round; the optimiser, which names the others, comes last. Returns paths by role."""
+    """Write all files of a round; the optimiser, which names the others, comes last. Returns paths by role.
+
+    The model has the optimiser's table, too: RELION 3.1 selects classes from a model and RELION 4 and 5 rank those of an optimiser, and both look
+    for their tables in the file that the Select job names.
+    """
     stem = f"{job}/run_it{found.iteration:03d}"
     names = {role: f"{stem}_{role}.star" for role in ("data", "model", "sampling", "optimiser")}
     names["classes"] = f"{stem}_classes.mrcs"
     write_mrc(root / names["classes"], found.references, found.pixel_size)
-    lines = _data_lines(found, particles)
+    groups = relion_groups(found.groups, particles)
+    lines = _data_lines(found, particles, groups)
     write_star(root / names["data"], particles_star(list(DATA_COLUMNS), lines, rows, optics))
-    write_star(root / names["model"], _model(found, names["classes"]))
+    optimiser = _list("optimiser_general", _optimiser(found, job, names))
+    write_star(root / names["model"], [*_model(found, names["classes"], groups), optimiser])
     write_star(root / names["sampling"], [_list("sampling_general", _SAMPLING)])
-    write_star(
-        root / names["optimiser"], [_list("optimiser_general", _optimiser(found, job, names))], comments=[COMMENT]
-    )
+    write_star(root / names["optimiser"], [optimiser], comments=[COMMENT])
     return names
 
 
-def _data_lines(found: Round, particles: Sequence[Sequence[Value]]) -> list[list[Value]]:
+@dataclass(frozen=True)
+class RelionGroups:
+    """Groups of particles as RELION makes and numbers them: one of each micrograph, in the order of the micrographs' names.
+
+    RELION takes neither names nor numbers of groups from a file without ``rlnGroupName``. It sorts the particles by their micrographs and counts, and
+    the tables of the model must follow that order.
+
+    Attributes
+    ----------
+    numbers : number, from 1, of each of our groups
+    order : our groups in RELION's order
+    names : RELION's name of each, in its order: the micrograph's path without the job
+    """
+
+    numbers: dict[int, int]
+    order: list[int]
+    names: list[str]
+
+
+def relion_groups(groups: NDArray[np.int64], particles: Sequence[Sequence[Value]]) -> RelionGroups:
+    """Return the groups of `particles` (rows of `PARTICLE_COLUMNS`), whose numbers among ours are `groups` ``(n,)``."""
+    column = PARTICLE_COLUMNS.index("rlnMicrographName")
+    first = np.unique(groups, return_index=True)[1]
+    names = {int(groups[index]): str(particles[index][column]) for index in first}
+    order = sorted(names, key=lambda group: os.fsencode(names[group]))
+    numbers = {group: number for number, group in enumerate(order, 1)}
+    return RelionGroups(numbers, order, [_without_job(names[group]) for group in order])
+
+
+def _without_job(name: str) -> str:
+    """Return a path in the project without the directory of the job that made it, as RELION names groups."""
+    return re.sub(r"^(?:[^/]+/)*?job\d{3,}/", "", name)
+
+
+def _data_lines(found: Round, particles: Sequence[Sequence[Value]], groups: RelionGroups) -> list[list[Value]]:
     class_column, psi_column = PARTICLE_COLUMNS.index("rlnClassNumber"), PARTICLE_COLUMNS.index("rlnAnglePsi")
     lines: list[list[Value]] = []
     for index, particle in enumerate(particles):
@@ -97,8 +136,7 @@ def _data_lines(found: Round, particles: Sequence[Sequence[Value]]) -> list[list
         line[class_column], line[psi_column] = int(found.labels[index]) + 1, float(found.psi[index])
         y, x = found.shifts[index]
         more: list[Value] = [
-            GROUP,
-            1,
+            groups.numbers[int(found.groups[index])],
             0.0,
             0.0,
             float(x),
@@ -112,7 +150,7 @@ def _data_lines(found: Round, particles: Sequence[Sequence[Value]]) -> list[list
     return lines
 
 
-def _model(found: Round, classes: str) -> list[StarBlock]:
+def _model(found: Round, classes: str, groups: RelionGroups) -> list[StarBlock]:
     count, box = found.references.shape[:2]
     general: dict[str, Value] = {
         "rlnReferenceDimensionality": 2,
@@ -127,7 +165,8 @@ def _model(found: Round, classes: str) -> list[StarBlock]:
         "rlnPixelSize": float(found.pixel_size),
         "rlnNrClasses": count,
         "rlnNrBodies": 1,
-        "rlnNrGroups": 1,
+        "rlnNrGroups": len(groups.order),
+        "rlnNrOpticsGroups": 1,
         "rlnTau2FudgeFactor": float(found.tau2_fudge),
         "rlnNormCorrectionAverage": 1.0,
         "rlnSigmaOffsetsAngst": float(found.shift_sd),
@@ -152,19 +191,25 @@ def _model(found: Round, classes: str) -> list[StarBlock]:
         [f"{k + 1:06d}@{classes}", float(found.weights[k]), 999.0, 999.0, float(found.resolutions[k]), 1.0, 0.0, 0.0]
         for k in range(count)
     ]
-    groups: list[list[Value]] = [[1, GROUP, len(found.labels), 1.0]]
+    members = np.bincount(found.groups, minlength=len(found.noise))
+    mean = np.average(found.noise, axis=0, weights=members)
+    lines: list[list[Value]] = [
+        [groups.numbers[group], name, int(members[group]), 1.0]
+        for group, name in zip(groups.order, groups.names, strict=True)
+    ]
     return [
         _list("model_general", general),
         StarBlock("model_classes", columns, table),
-        *(_class_spectrum(found, k) for k in range(count)),
+        *(_class_spectrum(found, k, mean) for k in range(count)),
         StarBlock(
-            "model_groups", ["rlnGroupNumber", "rlnGroupName", "rlnGroupNrParticles", "rlnGroupScaleCorrection"], groups
+            "model_groups", ["rlnGroupNumber", "rlnGroupName", "rlnGroupNrParticles", "rlnGroupScaleCorrection"], lines
         ),
-        _noise(found),
+        _noise(found, "model_optics_group_1", mean),  # of RELION 4 and 5, which have one for all groups of one optics
+        *(_noise(found, f"model_group_{groups.numbers[group]}", found.noise[group]) for group in groups.order),
     ]
 
 
-def _class_spectrum(found: Round, index: int) -> StarBlock:
+def _class_spectrum(found: Round, index: int, mean: NDArray[np.float64]) -> StarBlock:
     columns = [
         "rlnSpectralIndex",
         "rlnResolution",
@@ -179,7 +224,7 @@ def _class_spectrum(found: Round, index: int) -> StarBlock:
     box = found.references.shape[-1]
     members = max(1.0, float(found.weights[index]) * len(found.labels))
     rows: list[list[Value]] = []
-    for shell, (noise, signal) in enumerate(zip(found.noise, found.signal, strict=True)):
+    for shell, (noise, signal) in enumerate(zip(mean, found.signal, strict=True)):
         frequency = shell / (box * found.pixel_size)
         sigma2 = float(noise) / members
         rows.append(
@@ -198,12 +243,12 @@ def _class_spectrum(found: Round, index: int) -> StarBlock:
     return StarBlock(f"model_class_{index + 1}", columns, rows)
 
 
-def _noise(found: Round) -> StarBlock:
+def _noise(found: Round, name: str, noise: NDArray[np.float64]) -> StarBlock:
     box = found.references.shape[-1]
     rows: list[list[Value]] = [
-        [shell, shell / (box * found.pixel_size), float(value)] for shell, value in enumerate(found.noise)
+        [shell, shell / (box * found.pixel_size), float(value)] for shell, value in enumerate(noise)
     ]
-    return StarBlock("model_group_1", ["rlnSpectralIndex", "rlnResolution", "rlnSigma2Noise"], rows)
+    return StarBlock(name, ["rlnSpectralIndex", "rlnResolution", "rlnSigma2Noise"], rows)
 
 
 def _optimiser(found: Round, job: str, names: dict[str, str]) -> dict[str, Value]:

@@ -16,6 +16,7 @@ from beamside.formats.atomic import atomic_path
 from beamside.formats.star import Value
 from beamside.imaging import pictures
 from beamside.imaging.classify2d import ClassifySettings, FileStack, State, classify, file_stack
+from beamside.imaging.classify2d.geometry import Geometry
 from beamside.imaging.classify2d.shards import local_workers
 from beamside.imaging.fourier import radial_average
 from beamside.jobs.base import Item, Result, Row, Workspace
@@ -69,7 +70,7 @@ def classify_round(
         )
     checkpoint.save(found, gathered.members)
     rows = [Row(item, item.results["extract"]) for item in items]
-    description = _describe(found, gathered.stack, settings, diameter)
+    description = _describe(found, gathered, settings, diameter)
     outputs = write_round(workspace.root, workspace.job, description, gathered.rows, rows, workspace.optics)
     picture = job / f"run_it{found.iteration:03d}_classes.png"
     _save_montage(picture, found)
@@ -195,9 +196,7 @@ def _fits(state: State, settings: ClassifySettings, stack: FileStack) -> bool:
     return len(state.references) <= settings.classes and state.references.shape[-1] == stack.box
 
 
-def _describe(found: State, stack: FileStack, settings: ClassifySettings, diameter: float) -> Round:
-    sample = range(0, stack.count, max(1, stack.count // 500))
-    noise = shell_power(np.concatenate([stack.read(number, number + 1) for number in sample]))
+def _describe(found: State, gathered: Gathered, settings: ClassifySettings, diameter: float) -> Round:
     return Round(
         iteration=found.iteration,
         pixel_size=settings.pixel_size,
@@ -210,14 +209,22 @@ def _describe(found: State, stack: FileStack, settings: ClassifySettings, diamet
         references=found.references,
         weights=np.asarray(found.class_weights, dtype=np.float64),
         resolutions=np.asarray(found.resolution, dtype=np.float64),
-        noise=noise,
+        noise=shell_noise(found, gathered.stack.box, settings),
         signal=shell_power(found.references),
+        groups=gathered.groups,
         labels=np.maximum(found.label, 0),
         psi=np.asarray(found.psi, dtype=np.float64),
         shifts=np.asarray(found.shift, dtype=np.float64),
         pmax=np.asarray(found.pmax, dtype=np.float64),
         evidence=np.asarray(found.evidence, dtype=np.float64),
     )
+
+
+def shell_noise(found: State, box: int, settings: ClassifySettings) -> NDArray[np.float64]:
+    """Return the power of each group's noise ``(groups, box // 2 + 1)`` in each Fourier shell, in RELION's scale; see `shell_power`."""
+    radii = Geometry(box, settings, torch.device("cpu")).grid.radii().numpy()
+    shells = np.arange(box // 2 + 1)
+    return np.array([np.interp(shells, radii, noise) for noise in found.noise], dtype=np.float64) / (2.0 * box**2)
 
 
 def shell_power(images: NDArray[np.float32]) -> NDArray[np.float64]:

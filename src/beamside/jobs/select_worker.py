@@ -274,12 +274,18 @@ def _write(
 def _selected_particles(found: ClassRound, members: NDArray[np.bool_], origins: Array) -> list[StarBlock]:
     columns = found.particles.columns
     y, x = (columns.index(f"rlnOrigin{axis}Angst") for axis in "YX")
+    kept = [place for place, label in enumerate(columns) if not (label == "rlnGroupName" and _one_group(found))]
     rows: list[list[Value]] = []
     for index in np.flatnonzero(members):
         row = list(found.particles.rows[index])
         row[y], row[x] = (float(value) for value in origins[index])
-        rows.append(row)
-    return [found.optics, StarBlock("particles", list(columns), rows)]
+        rows.append([row[place] for place in kept])
+    return [found.optics, StarBlock("particles", [columns[place] for place in kept], rows)]
+
+
+def _one_group(found: ClassRound) -> bool:
+    """Tell whether an earlier version wrote the round, with all particles in one group: RELION would keep them in it for ever."""
+    return set(found.particles.texts("rlnGroupName")) == {"group_01"}
 
 
 def _class_table(
