@@ -12,6 +12,7 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
+from beamside.cli.contradictions import contradictions
 from beamside.cli.options import Declared, allowed, declared_parameters, value_text, vocabulary
 from beamside.config import COMMAND_LINE, Setting, load_facility, nearest, resolve
 from beamside.errors import ConfigError
@@ -141,7 +142,11 @@ def _validated(settings: Mapping[str, Setting]) -> SessionSettings:
         sentences.append(_missing_sentence(missing))
     if sentences:
         raise ConfigError("; ".join(dict.fromkeys(sentences)))
-    return SessionSettings.from_flat(values)
+    resolved = SessionSettings.from_flat(values)
+    sentences = contradictions(resolved.flat(), settings)
+    if sentences:
+        raise ConfigError("; ".join(sentences))
+    return resolved
 
 
 def _missing_sentence(names: list[str]) -> str:

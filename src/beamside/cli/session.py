@@ -349,7 +349,7 @@ def show_config(project: str | None, as_json: bool) -> None:
     found = find_project(project)
     path = _origins_path(found)
     origins: dict[str, str] = json.loads(path.read_text()) if path.exists() else {}
-    values = _flat(load_settings(found))
+    values = load_settings(found).flat()
     settings = {name: Setting(value, origins.get(name, DEFAULT)) for name, value in values.items()}
     if as_json:
         shown = {name: {"value": setting.value, "origin": setting.origin} for name, setting in settings.items()}
@@ -357,11 +357,6 @@ def show_config(project: str | None, as_json: bool) -> None:
     else:
         click.echo(f"{found.root}\n")
         print_settings(settings)
-
-
-def _flat(settings: SessionSettings) -> dict[str, Any]:
-    parts = (settings.session, settings.optics, settings.acquisition, settings.execution, *settings.jobs.values())
-    return {name: getattr(part, name) for part in parts for name in type(part).model_fields}
 
 
 def print_settings(settings: Mapping[str, Setting]) -> None:

@@ -100,9 +100,16 @@ class SessionSettings(BaseModel):
     def to_json(self) -> dict[str, Any]:
         """Return the settings as one flat JSON object, by parameter name."""
         flat: dict[str, Any] = {}
-        for part in (self.session, self.optics, self.acquisition, self.execution, *self.jobs.values()):
+        for part in self._parts():
             flat.update(part.model_dump(mode="json"))
         return flat
+
+    def flat(self) -> dict[str, Any]:
+        """Return the values by parameter name, as they are."""
+        return {name: getattr(part, name) for part in self._parts() for name in type(part).model_fields}
+
+    def _parts(self) -> tuple[ParameterModel, ...]:
+        return (self.session, self.optics, self.acquisition, self.execution, *self.jobs.values())
 
     @classmethod
     def from_flat(cls, values: Mapping[str, Any]) -> SessionSettings:

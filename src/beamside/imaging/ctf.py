@@ -13,8 +13,8 @@ from torch import Tensor
 
 from beamside.errors import ProcessingError
 from beamside.imaging.ctf_curves import Curves, curves, fit_resolution, half_and_half, ice_ring
+from beamside.imaging.ctf_limits import DEFOCUS_STEP, enough_rings, finest_resolution
 from beamside.imaging.ctf_search import (
-    DEFOCUS_STEP,
     Candidate,
     Optics,
     Pixels,
@@ -180,11 +180,10 @@ def fitted_frequencies(pixel_size: float, settings: CtfSettings) -> tuple[float,
 
     Raises ProcessingError when the spectrum ends before the resolutions to be fitted.
     """
-    nyquist = 2 * pixel_size
-    finest = max(settings.max_resolution, nyquist * 1.02)
-    if finest > settings.min_resolution / 2:
+    finest = finest_resolution(settings.max_resolution, pixel_size)
+    if not enough_rings(settings.min_resolution, finest):
         raise ProcessingError(
-            f"With {pixel_size:.3g} Å per pixel the spectrum ends at {nyquist:.3g} Å, which leaves too few rings below "
+            f"With {pixel_size:.3g} Å per pixel the spectrum ends at {2 * pixel_size:.3g} Å, which leaves too few rings below "
             f"the lowest resolution fitted, {settings.min_resolution:g} Å; use finer pixels or change the resolutions."
         )
     return 1 / settings.min_resolution, 1 / finest

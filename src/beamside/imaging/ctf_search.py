@@ -22,7 +22,6 @@ from torch import Tensor
 from beamside.imaging.ctf_model import aberration_phase, electron_wavelength
 
 SECTORS = 36
-DEFOCUS_STEP = 100.0
 ASTIGMATISM_STEP = 150.0
 ANGLES = 18
 RADIAL_WAVES = 6
