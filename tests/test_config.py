@@ -80,6 +80,20 @@ class TestFinding:
         with pytest.raises(ConfigError, match=r"gone\.toml \(\$BEAMSIDE_CONFIG\) does not exist"):
             load_facility(VOCABULARY)
 
+    def test_a_directory_is_answered_with_the_file_in_it(self, tmp_path: Path) -> None:
+        with pytest.raises(ConfigError, match=r"is a directory: give a file"):
+            load_facility(VOCABULARY, tmp_path)
+        inside = write(tmp_path / "beamside.toml", "")
+        with pytest.raises(ConfigError, match=rf"is a directory: give the file, {inside}"):
+            load_facility(VOCABULARY, tmp_path)
+
+    def test_an_account_without_a_home_has_no_file_there(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.delenv("XDG_CONFIG_HOME")
+        monkeypatch.setattr("os.path.expanduser", lambda path: path)  # what it does when there is no home
+        assert find_facility_file() is None
+        with pytest.raises(ConfigError, match=r"home directory in ~/mine.toml is not known"):
+            find_facility_file("~/mine.toml")
+
 
 class TestProfiles:
     def test_camera_goes_over_microscope_over_stream(self, tmp_path: Path) -> None:

@@ -21,7 +21,8 @@ from __future__ import annotations
 import difflib
 import os
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -140,13 +141,43 @@ def find_facility_file(explicit: str | os.PathLike[str] | None = None) -> Path |
     """
     for asked, where in ((explicit, "--config"), (os.environ.get(ENVIRONMENT_VARIABLE), f"${ENVIRONMENT_VARIABLE}")):
         if asked:
-            path = Path(asked).expanduser()
+            path = expanded(asked)
+            if path.is_dir():
+                inside = path / FILE_NAME
+                hint = f"give the file, {inside}" if inside.is_file() else "give a file, as 'beamside init' writes one"
+                raise ConfigError(f"the configuration {path} ({where}) is a directory: {hint}")
             if not path.is_file():
                 raise ConfigError(f"the configuration {path} ({where}) does not exist: correct the path")
             return path.absolute()
+    return next((place.absolute() for place in _usual_places() if _is_readable_file(place)), None)
+
+
+def expanded(path: str | os.PathLike[str]) -> Path:
+    """Return `path` with a leading ``~`` replaced by the home directory.
+
+    Raises
+    ------
+    ConfigError
+        when there is no such home
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise ConfigError(f"the home directory in {path} is not known: write the path in full") from error
+
+
+def _usual_places() -> Iterator[Path]:
+    yield Path(FILE_NAME)
     base = os.environ.get("XDG_CONFIG_HOME") or "~/.config"
-    places = (Path(FILE_NAME), Path(base).expanduser() / "beamside" / FILE_NAME)
-    return next((place.absolute() for place in places if place.is_file()), None)
+    with suppress(ConfigError):  # an account without a home has no file there
+        yield expanded(base) / "beamside" / FILE_NAME
+
+
+def _is_readable_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # a home that may not be entered has no file for us
+        return False
 
 
 def load_facility(vocabulary: Vocabulary, path: str | os.PathLike[str] | None = None) -> Facility:
@@ -261,4 +292,4 @@ def _located(path: Path, section: str, key: str, name: str, value: Any, vocabula
 
 
 def _absolute(path: Path, value: str) -> str:
-    return str(path.parent / Path(value).expanduser())
+    return str(path.parent / expanded(value))

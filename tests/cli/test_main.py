@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -134,6 +135,16 @@ class TestErrorsAreSentences:
         assert code == 2
         assert "Traceback" in err
         assert err.splitlines()[-1].startswith("beamside: ")
+
+
+@pytest.mark.parametrize(("words", "completed"), [("beamside sess", "session"), ("beamside session sta", "start")])
+def test_words_can_be_completed_by_the_shell(words: str, completed: str) -> None:
+    asked = {"_BEAMSIDE_COMPLETE": "bash_complete", "COMP_WORDS": words, "COMP_CWORD": str(words.count(" "))}
+    program = "from beamside.cli.main import main; main(prog_name='beamside')"
+    ended = subprocess.run(
+        [sys.executable, "-c", program], env={**os.environ, **asked}, capture_output=True, text=True, check=False
+    )
+    assert f"plain,{completed}" in ended.stdout.splitlines()
 
 
 def test_the_command_line_starts_without_torch() -> None:

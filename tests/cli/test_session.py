@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from beamside.flow.registry import register
 from beamside.monitor.status import read_status
-from beamside.project.project import Project
+from beamside.project.project import Project, ProjectWriter
 
 START = ("--pixel-size", "1.08", "--voltage", "300", "--target", "out", "--group", "lab", "--name", "run1")
 
@@ -94,6 +95,62 @@ class TestMistakesBeforeTheStart:
     def test_an_unknown_session(self, beamside) -> None:
         assert beamside("session", "status", "nowhere")[0] == 2
         assert "No session" in beamside("session", "list")[1]
+
+
+class TestList:
+    def test_a_damaged_project_does_not_hide_the_others(self, beamside, home: Path) -> None:
+        for name in ("good", "damaged"):
+            with ProjectWriter(Project(home / "out" / "lab" / name)) as writer:
+                writer.session("started")
+            register(Project(home / "out" / "lab" / name))
+        journal = Project(home / "out" / "lab" / "damaged").project_journal
+        journal.write_bytes(b"no record\n" + journal.read_bytes())
+        for words in ([], ["--target", "out"]):
+            code, out, err = beamside("session", "list", *words)
+            assert code == 0
+            assert "lab/good" in out
+            assert "unreadable" in next(line for line in out.splitlines() if "lab/damaged" in line)
+            assert "lab/damaged cannot be read: " in err
+            assert err.count("\n") == 1
+
+    def test_a_target_that_is_not_there(self, beamside) -> None:
+        code, _, err = beamside("session", "list", "--target", "nowhere")
+        assert code == 2
+        assert "does not exist: correct --target" in err
+
+    @pytest.mark.parametrize("entry", [b"", b"\0", b"/caf\xe9", b"relative", "/größe".encode("latin-1")])
+    def test_an_entry_that_means_nothing_is_passed_over(self, beamside, tmp_path: Path, entry: bytes) -> None:
+        directory = tmp_path / "state" / "beamside" / "sessions"
+        directory.mkdir(parents=True)
+        (directory / "0123456789abcdef").write_bytes(entry)
+        assert beamside("session", "list")[:2] == (0, "No session is known.\n")
+
+
+class TestNoHome:
+    """A service's account, or a home on a file server that is away: sessions run, and are named by their folder."""
+
+    @pytest.fixture(params=["file in the way", "no home"])
+    def homeless(self, request: pytest.FixtureRequest, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        if request.param == "no home":
+            monkeypatch.delenv("XDG_STATE_HOME")
+            monkeypatch.setattr("os.path.expanduser", lambda path: path)  # what it does when there is no home
+        else:
+            (home / "file").write_text("")
+            monkeypatch.setenv("XDG_STATE_HOME", str(home / "file"))
+
+    @pytest.mark.usefixtures("homeless")
+    def test_a_session_starts_and_says_how_it_is_named(
+        self, beamside, project: Project, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("beamside.cli.session.start_background", lambda *_: 1)
+        code, out, err = start(beamside)
+        assert code == 0
+        assert "runs in the background" in out
+        assert f"name it by its folder, {project.root}" in err
+
+    @pytest.mark.usefixtures("homeless")
+    def test_nothing_is_known(self, beamside) -> None:
+        assert beamside("session", "list")[:2] == (0, "No session is known.\n")
 
 
 @pytest.mark.slow

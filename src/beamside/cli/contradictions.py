@@ -128,7 +128,7 @@ def _doses(given: Given) -> Iterator[Contradiction]:
     if given.asked("dose") and given["dose"] > given["total_dose"]:
         advice = "a frame cannot have more than its movie"
         yield Contradiction("dose", "is more than", "total_dose", advice)
-    if given["eer_dose"] > given["total_dose"]:
+    if given.asked("eer_dose") and given["eer_dose"] > given["total_dose"]:
         advice = "no movie would fill a single fraction"
         yield Contradiction("eer_dose", "is more than", "total_dose", advice)
 

@@ -24,7 +24,7 @@ def init(path: Path, force: bool) -> None:
     if path.exists() and not force:
         raise ConfigError(f"{path} exists already: edit it, give another path, or overwrite it with --force")
     with atomic_path(path) as temporary:
-        temporary.write_text(example_text())
+        temporary.write_text(example_text(), encoding="utf-8")
     click.echo(f"{path} was written; edit it, then: beamside session start --profile krios.k3 --name <session>")
 
 

@@ -6,7 +6,7 @@ import json
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from types import TracebackType
 from typing import Self
@@ -19,6 +19,8 @@ from rich.table import Table
 from rich.text import Text
 
 from beamside.cli.output import console
+from beamside.cli.root import error_sentence
+from beamside.errors import BeamsideError
 from beamside.monitor.status import SessionStatus, StageStatus, read_status
 from beamside.project.project import Project
 
@@ -140,6 +142,29 @@ def list_row(project: Project) -> list[str]:
     failed = sum(stage.failed for stage in status.stages)
     colour = STATE_COLOURS.get(status.state, "cyan")
     return [escape(status.name), f"[{colour}]{status.state}[/{colour}]", str(files), str(failed), escape(status.root)]
+
+
+def list_rows(projects: Iterable[Project], *, running: bool = False) -> tuple[list[list[str]], list[str]]:
+    """Return the rows of the list of sessions, and a sentence for each project that cannot be read; it does not hide the others.
+
+    With `running`, only sessions that run are listed.
+    """
+    rows: list[list[str]] = []
+    problems: list[str] = []
+    for project in projects:
+        try:
+            if not running or project.writer_process() is not None:
+                rows.append(list_row(project))
+        except Exception as error:  # whatever one project has come to, the others are listed
+            name = f"{project.root.parent.name}/{project.root.name}"
+            rows.append([escape(name), "[red]unreadable[/red]", "", "", escape(str(project.root))])
+            reason = (
+                error_sentence(error)
+                if isinstance(error, BeamsideError | OSError)
+                else f"{type(error).__name__}: {error}"
+            )
+            problems.append(f"{name} cannot be read: {reason}")
+    return rows, problems
 
 
 class Watching:

@@ -14,7 +14,7 @@ from pydantic_core import ErrorDetails
 
 from beamside.cli.contradictions import contradictions
 from beamside.cli.options import Declared, allowed, declared_parameters, value_text, vocabulary
-from beamside.config import COMMAND_LINE, Setting, load_facility, nearest, resolve
+from beamside.config import COMMAND_LINE, Setting, expanded, load_facility, nearest, resolve
 from beamside.errors import ConfigError
 from beamside.flow.settings import SessionSettings, sections
 
@@ -71,8 +71,8 @@ def _absolute(name: str, setting: Setting) -> Setting:
     if setting.origin != COMMAND_LINE or name not in vocabulary().paths or not setting.value:
         return setting
     if isinstance(setting.value, tuple):
-        return Setting(tuple(str(Path(entry).expanduser().absolute()) for entry in setting.value), setting.origin)
-    return Setting(str(Path(setting.value).expanduser().absolute()), setting.origin)
+        return Setting(tuple(str(expanded(entry).absolute()) for entry in setting.value), setting.origin)
+    return Setting(str(expanded(setting.value).absolute()), setting.origin)
 
 
 def _data_of_camera(settings: Mapping[str, Setting], paths: Setting, pattern: Setting | None) -> Setting:

@@ -13,6 +13,7 @@ from typing import Any
 import click
 from pydantic import ValidationError
 
+from beamside.cli.plain_text import never_fail
 from beamside.config import nearest
 from beamside.errors import BeamsideError
 
@@ -28,6 +29,7 @@ def in_sentences(action: Callable[[], Any], *, debug: bool = False) -> int:
     Errors that a user can do something about are printed as one sentence with exit code 2; Ctrl-C gives 130. What is left is a mistake of the
     program, whose traceback belongs into a bug report.
     """
+    never_fail()
     try:
         result = action()
         return result if isinstance(result, int) else 0

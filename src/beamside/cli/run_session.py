@@ -69,7 +69,9 @@ def run_session(settings: SessionSettings, *, until_empty: bool = False) -> str:
 
 def configure_log(path: Path | None = None) -> None:
     """Write log lines with the time to the file `path`, or to standard error."""
-    handler = logging.FileHandler(path) if path else logging.StreamHandler()
+    handler = (
+        logging.FileHandler(path, encoding="utf-8", errors="backslashreplace") if path else logging.StreamHandler()
+    )
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
     logging.getLogger("parsl").setLevel(logging.WARNING)
@@ -87,11 +89,13 @@ def main() -> int:
     try:
         run_session(load_settings(project), until_empty=given.until_empty)
     except BeamsideError as error:
-        failure.write_text(str(error))
+        failure.write_text(str(error), "utf-8", "backslashreplace")
         log.error("%s", error)
         return 2
     except Exception as error:
-        failure.write_text(f"The session failed ({type(error).__name__}: {error}); see {project.log}.")
+        failure.write_text(
+            f"The session failed ({type(error).__name__}: {error}); see {project.log}.", "utf-8", "backslashreplace"
+        )
         log.exception("the session failed")
         return 1
     return 0

@@ -16,7 +16,7 @@ from rich.table import Table
 from beamside.cli.options import SectionedCommand, click_options, declared_parameters, value_text
 from beamside.cli.output import console
 from beamside.cli.resolution import Resolved, resolve_session
-from beamside.config import COMMAND_LINE, DEFAULT, Setting
+from beamside.config import COMMAND_LINE, DEFAULT, Setting, expanded
 from beamside.errors import ConfigError, ProjectError
 from beamside.flow import control
 from beamside.flow.gain import answer_questions
@@ -166,25 +166,34 @@ def status(project: str | None, watch: bool, as_json: bool) -> None:
 @click.option("--running", is_flag=True, help="Only those that are running.")
 def list_(target: str | None, running: bool) -> None:
     """List the sessions that this user has started, the last one first."""
-    from beamside.cli.progress import list_row
+    from beamside.cli.progress import list_rows
 
-    projects = _projects_below(target) if target else known_projects()
-    if running:
-        projects = [project for project in projects if project.writer_process() is not None]
-    if not projects:
+    rows, problems = list_rows(_projects_below(target) if target else known_projects(), running=running)
+    if rows:
+        table = Table(box=None, pad_edge=False)
+        for heading in ("Session", "State", "Files", "Failed", "Folder"):
+            table.add_column(heading, justify="right" if heading in ("Files", "Failed") else "left", overflow="fold")
+        for row in rows:
+            table.add_row(*row)
+        console().print(table)
+    else:
         click.echo("No session is running." if running else "No session is known.")
-        return
-    table = Table(box=None, pad_edge=False)
-    for heading in ("Session", "State", "Files", "Failed", "Folder"):
-        table.add_column(heading, justify="right" if heading in ("Files", "Failed") else "left", overflow="fold")
-    for project in projects:
-        table.add_row(*list_row(project))
-    console().print(table)
+    for problem in problems:
+        click.echo(f"beamside: {problem}", err=True)
 
 
 def _projects_below(target: str) -> list[Project]:
-    base = Path(target).expanduser()
-    return [Project(path.parent) for path in sorted(base.glob("*/*/.beamside")) if Project(path.parent).exists]
+    base = expanded(target)
+    if not base.is_dir():
+        raise ConfigError(f"the directory {base} does not exist: correct --target")
+    return [Project(path.parent) for path in sorted(base.glob("*/*/.beamside")) if _is_project(path.parent)]
+
+
+def _is_project(folder: Path) -> bool:
+    try:
+        return Project(folder).exists
+    except OSError:  # a folder that may not be entered is listed, with that reason
+        return True
 
 
 @session.command("logs")
@@ -198,7 +207,7 @@ def logs(project: str | None, following: bool, lines: int) -> None:
     found = find_project(project)
     if not found.log.exists():
         raise ProjectError(f"{found.root} has no log: no session has run here in the background")
-    with found.log.open(errors="replace") as file:
+    with found.log.open(encoding="utf-8", errors="replace") as file:
         text = file.readlines()
         click.echo("".join(text[len(text) - min(lines, len(text)) :]), nl=False)
         while following:

@@ -4,35 +4,59 @@ from __future__ import annotations
 
 import hashlib
 import os
+from contextlib import suppress
 from pathlib import Path
 
+from beamside.config import expanded
 from beamside.errors import ConfigError
 from beamside.formats.atomic import atomic_path
 from beamside.project.project import Project
 
 
-def registry_directory() -> Path:
-    """Return the directory of the registry: one small file for each project."""
-    state = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state")
+def registry_directory() -> Path | None:
+    """Return the directory of the registry, with one small file for each project; None when this account has no home."""
+    base = os.environ.get("XDG_STATE_HOME")
+    try:
+        state = Path(base) if base else Path.home() / ".local" / "state"
+    except RuntimeError:
+        return None
     return state / "beamside" / "sessions"
 
 
-def register(project: Project) -> None:
-    """Remember a project."""
+def register(project: Project) -> str:
+    """Remember a project; returns "", or a sentence when that cannot be done: the session runs without it."""
     directory = registry_directory()
-    directory.mkdir(parents=True, exist_ok=True)
-    name = hashlib.sha256(str(project.root).encode()).hexdigest()[:16]
-    with atomic_path(directory / name) as temporary:
-        temporary.write_text(str(project.root))
+    if directory is None:
+        return _forgotten(project, "this account has no home directory")
+    name = hashlib.sha256(os.fsencode(project.root)).hexdigest()[:16]
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        with atomic_path(directory / name) as temporary:
+            temporary.write_bytes(os.fsencode(project.root))
+    except OSError as error:
+        return _forgotten(project, f"{error.filename or directory}: {error.strerror}")
+    return ""
+
+
+def _forgotten(project: Project, reason: str) -> str:
+    return (
+        f"The session is not listed by 'beamside session list' ({reason}): name it by its folder, {project.root}, "
+        "or set XDG_STATE_HOME to a directory that you can write to."
+    )
 
 
 def known_projects() -> list[Project]:
     """Return the projects that are still there, the one used last first."""
     directory = registry_directory()
-    if not directory.is_dir():
-        return []
-    files = sorted(directory.glob("[!.]*"), key=lambda path: path.stat().st_mtime, reverse=True)
-    return [project for project in (Project(Path(file.read_text().strip())) for file in files) if project.exists]
+    found: list[tuple[float, Project]] = []
+    with suppress(OSError):  # a registry that is not there, or may not be read, knows nothing
+        for file in directory.glob("[!.]*") if directory else ():
+            with suppress(OSError, ValueError):
+                text = file.read_bytes().strip()
+                project = Project(Path(os.fsdecode(text)))
+                if text and project.exists:
+                    found.append((file.stat().st_mtime, project))
+    return [project for _, project in sorted(found, key=lambda pair: pair[0], reverse=True)]
 
 
 def find_project(name: str | None) -> Project:
@@ -48,7 +72,7 @@ def find_project(name: str | None) -> Project:
         if len(known) == 1:
             return known[0]
         raise ConfigError(_which(known) if known else "No session is known; give its folder, <target>/<group>/<name>.")
-    path = Project(Path(name).expanduser())
+    path = Project(expanded(name))
     if path.exists:
         return path
     wanted = Path(name).parts

@@ -50,8 +50,7 @@ def prepare(settings: SessionSettings) -> list[str]:
     _check_file(settings.acquisition.defects, "defects file", "--defects")
     with atomic_path(settings_path(project)) as temporary:
         temporary.write_text(json.dumps(settings.to_json(), indent=1))
-    register(project)
-    return _source_warnings(settings)
+    return [*filter(None, [register(project)]), *_source_warnings(settings)]
 
 
 def adopt_files(settings: SessionSettings) -> SessionSettings:
@@ -103,7 +102,8 @@ def start_background(project: Project, command: list[str]) -> int:
             stderr=log,
             start_new_session=True,
             cwd=project.root,
-            env={**os.environ, "PYTHONUNBUFFERED": "1"},
+            # UTF-8 whatever the terminal's: what the session and its workers write is read on other machines
+            env={**os.environ, "PYTHONUNBUFFERED": "1", "PYTHONUTF8": "1"},
         )
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline:
@@ -114,7 +114,9 @@ def start_background(project: Project, command: list[str]) -> int:
             if process.returncode == 0:
                 return process.pid
             raise BeamsideError(
-                failure.read_text() if failure.exists() else f"The session ended at once; see {project.log}."
+                failure.read_text("utf-8", "replace")
+                if failure.exists()
+                else f"The session ended at once; see {project.log}."
             )
         time.sleep(0.1)
     raise BeamsideError(f"The session does not say that it runs after {START_SECONDS:g} s; see {project.log}.")
