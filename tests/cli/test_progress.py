@@ -6,8 +6,19 @@ import pytest
 from rich.console import Console
 
 from beamside.cli import progress
-from beamside.cli.progress import headline, plain_lines, problem_lines, show, stage_words, status_table
-from beamside.monitor.status import LastValue, SessionStatus, StageStatus
+from beamside.cli.progress import (
+    attention_lines,
+    exit_code,
+    failure_lines,
+    headline,
+    news,
+    plain_lines,
+    show,
+    signs,
+    stage_words,
+    status_table,
+)
+from beamside.monitor.status import FailureGroup, LastValue, ProblemStatus, SessionStatus, StageStatus
 from beamside.project.project import Project, ProjectWriter
 
 MOTION = StageStatus(
@@ -31,7 +42,10 @@ STATUS = SessionStatus(
     backlog=5,
     copied_bytes_per_second=231e6,
     particles=1234,
-    failures=tuple(("MotionCorr/job002", f"raw/m{i}", "the gain is [64, 64]") for i in range(5)),
+    failures=(
+        FailureGroup("CTF estimation", "failed", "no Thon rings", 19, "raw/m1", "raw/m30"),
+        FailureGroup("Motion correction", "failed", "the gain is [64, 64]", 1, "raw/m4", "raw/m4"),
+    ),
 )
 
 
@@ -69,10 +83,51 @@ def test_the_first_line_names_the_process_while_there_is_one() -> None:
     assert "process" not in drawn(STATUS, 160)
 
 
-def test_failures_are_shown_with_reasons_and_brackets_intact() -> None:
+def test_failures_are_shown_by_reason_and_brackets_stay_intact() -> None:
     text = drawn(STATUS, 120)
-    assert "raw/m4 (MotionCorr/job002): the gain is [64, 64]" in text
-    assert "and 2 more: see the report" in problem_lines(STATUS)
+    assert "19 × no Thon rings (CTF estimation, failed: raw/m1 to raw/m30)" in text
+    assert "raw/m4 (Motion correction, failed): the gain is [64, 64]" in text
+    many = replace(STATUS, failures=tuple(FailureGroup("T", "failed", f"r{i}", 2, "a", "b") for i in range(5)))
+    assert failure_lines(many)[-1] == "and 4 more for other reasons: see the report"
+
+
+LOST = ProblemStatus("look:camera", "The folder /camera cannot be found.", "error", 1, 1e9)
+DOSE = ProblemStatus("metadata-total-dose", "The dose differs.", "warning", 16, 1e9)
+
+
+def test_errors_come_before_questions_and_these_before_warnings() -> None:
+    status = replace(STATUS, problems=(LOST, DOSE), questions=("How is the gain used?",), waits=("new files",))
+    lines = [line for line, _ in attention_lines(status)]
+    words = ("cannot be found", "How is the gain", "dose differs", "waits for new files")
+    assert [word in line for word, line in zip(words, lines, strict=True)] == [True] * 4
+    text = drawn(status, 160)
+    assert text.index("cannot be found") < text.index("Motion correction")
+
+
+def test_the_exit_code_says_whether_a_person_is_needed() -> None:
+    assert exit_code(STATUS) == 0
+    assert exit_code(replace(STATUS, problems=(DOSE,))) == 0
+    assert exit_code(replace(STATUS, questions=("How?",))) == 5
+    assert exit_code(replace(STATUS, questions=("How?",), problems=(LOST, DOSE))) == 4
+    for state in ("dead", "failed", "not responding"):
+        assert exit_code(replace(STATUS, state=state, problems=(LOST,))) == 3
+
+
+def test_how_alive_a_session_is_has_a_line() -> None:
+    status = replace(STATUS, pid=7, sign_of_life_age=0.4, newest_file_age=75, newest_result_age=-1, free_bytes=2.5e12)
+    assert signs(status) == ["last sign of life 0.4 s ago, newest file 1 min 15 s ago, 2.50 TB free"]
+
+
+def test_plain_output_says_again_what_has_grown_and_what_is_over() -> None:
+    told: dict[str, int] = {}
+    quiet = replace(STATUS, failures=())
+    assert len(news(replace(quiet, problems=(LOST, DOSE)), told)) == 2
+    assert news(replace(quiet, problems=(LOST, replace(DOSE, count=17))), told) == []
+    assert len(news(replace(quiet, problems=(LOST, replace(DOSE, count=170))), told)) == 1
+    over = replace(LOST, over=1e9 + 60)
+    assert news(replace(quiet, over=(over,)), told) == ["over: The folder /camera cannot be found."]
+    assert news(replace(quiet, over=(over,)), told) == []
+    assert len(news(replace(quiet, problems=(replace(LOST, since=1e9 + 99),)), told)) == 1, "lost a second time"
 
 
 def test_a_session_without_jobs_can_be_shown() -> None:

@@ -272,8 +272,8 @@ def _problems(status: SessionStatus, movies: int, written: int) -> Iterator[str]
     for stage in status.stages:
         if stage.failed:
             yield f"{stage.title}: {stage.failed} failed"
-    for job, item, reason in status.failures[:5]:
-        yield f"{item} ({job}): {reason}"
+    for group in status.failures[:5]:
+        yield group.text()
 
 
 def _print_score(project: Project, places: Places) -> None:

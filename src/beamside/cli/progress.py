@@ -21,7 +21,8 @@ from rich.text import Text
 from beamside.cli.output import console
 from beamside.cli.root import error_sentence
 from beamside.errors import BeamsideError
-from beamside.monitor.status import SessionStatus, StageStatus, read_status
+from beamside.monitor.report_text import clock, duration, volume
+from beamside.monitor.status import ProblemStatus, SessionStatus, StageStatus, read_status
 from beamside.project.project import Project
 
 TERMINAL_SECONDS = 1.0
@@ -29,8 +30,8 @@ PLAIN_SECONDS = 5.0
 VALUES_SHOWN = 4
 WIDE = 120
 """Columns from which the last values have room beside the numbers."""
-PROBLEMS_SHOWN = 3
-ENDED = ("finished", "stopped", "failed", "dead")
+FAILURES_SHOWN = 3
+OVER_SHOWN = 3
 STATE_COLOURS = {
     "running": "green",
     "finishing": "green",
@@ -39,7 +40,11 @@ STATE_COLOURS = {
     "waiting for disk space": "red",
     "failed": "red",
     "dead": "red",
+    "not responding": "red",
 }
+SEVERITY_COLOURS = {"error": "red", "warning": "yellow", "info": "dim"}
+EXIT_CODES = {"": 0, "down": 3, "error": 4, "question": 5}
+"""Exit code of ``session status`` by what a session needs a person for; 1 and 2 are those of a command that fails."""
 
 
 def headline(status: SessionStatus) -> str:
@@ -91,8 +96,10 @@ def status_table(status: SessionStatus, width: int) -> Group:
         table.add_row(*_stage_row(stage), *([_last_values(stage)] if wide else []))
     below = [] if wide else [_values_line(stage) for stage in status.stages if stage.last]
     gain = [Text(line, style="dim", overflow="fold") for line in status.gain]
-    problems = [Text(line, style="yellow", overflow="fold") for line in problem_lines(status)]
-    return Group(head, Text(facts, style="dim"), table, *below, *gain, *problems)
+    first = [Text(line, style=style, overflow="fold") for line, style in attention_lines(status)]
+    later = [Text(line, style="dim", overflow="fold") for line in (*over_lines(status), *signs(status))]
+    failures = [Text(line, style="yellow", overflow="fold") for line in failure_lines(status)]
+    return Group(head, Text(facts, style="dim"), *first, table, *below, *gain, *failures, *later)
 
 
 def _stage_row(stage: StageStatus) -> list[str]:
@@ -111,28 +118,67 @@ def _values_line(stage: StageStatus) -> Text:
     return text
 
 
-def problem_lines(status: SessionStatus) -> list[str]:
-    """Return what a person should know: the session's problems, and the newest failures with their reasons."""
-    lines = [*status.questions, *(problem.text() for problem in status.problems if problem.severity != "info")]
-    if status.message:
-        lines.append(status.message)
-    newest = status.failures[-PROBLEMS_SHOWN:]
-    lines += [f"{item} ({job}): {reason}" for job, item, reason in newest]
-    hidden = len(status.failures) - len(newest)
-    if hidden > 0:
-        lines.append(f"and {hidden} more: see the report")
-    return lines
+def attention_lines(status: SessionStatus) -> list[tuple[str, str]]:
+    """Return (line, style) of what a person should know first: why a session failed, errors, questions, warnings, what it waits for."""
+    lines = [(status.message, "red")] if status.message else []
+    by_severity = {
+        severity: [(problem_line(problem), colour) for problem in status.problems if problem.severity == severity]
+        for severity, colour in SEVERITY_COLOURS.items()
+    }
+    lines += by_severity["error"]
+    lines += [(question, "yellow") for question in status.questions]
+    lines += by_severity["warning"] + by_severity["info"]
+    return lines + [(f"waits for {what}", "cyan") for what in status.waits]
 
 
-def status_json(project: Project) -> str:
+def problem_line(problem: ProblemStatus) -> str:
+    """Return a problem in one line: "error since 2026-11-30 20:54:10: The folder /camera cannot be found ..."."""
+    return f"{problem.severity} since {clock(problem.since)}: {problem.text}"
+
+
+def over_lines(status: SessionStatus) -> list[str]:
+    """Return what has ended lately, the newest last."""
+    return [
+        f"over since {clock(problem.over)} (it lasted {duration(problem.over - problem.since)}): {problem.text}"
+        for problem in status.over[-OVER_SHOWN:]
+    ]
+
+
+def failure_lines(status: SessionStatus) -> list[str]:
+    """Return the items that failed or were rejected, by reason, and how many more there are."""
+    shown = status.failures[:FAILURES_SHOWN]
+    hidden = sum(group.count for group in status.failures[FAILURES_SHOWN:])
+    lines = [group.text() for group in shown]
+    return [*lines, f"and {hidden} more for other reasons: see the report"] if hidden else lines
+
+
+def signs(status: SessionStatus) -> list[str]:
+    """Return the line that says how alive the session is: its last sign of life, the newest file and result, free disk space."""
+    ages = (
+        ("last sign of life", status.sign_of_life_age if status.pid or status.state == "dead" else -1.0),
+        ("newest file", status.newest_file_age),
+        ("newest result", status.newest_result_age),
+    )
+    parts = [f"{what} {duration(seconds)} ago" for what, seconds in ages if seconds >= 0]
+    if status.free_bytes >= 0:
+        parts.append(f"{volume(status.free_bytes / 1e9)} free")
+    return [", ".join(parts)] if parts else []
+
+
+def status_json(status: SessionStatus) -> str:
     """Return the status as JSON."""
-    return json.dumps(asdict(read_status(project)), indent=1, default=str)
+    return json.dumps({**asdict(status), "attention": status.attention()}, indent=1, default=str)
 
 
-def print_status(project: Project) -> None:
+def exit_code(status: SessionStatus) -> int:
+    """Return the exit code that tells a script whether a session needs a person, and why."""
+    return EXIT_CODES[status.attention()]
+
+
+def print_status(status: SessionStatus) -> None:
     """Print the status once."""
     terminal = console()
-    terminal.print(status_table(read_status(project), terminal.width))
+    terminal.print(status_table(status, terminal.width))
 
 
 def list_row(project: Project) -> list[str]:
@@ -212,7 +258,7 @@ def _show_plain(
 ) -> None:
     last: list[str] = []
     last_note = ""
-    told: set[str] = set()
+    told: dict[str, int] = {}
     while True:
         over = ended()
         if project.exists:
@@ -222,16 +268,37 @@ def _show_plain(
             if [line[9:] for line in lines] != last:
                 last = [line[9:] for line in lines]
                 click.echo("\n".join(lines))
-            for problem in (*status.gain, *problem_lines(status)):
-                if problem not in told:
-                    told.add(problem)
-                    click.echo(f"  {problem}")
+            for line in news(status, told):
+                click.echo(f"  {line}")
         if note() != last_note:
             last_note = note()
             click.echo(f"  {last_note}")
         if over:
             return
         _pause_until(ended, pause, PLAIN_SECONDS if project.exists else TERMINAL_SECONDS)
+
+
+def news(status: SessionStatus, told: dict[str, int]) -> list[str]:
+    """Return what plain output has not said yet; `told` keeps what it has, with the numbers it gave.
+
+    A group is said again when it is ten times as large; what has ended is said once.
+    """
+    sayings = [(line, line, 1) for line in (*status.gain, status.message, *status.questions) if line]
+    sayings += [
+        (f"{each.key} {each.since} {each.severity}", problem_line(each), each.count) for each in status.problems
+    ]
+    sayings += [
+        (f"{each.key} {each.since} over", f"over: {each.text}", 1)
+        for each in status.over
+        if any(key.startswith(f"{each.key} {each.since} ") for key in told)
+    ]
+    sayings += [(f"{each.title} {each.state} {each.first}", each.text(), each.count) for each in status.failures]
+    lines = []
+    for key, line, count in sayings:
+        if key not in told or count >= 10 * told[key]:
+            told[key] = count
+            lines.append(line)
+    return lines
 
 
 def _show_live(

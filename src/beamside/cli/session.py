@@ -147,16 +147,24 @@ def _stay(project: Project) -> None:
 @click.option("--watch", is_flag=True, help="Keep showing it, until Ctrl-C or the session's end.")
 @click.option("--json", "as_json", is_flag=True, help="As JSON, for programs.")
 def status(project: str | None, watch: bool, as_json: bool) -> None:
-    """Show what a session has done, does, and waits for."""
-    from beamside.cli.progress import follow, print_status, status_json
+    """Show what a session has done, does, and waits for.
+
+    The exit code says whether it needs a person: 0 it does not; 3 it failed, is dead or does not respond; 4 a problem is an error; 5 it waits for an
+    answer; 2 the command itself failed.
+    """
+    from beamside.cli.progress import exit_code, follow, print_status, status_json
+    from beamside.monitor.status import read_status
 
     found = find_project(project)
-    if as_json:
-        click.echo(status_json(found))
-    elif watch:
-        follow(found)
+    if watch:
+        shown = follow(found)
     else:
-        print_status(found)
+        shown = read_status(found)
+        if as_json:
+            click.echo(status_json(shown))
+        else:
+            print_status(shown)
+    click.get_current_context().exit(exit_code(shown))
 
 
 @session.command("list")

@@ -108,7 +108,7 @@ class Problems:
     def begin(self) -> None:
         """A session begins: what the one before saw last is looked at again, and is open only when it is still so."""
         for key in [key for key, entry in self._entries.items() if entry.open and not entry.grouped]:
-            self._writer.problem({"key": key, "state": "closed", "sentence": ""})
+            self._writer.problem({"key": key, "state": "unseen", "sentence": ""})
 
     def flush(self, *, force: bool = False) -> None:
         """Record what has come together since; with `force`, also when that was a moment ago."""

@@ -7,9 +7,7 @@ be deleted. Writing is spaced so that it takes a small part of the time, however
 from __future__ import annotations
 
 import logging
-import os
 import shlex
-import socket
 import sqlite3
 import time
 from collections.abc import Sequence
@@ -122,9 +120,7 @@ class Projection:
     def refresh(self, live: dict[str, Any], *, force: bool = False) -> None:
         """Write what is due; with `force`, everything."""
         if force or self._live_pace.due():
-            write_live(
-                self.writer.project, {**live, "pid": os.getpid(), "host": socket.gethostname(), "time": time.time()}
-            )
+            write_live(self.writer.project, live)
             self._live_pace.done()
         if force or self._index_pace.due():
             self._catch_up()

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from beamside.acquisition.arrivals import Remark
+from beamside.acquisition.arrivals import LookReport, Remark
 from beamside.acquisition.epu import compare_metadata
 from beamside.acquisition.intake import Intake
 from beamside.acquisition.manifest import Manifest
@@ -30,6 +30,7 @@ from beamside.flow.projection import Pace, Projection
 from beamside.flow.settings import SessionSettings
 from beamside.flow.stages import Stage
 from beamside.flow.table import Tables
+from beamside.flow.waiting import waits
 from beamside.jobs.fractions import left_over_sentence, upsampling_of
 from beamside.project.project import Project, ProjectWriter
 
@@ -64,6 +65,7 @@ class Session:
         self._rounds_pace = Pace(0.0)
         self._full = False
         self.waiting_at_source = 0
+        self._last_look: LookReport | None = None
 
     def run(self) -> str:
         """Run until the end; returns "finished" or "stopped"."""
@@ -228,7 +230,7 @@ class Session:
         # A source that cannot be read is not an empty one, unless there never was anything in it.
         unreadable = not report.complete and bool(self.tables.stages[0].job.items)
         self._empty_looks = 0 if report.new or report.waiting or unreadable else self._empty_looks + 1
-        self.waiting_at_source = len(report.waiting)
+        self.waiting_at_source, self._last_look = len(report.waiting), report
         self.tables.intake_set_aside(report)
         self.problems.hold("look:", report.standing)
         for remark in report.remarks:
@@ -268,6 +270,17 @@ class Session:
             "state": state or self._shown_state(),
             "waiting_at_source": self.waiting_at_source,
             "in_flight": {stage.name: sorted(stage.in_flight) for stage in self.tables.stages if stage.in_flight},
+            "waits": waits(
+                root=self.project.root,
+                state=self.state,
+                space=self.settings.execution.min_free_space if self._full else 0.0,
+                held=sum(len(case.held) for case in self.gain.cases.values()),
+                asked=any(case.state == "asked" for case in self.gain.cases.values()),
+                busy=not all(stage.settled() for stage in self.tables.stages),
+                finishing=self.finishing,
+                report=self._last_look,
+                patterns=self.settings.acquisition.data,
+            ),
         }
 
     def _shown_state(self) -> str:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from beamside.jobs.base import JobType, Metric
 from beamside.jobs.registry import workflow
+from beamside.monitor.liveness import ENDED, NOT_RESPONDING, session_state
+from beamside.monitor.report_items import group_problems
 from beamside.project.index import Index
-from beamside.project.live import read_live
+from beamside.project.live import age, read_live
 from beamside.project.problems import ProblemEntry, fold_problems, open_problems
 from beamside.project.project import Project
 from beamside.project.records import ItemState
@@ -24,6 +27,9 @@ RATE_WINDOW = 600.0
 SHORTEST_RATE_SPAN = 5.0
 """A rate from fewer seconds, such as that of files that were there when the session began, says nothing."""
 
+OVER_SECONDS = 3600.0
+"""So long after it ended is a problem still shown."""
+
 
 @dataclass(frozen=True)
 class LastValue:
@@ -32,6 +38,44 @@ class LastValue:
     label: str
     text: str
     unit: str
+
+
+@dataclass(frozen=True)
+class ProblemStatus:
+    """A problem in words: an outage, or a group of remarks.
+
+    ``since`` is when it began and ``over`` when it ended (0: it has not), in seconds since 1970; ``count`` is how often it was so, or of how many
+    files it was said.
+    """
+
+    key: str
+    text: str
+    severity: str
+    count: int
+    since: float
+    over: float = 0.0
+
+
+@dataclass(frozen=True)
+class FailureGroup:
+    """Items that failed or were rejected in one job for the same reason."""
+
+    title: str
+    state: str
+    reason: str
+    count: int
+    first: str
+    last: str
+
+    def text(self) -> str:
+        """Return it in words: "19 × no Thon rings (CTF estimation, failed: raw/m1 to raw/m30)"."""
+        if self.count == 1:
+            return f"{self.first} ({self.title}, {self.state}): {self.reason}"
+        return f"{self.count} × {self.reason} ({self.title}, {self.state}: {self.first} to {self.last})"
+
+
+Attention = Literal["", "error", "question", "down"]
+"""Why a session needs a person: a problem that is an error, a question, or its process is not at work as it should."""
 
 
 @dataclass(frozen=True)
@@ -59,9 +103,10 @@ class StageStatus:
 class SessionStatus:
     """Everything that a status display shows.
 
-    ``state`` is "running", "paused", "finishing", "finished", "stopped", "waiting for disk space", or "dead" when the session
-    process is gone without having ended in order. ``problems`` are the open ones,
-    errors first. ``questions`` wait for a person's answer; ``gain`` says how gain references are used.
+    ``state`` is "running", "paused", "finishing", "finished", "stopped", "failed", "waiting for disk space", "dead" when the session process is
+    gone without having ended in order, or "not responding" when it is there and gives no sign of life. ``problems`` are the open ones, errors first,
+    and ``over`` those that ended lately. ``questions`` wait for a person's answer; ``gain`` says how gain references are used; ``waits`` says what
+    the session waits for. Ages are in seconds, -1 where there is none; ``free_bytes`` is what the target's disk has.
     """
 
     name: str
@@ -73,10 +118,16 @@ class SessionStatus:
     copied_bytes_per_second: float = 0.0
     particles: int = 0
     message: str = ""
-    problems: tuple[ProblemEntry, ...] = ()
-    failures: tuple[tuple[str, str, str], ...] = ()
+    problems: tuple[ProblemStatus, ...] = ()
+    over: tuple[ProblemStatus, ...] = ()
+    failures: tuple[FailureGroup, ...] = ()
     questions: tuple[str, ...] = ()
     gain: tuple[str, ...] = ()
+    waits: tuple[str, ...] = ()
+    sign_of_life_age: float = -1.0
+    newest_file_age: float = -1.0
+    newest_result_age: float = -1.0
+    free_bytes: float = -1.0
     pid: int = 0
     since: float = 0.0
     details: Mapping[str, Any] = field(default_factory=dict)
@@ -84,6 +135,14 @@ class SessionStatus:
     def unaccounted(self) -> int:
         """Items that are neither done nor rejected nor failed, and files at the source that were not taken."""
         return self.backlog + self.waiting_at_source
+
+    def attention(self) -> Attention:
+        """Return why the session needs a person, the worst first; "" when it does not."""
+        if self.state in ("dead", "failed", NOT_RESPONDING):
+            return "down"
+        if any(problem.severity == "error" for problem in self.problems):
+            return "error"
+        return "question" if self.questions else ""
 
 
 def read_status(project: Project) -> SessionStatus:
@@ -104,13 +163,12 @@ def _status(project: Project, index: Index) -> SessionStatus:
     stages = tuple(_stage(index, kind, jobs[kind.name]) for kind in workflow(mode) if kind.name in jobs)
     per_item = [stage for stage, kind in zip(stages, workflow(mode), strict=False) if not kind.aggregate]
     ended = sessions[-1]["state"] if sessions else "new"
-    state = (
-        live.get("state", "starting")
-        if holder
-        else ended
-        if ended in ("finished", "stopped", "failed", "new")
-        else "dead"
+    live_age, now = age(live) if live else -1.0, time.time()
+    state, silence = session_state(
+        live, holder, ended, live_age=live_age, held_for=max(0.0, now - holder.since) if holder else 0.0
     )
+    problems = fold_problems(index.events("problem"))
+    down = [ProblemStatus("session-process", silence, "error", 1, now)] if silence else []
     extract = next((stage for stage in stages if stage.name == "extract"), None)
     gains = gain_records(index)
     questions = tuple(record["sentence"] for record in gains if record["state"] == "asked")
@@ -124,13 +182,59 @@ def _status(project: Project, index: Index) -> SessionStatus:
         copied_bytes_per_second=_copy_rate(index, jobs.get("import", "")) if holder else 0.0,
         particles=int(sum(value for _, _, value in index.metric(extract.job, "extracted"))) if extract else 0,
         message=str(sessions[-1].get("message", "")) if sessions else "",
-        problems=tuple(open_problems(fold_problems(index.events("problem")).values())),
-        failures=tuple((kind, item, reason) for kind, item, _, reason in index.problems()),
+        problems=(*down, *(_problem_status(entry) for entry in open_problems(problems.values()))),
+        over=tuple(_over_lately(problems.values(), now)),
+        failures=tuple(_failure_groups(index, stages)),
         questions=questions,
         gain=tuple(record["sentence"] for record in gains if record["state"] != "asked"),
+        waits=tuple(live.get("waits", ())) if holder and state not in (*ENDED, NOT_RESPONDING) else (),
+        sign_of_life_age=live_age,
+        newest_file_age=_age(index.newest(jobs.get("import", ""), "arrived"), now),
+        newest_result_age=_age(
+            max((index.newest(stage.job, "changed") for stage in stages if stage.name != "import"), default=0.0), now
+        ),
+        free_bytes=_free_bytes(project),
         pid=holder.pid if holder else 0,
         since=float(sessions[-1]["time"]) if sessions else 0.0,
     )
+
+
+def _problem_status(entry: ProblemEntry) -> ProblemStatus:
+    over = 0.0 if entry.open else entry.changed
+    return ProblemStatus(entry.key, entry.text(), entry.severity, entry.count, entry.opened, over)
+
+
+def _over_lately(problems: Iterable[ProblemEntry], now: float) -> list[ProblemStatus]:
+    """Return what has ended within the last hour, which nobody may have seen."""
+    ended = [entry for entry in problems if entry.over and entry.severity != "info"]
+    ended = [entry for entry in ended if now - entry.changed < OVER_SECONDS]
+    return [_problem_status(entry) for entry in sorted(ended, key=lambda entry: entry.changed)]
+
+
+def _failure_groups(index: Index, stages: Iterable[StageStatus]) -> list[FailureGroup]:
+    """Return what failed or was rejected, by reason, the largest groups first; what only follows from another job's failure is not told twice."""
+    titles = {stage.job: stage.title for stage in stages}
+    follows = {f"{title} was {state}" for title in titles.values() for state in ("failed", "rejected")}
+    found = [
+        (titles.get(job, job), state, item, reason)
+        for job, item, state, reason in index.problems()
+        if reason not in follows
+    ]
+    return [
+        FailureGroup(group.stage, group.state, group.reason, len(group.items), group.items[0][0], group.items[-1][0])
+        for group in group_problems(found)
+    ]
+
+
+def _age(moment: float, now: float) -> float:
+    return max(0.0, now - moment) if moment else -1.0
+
+
+def _free_bytes(project: Project) -> float:
+    try:
+        return float(shutil.disk_usage(project.root).free)
+    except OSError:
+        return -1.0
 
 
 def gain_records(index: Index) -> list[dict[str, Any]]:

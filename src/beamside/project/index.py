@@ -12,7 +12,7 @@ import sqlite3
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from beamside.project.journal import Record, read_journal
 from beamside.project.project import Project
@@ -119,6 +119,12 @@ class Index:
         marks = ",".join("?" * len(states))
         query = f"SELECT changed FROM item WHERE job = ? AND state IN ({marks}) ORDER BY changed"
         return [moment for (moment,) in self._connection.execute(query, (job, *states))]
+
+    def newest(self, job: str, time: Literal["arrived", "changed"]) -> float:
+        """Return when the newest item of a job arrived, or when the newest finished one changed; 0 when there is none."""
+        finished = "AND state IN ('done', 'rejected', 'failed')" if time == "changed" else ""
+        query = f"SELECT max({time}) FROM item WHERE job = ? {finished}"
+        return float(self._connection.execute(query, (job,)).fetchone()[0] or 0.0)
 
     def newest_metrics(self, job: str) -> dict[str, float]:
         """Return the metrics of the item that was finished last."""

@@ -1,9 +1,15 @@
-"""What a running session knows about this very moment, in one small file that is replaced every second."""
+"""What a running session knows about this very moment, in one small file that is replaced every second.
+
+The file says when it was written by two clocks: that of the wall, and the one that counts from the start of the machine and that nobody sets. On the
+machine where the session runs the second tells how long ago it was; from elsewhere only the first can.
+"""
 
 from __future__ import annotations
 
 import json
 import os
+import socket
+import time
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +22,17 @@ def live_path(project: Project) -> Path:
 
 
 def write_live(project: Project, content: dict[str, Any]) -> None:
-    """Replace the file; it is not worth an fsync."""
+    """Replace the file, with the process that wrote it, and when; it is not worth an fsync."""
     path = live_path(project)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(json.dumps(content))
+    stamp = {
+        "pid": os.getpid(),
+        "host": socket.gethostname(),
+        "time": time.time(),
+        "boot": boot(),
+        "uptime": uptime(),
+    }
+    temporary.write_text(json.dumps({**content, **stamp}))
     temporary.replace(path)
 
 
@@ -27,6 +40,27 @@ def read_live(project: Project) -> dict[str, Any]:
     """Return its content; empty when there is none."""
     try:
         content = json.loads(live_path(project).read_text())
-    except (FileNotFoundError, ValueError):
+    except (OSError, ValueError):
         return {}
     return content if isinstance(content, dict) else {}
+
+
+def age(live: dict[str, Any]) -> float:
+    """Return how many seconds ago a live file was written."""
+    if live.get("boot") == boot() and isinstance(live.get("uptime"), int | float):
+        return max(0.0, uptime() - float(live["uptime"]))
+    return max(0.0, time.time() - float(live.get("time", 0.0)))
+
+
+def uptime() -> float:
+    """Return the seconds since this machine was started, time asleep included."""
+    clock = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+    return float(time.clock_gettime(clock))
+
+
+def boot() -> str:
+    """Return what names this start of this machine."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return socket.gethostname()

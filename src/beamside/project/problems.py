@@ -2,7 +2,9 @@
 
 Two kinds of record make it up. One says what became of an outage::
 
-    {"event": "problem", "key": "look:source-unreadable:/camera", "state": "open" | "closed", "sentence": ..., "severity": ..., "count": 2}
+    {"event": "problem", "key": "look:source-unreadable:/camera", "state": "open" | "closed" | "unseen", "sentence": ..., "severity": ..., "count": 2}
+
+("unseen" is written when a session begins: what the one before saw is looked at anew.)
 
 The other adds what was noticed of files to the group of its subject; `items` are only those that are new::
 
@@ -29,6 +31,7 @@ class ProblemEntry:
     sentence : what is said of it; of a group, what was said of the first
     severity : one of `SEVERITIES`
     open : whether it is so now; a group stays open until what it compares is looked at anew
+    over : whether it was so and was seen to end
     count : how often an outage was told, or how many files a group has
     opened, changed : when it became so, and when it was told last, in seconds since 1970
     grouped : whether it is a group
@@ -40,6 +43,7 @@ class ProblemEntry:
     sentence: str
     severity: str = "warning"
     open: bool = True
+    over: bool = False
     count: int = 0
     opened: float = 0.0
     changed: float = 0.0
@@ -75,7 +79,7 @@ def apply_problem_record(problems: dict[str, ProblemEntry], record: Mapping[str,
     opens = record["state"] == "open"
     if opens and not entry.open:
         entry.opened = record["time"]
-    entry.open, entry.changed = opens, record["time"]
+    entry.open, entry.over, entry.changed = opens, record["state"] == "closed", record["time"]
     entry.sentence = record["sentence"] or entry.sentence
     entry.severity = record.get("severity", entry.severity)
     entry.count = record.get("count", entry.count)

@@ -1,0 +1,69 @@
+"""What a session waits for, in words: nobody should have to guess why nothing happens."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from pathlib import Path
+
+from beamside.acquisition.arrivals import LookReport
+
+
+def waits(
+    *,
+    root: Path,
+    state: str,
+    space: float,
+    held: int,
+    asked: bool,
+    busy: bool,
+    finishing: bool,
+    report: LookReport | None,
+    patterns: tuple[str, ...],
+) -> list[str]:
+    """Return what a session waits for, the most important first; nothing while it is at work and nothing holds it up.
+
+    Parameters
+    ----------
+    root : the project, for commands that can be typed
+    state : "running", "paused" or "stopping"
+    space : GB that must be free before it goes on; 0 when there is room
+    held, asked : movies that wait for the gain reference, and whether that waits for a person
+    busy : whether items are processed or wait for a worker
+    finishing : whether it ends when there is no more
+    report : the last look at the source
+    patterns : where files are looked for
+    """
+    name = shlex.quote(str(root))
+    found = []
+    if state == "paused":
+        found.append(f"`beamside session resume {name}`: it is paused")
+    if space:
+        found.append(f"{space:g} GB of free space on the disk of {root}")
+    if held:
+        many = f"{held} movie{'' if held == 1 else 's'}"
+        found.append(
+            f"an answer about the gain reference, with {many}"
+            if asked
+            else f"the check of the gain reference, with {many}"
+        )
+    if found or busy or state != "running":
+        return found
+    return [_for_the_source(report, patterns, finishing)]
+
+
+def _for_the_source(report: LookReport | None, patterns: tuple[str, ...], finishing: bool) -> str:
+    if report is None:
+        return "the first look at the source"
+    if report.waiting:
+        first = report.waiting[0]
+        more = f", and {len(report.waiting) - 1} more" if len(report.waiting) > 1 else ""
+        reason = first.reason.removeprefix(first.source).strip().rstrip(".")
+        return f"{os.path.basename(first.source)} ({reason}){more}"
+    if not report.complete:
+        return "the source, which cannot be read at present"
+    if finishing:
+        return "a last look at the source"
+    if not report.matched:
+        return f"the first file that matches {', '.join(patterns)}"
+    return f"new files; {report.matched} have been seen"
