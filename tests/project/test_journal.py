@@ -1,4 +1,5 @@
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -6,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from beamside.errors import ProjectError
-from beamside.project.journal import JournalFile, read_journal
+from beamside.project.journal import Damage, JournalFile, read_journal
 
 records = st.lists(
     st.dictionaries(st.text(max_size=8), st.one_of(st.integers(), st.text(max_size=20), st.none()), max_size=4),
@@ -57,6 +58,20 @@ def test_a_damaged_line_is_told_with_its_place(tmp_path: Path) -> None:
     path.write_text(json.dumps({"n": 1}) + "\n{broken\n" + json.dumps({"n": 2}) + "\n")
     with pytest.raises(ProjectError, match="damaged at byte 9"):
         list(read_journal(path))
+    found: list[Damage] = []
+    assert [record["n"] for record, _ in read_journal(path, damaged=found.append)] == [1, 2]
+    assert [damage.offset for damage in found] == [9]
+
+
+@settings(max_examples=60, deadline=None)
+@given(record=st.dictionaries(st.text(max_size=8), st.binary(max_size=20).map(os.fsdecode), max_size=4))
+def test_names_of_files_come_back_byte_for_byte(
+    record: dict[str, str], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    path = tmp_path_factory.mktemp("journal") / "a.jsonl"
+    with JournalFile(path) as journal:
+        journal.append(record, sync=False)
+    assert [found for found, _ in read_journal(path)] == [record]
 
 
 def test_a_full_disk_leaves_no_part_of_a_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,7 +1,9 @@
 import copy
 import multiprocessing
 import os
+import shutil
 import signal
+import sqlite3
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -11,8 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from beamside.errors import ProjectBusyError, ProjectError
-from beamside.project.fold import apply_item_record
-from beamside.project.index import Index, file_system_type, index_path, remove_index
+from beamside.project import index_file
+from beamside.project.fold import FORMAT, apply_item_record
+from beamside.project.index import Index
+from beamside.project.index_file import file_system_type, index_path, remove_index
+from beamside.project.journal import damage_sentences
+from beamside.project.problems import fold_problems, open_problems
 from beamside.project.project import Project, ProjectWriter
 from beamside.project.records import ALLOWED, FINAL_STATES, ItemState, JobEntry
 
@@ -180,19 +186,171 @@ def test_the_index_says_the_same_as_the_journals(tmp_path: Path) -> None:
     index.close()
 
 
-def test_a_deleted_index_is_made_again(tmp_path: Path) -> None:
-    project = Project(tmp_path)
+def with_items(tmp_path: Path, *items: str) -> Project:
+    project = Project(tmp_path / "project")
     with ProjectWriter(project) as writer:
         job = add_job(writer)
-        finish(writer, job, "raw/a", 1.0)
+        for item in items:
+            finish(writer, job, item, 1.0)
+    return project
+
+
+def indexed(project: Project, path: Path | None = None) -> dict[str, dict[str, int]]:
+    index = Index(project, path)
+    try:
+        index.catch_up()
+        return index.counts()
+    finally:
+        index.close()
+
+
+def test_an_index_that_is_ahead_of_a_journal_is_made_anew_and_the_journal_is_believed(tmp_path: Path) -> None:
+    project = with_items(tmp_path, "raw/a", "raw/b")
+    journal = project.job_journal("MotionCorr/job002")
+    assert indexed(project) == {"MotionCorr/job002": {"done": 2}}
+    lines = journal.read_bytes().splitlines(keepends=True)
+    journal.write_bytes(b"".join(lines[:4]) + lines[4][:20])  # the power went, and with it the end of the journal
+    assert indexed(project) == {"MotionCorr/job002": {"done": 1}}
+    with ProjectWriter(project) as writer:  # the index never saw the shorter one: what is there now is longer again
+        indexed(project)
+        for item in ("raw/x", "raw/y", "raw/z"):
+            finish(writer, "MotionCorr/job002", item, 2.0)
+    assert indexed(project) == {"MotionCorr/job002": {"done": 4}}
+    journal.write_bytes(b"".join(lines))  # restored from a backup
+    assert indexed(project) == {"MotionCorr/job002": {"done": 2}}
+    journal.unlink()
+    assert indexed(project) == {}
+
+
+@pytest.mark.parametrize("damage", ["not a database", "a page", "no tables", "empty", "gone", "of another version"])
+def test_a_damaged_index_is_made_again(tmp_path: Path, damage: str) -> None:
+    project = with_items(tmp_path, *(f"raw/{number:04d}" for number in range(40)))
+    counts = indexed(project)
+    path = index_path(project)
+    content = bytearray(path.read_bytes())
+    if damage == "not a database":
+        path.write_text("not a database at all" * 100)
+    elif damage == "a page":
+        content[4096:] = b"\xff" * (len(content) - 4096)
+        path.write_bytes(content)
+    elif damage == "empty":
+        path.write_bytes(b"")
+    elif damage == "gone":
+        remove_index(project)
+    else:
+        with sqlite3.connect(path) as connection:
+            connection.execute("DROP TABLE item" if damage == "no tables" else "PRAGMA user_version = 99")
+        connection.close()
+    assert indexed(project) == counts
+
+
+def test_an_index_that_was_replaced_while_it_was_open_is_opened_anew(tmp_path: Path) -> None:
+    project = with_items(tmp_path, "raw/a")
     index = Index(project)
     index.catch_up()
-    index.close()
     remove_index(project)
+    indexed(project)
+    with ProjectWriter(project) as writer:
+        finish(writer, "MotionCorr/job002", "raw/b", 1.0)
+    index.catch_up()
+    index.close()
+    with sqlite3.connect(f"file:{index_path(project)}?mode=ro", uri=True) as connection:
+        assert connection.execute("SELECT COUNT(*) FROM item").fetchone() == (2,)
+    connection.close()
+
+
+@pytest.mark.parametrize("cache", ["writable", "not writable"])
+def test_a_visitor_who_may_not_write_reads_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cache: str
+) -> None:
+    """Root may write anywhere, so that a place cannot be written is said by the one who opens it."""
+    project = with_items(tmp_path, "raw/a")
+    indexed(project)
+    with ProjectWriter(project) as writer:
+        finish(writer, "MotionCorr/job002", "raw/b", 1.0)  # newer than the owner's index
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    real = index_file.connect
+
+    def connect(path: Path) -> sqlite3.Connection:
+        if path.is_relative_to(project.root):
+            return sqlite3.connect(f"file:{path}?mode=ro&immutable=1", uri=True, isolation_level=None)
+        if cache == "not writable" and path.is_relative_to(tmp_path):
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path)
+
+    before = {path: path.read_bytes() for path in project.private.rglob("*") if path.is_file()}
+    monkeypatch.setattr("beamside.project.index.connect", connect)
+    assert indexed(project) == {"MotionCorr/job002": {"done": 2}}
+    assert {path: path.read_bytes() for path in project.private.rglob("*") if path.is_file()} == before
+    assert (tmp_path / "cache").exists() == (cache == "writable")
+
+
+def test_a_damaged_line_is_passed_over_and_told_and_its_items_can_be_finished(tmp_path: Path) -> None:
+    project = with_items(tmp_path, "raw/a", "raw/b")
+    journal = project.job_journal("MotionCorr/job002")
+    lines = journal.read_text().splitlines(keepends=True)
+    lines[3] = lines[3].replace('"state":"done"', '"stat\0":"do', 1)  # the result of raw/a
+    lines[4] = "{}\n"  # that raw/b waits
+    journal.write_text("".join(lines))
+    state = project.load()
+    assert {name: entry.state for name, entry in state.jobs["MotionCorr/job002"].items.items()} == {
+        "raw/a": ItemState.RUNNING,
+        "raw/b": ItemState.DONE,
+    }
+    assert len(state.damage) == 2
+    [sentence] = damage_sentences(state.damage).values()
+    assert str(journal) in sentence
+    assert "in 2 lines" in sentence
+    with ProjectWriter(project) as writer:
+        writer.item("MotionCorr/job002", "raw/a", ItemState.WAITING)
+        finish_again = (ItemState.QUEUED, ItemState.RUNNING, ItemState.DONE)
+        for step in finish_again:
+            writer.item("MotionCorr/job002", "raw/a", step)
+        assert writer.state == project.load()
     index = Index(project)
     index.catch_up()
-    assert index.counts() == {job: {"done": 1}}
+    assert index.counts() == {"MotionCorr/job002": {"done": 2}}
+    assert [problem.sentence for problem in open_problems(fold_problems(index.events("problem")).values())] == [
+        sentence
+    ]
     index.close()
+
+
+def test_a_project_whose_jobs_are_lost_is_not_written_to(tmp_path: Path) -> None:
+    project = with_items(tmp_path, "raw/a")
+    with ProjectWriter(project) as writer:
+        writer.set_status("MotionCorr/job002", "Succeeded")
+    text = project.project_journal.read_text()
+    project.project_journal.write_text(text.replace('{"time', '{"tim\0', 2).replace('{"tim\0', '{"time', 1))
+    with pytest.raises(ProjectError, match=r"job002 .* restore that file from a backup"):
+        ProjectWriter(project)
+    assert project.writer_process() is None
+    assert indexed(project) == {}
+
+
+def test_a_project_of_a_newer_format_is_refused_and_one_of_the_first_is_taken_over(tmp_path: Path) -> None:
+    project = with_items(tmp_path, "raw/a")
+    text = project.project_journal.read_text()
+    project.project_journal.write_text(text.replace(f'"format":{FORMAT}', f'"format":{FORMAT + 1}'))
+    for read in (project.load, lambda: ProjectWriter(project), lambda: indexed(project)):
+        with pytest.raises(ProjectError, match="newer version of Beamside"):
+            read()
+    project.project_journal.write_text(text.replace(f'"format":{FORMAT}', '"format":1'))
+    assert project.load().format == 1
+    with ProjectWriter(project):
+        pass
+    assert project.load().format == FORMAT
+    assert project.project_journal.read_text().count('"event":"format"') == 1
+
+
+def test_copies_of_a_project_have_indexes_of_their_own_in_the_cache(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("beamside.project.index_file.file_system_type", lambda _path: "nfs4")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    project = with_items(tmp_path, "raw/a")
+    shutil.copytree(project.root, tmp_path / "copy")
+    assert index_path(Project(tmp_path / "copy")) != index_path(project)
 
 
 def _open_index(root: Path, start: "multiprocessing.synchronize.Event") -> None:
@@ -220,7 +378,7 @@ def test_the_index_is_not_kept_on_a_network_file_system(tmp_path: Path, monkeypa
     with ProjectWriter(project):
         pass
     assert index_path(project).parent == project.private
-    monkeypatch.setattr("beamside.project.index.file_system_type", lambda _path: "nfs4")
+    monkeypatch.setattr("beamside.project.index_file.file_system_type", lambda _path: "nfs4")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     assert index_path(project).is_relative_to(tmp_path / "cache")
 
@@ -229,9 +387,9 @@ def test_the_file_system_of_a_path_is_that_of_the_nearest_mount(tmp_path: Path) 
     mounts = tmp_path / "mountinfo"
     mounts.write_text(
         "22 1 254:1 / / rw - ext4 /dev/root rw\n"
-        f"30 22 0:40 / {tmp_path}/my\\040share rw,relatime shared:1 - nfs4 server:/x rw\n"
+        f"30 22 0:40 / {tmp_path}/mé\\040share rw,relatime shared:1 - nfs4 server:/x rw\n"
     )
-    share = tmp_path / "my share"
+    share = tmp_path / "mé share"
     share.mkdir()
     assert file_system_type(share / "a", mounts) == "nfs4"
     assert file_system_type(tmp_path, mounts) == "ext4"

@@ -1,12 +1,13 @@
 """The manifest: what was taken from the source, and what became of it.
 
-One JSON object a line, only ever appended, forced to the disk before anything is removed from the source. A line that a crash cut off is
-skipped when reading; whatever it would have said is simply done again.
+One JSON object a line, only ever appended, forced to the disk before anything is removed from the source. A line that a crash cut short counts for
+nothing, as nobody was told that it had happened: it is removed when the file is next opened for writing, and what it would have said is done again.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import os
 import threading
 from collections.abc import Iterable, Mapping
@@ -16,7 +17,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from beamside.acquisition.transfer import destination_error, hash_file
-from beamside.formats.atomic import atomic_path, sync_directory
+from beamside.formats.atomic import replace_file, sync_directory
+
+log = logging.getLogger(__name__)
 
 MANIFEST_PATH = Path(".beamside") / "manifest.jsonl"
 CHECKSUMS_NAME = "checksums.sha256"
@@ -92,12 +95,13 @@ _ALWAYS = ("kind", "source", "size", "mtime_ns", "sha256")
 
 
 def read_manifest(path: Path) -> tuple[list[ManifestEntry], list[int]]:
-    """Return the entries of a manifest, and the numbers of the lines that cannot be read."""
+    """Return the entries of a manifest, and the numbers of the lines that cannot be read; a line without its end is not there yet."""
     if not path.exists():
         return [], []
     entries, unreadable = [], []
-    for number, line in enumerate(path.read_bytes().split(b"\n"), start=1):
-        if not line.strip():
+    *lines, _unfinished = path.read_bytes().split(b"\n")
+    for number, line in enumerate(lines, start=1):
+        if not line.strip() or _was_cut_short(line):
             continue
         entry = ManifestEntry.from_line(line.decode(errors="replace"))
         if entry is None:
@@ -105,6 +109,11 @@ def read_manifest(path: Path) -> tuple[list[ManifestEntry], list[int]]:
         else:
             entries.append(entry)
     return entries, unreadable
+
+
+def _was_cut_short(line: bytes) -> bool:
+    """Tell whether a line is the beginning of one: earlier versions ended what a crash had left instead of removing it."""
+    return b'{"kind":'.startswith(line[:8]) and not line.endswith(b"}")
 
 
 class Manifest:
@@ -122,9 +131,10 @@ class Manifest:
         entries, unreadable = read_manifest(self.path)
         self._entries = entries
         self.unreadable_lines = len(unreadable)
+        self._checksums_due = False
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            _end_last_line(self.path)
+            _remove_torn_tail(self.path)
             self._write_checksums()
         except OSError as error:
             raise destination_error(error, self.path) from error
@@ -148,22 +158,32 @@ class Manifest:
         with self._lock:
             try:
                 _append(self.path, "".join(entry.to_line() for entry in stamped))
-                self._entries += stamped
-                _append(
-                    self.project / CHECKSUMS_NAME,
-                    "".join(_checksum_line(entry) for entry in stamped if entry.destination),
-                )
             except OSError as error:
                 raise destination_error(error, self.path) from error
+            self._entries += stamped
+            self._append_checksums(stamped)
         return stamped
+
+    def _append_checksums(self, entries: Iterable[ManifestEntry]) -> None:
+        """Follow the manifest. What is in it has happened; that this list cannot be written now must not make it happen again."""
+        try:
+            if self._checksums_due:
+                self._write_checksums()
+            else:
+                text = "".join(_checksum_line(entry) for entry in entries if entry.destination)
+                _append(self.project / CHECKSUMS_NAME, text)
+        except OSError as error:
+            self._checksums_due = True
+            log.warning("%s cannot be written now (%s); it follows later", self.project / CHECKSUMS_NAME, error)
+        else:
+            self._checksums_due = False
 
     def _write_checksums(self) -> None:
         """Write ``checksums.sha256`` anew when a crash left it without some of the manifest's files."""
         path = self.project / CHECKSUMS_NAME
-        text = "".join(_checksum_line(entry) for entry in self._entries if entry.destination)
-        if (path.read_text(errors="replace") if path.exists() else "") != text:
-            with atomic_path(path) as temporary:
-                temporary.write_text(text)
+        content = os.fsencode("".join(_checksum_line(entry) for entry in self._entries if entry.destination))
+        if (path.read_bytes() if path.exists() else b"") != content:
+            replace_file(path, content)
 
 
 def _with_time(entry: ManifestEntry, now: str) -> ManifestEntry:
@@ -177,7 +197,7 @@ def _append(path: Path, text: str) -> None:
     descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
     try:
         before = os.fstat(descriptor).st_size
-        data = memoryview(text.encode())
+        data = memoryview(os.fsencode(text))
         try:
             while data:
                 data = data[os.write(descriptor, data) :]
@@ -191,24 +211,21 @@ def _append(path: Path, text: str) -> None:
         sync_directory(path.parent)
 
 
-def _end_last_line(path: Path) -> None:
-    """End a line that a crash cut off, so that the next one does not continue it."""
+def _remove_torn_tail(path: Path) -> None:
+    """Remove a line that a crash cut short."""
     if not path.exists():
         return
     with open(path, "rb+") as file:
-        size = file.seek(0, os.SEEK_END)
-        if size == 0:
-            return
-        file.seek(size - 1)
-        if file.read(1) != b"\n":
-            file.write(b"\n")
-            file.flush()
+        content = file.read()
+        whole = content.rfind(b"\n") + 1
+        if whole < len(content):
+            file.truncate(whole)
             os.fsync(file.fileno())
 
 
 def _checksum_line(entry: ManifestEntry) -> str:
     """Return the line that ``sha256sum --check`` wants, which marks escaped names by a leading backslash."""
-    name = entry.destination.replace("\\", "\\\\").replace("\n", "\\n")
+    name = entry.destination.replace("\\", "\\\\").replace("\n", "\\n").replace("\r", "\\r")
     mark = "\\" if name != entry.destination else ""
     return f"{mark}{entry.destination_sha256}  {name}\n"
 

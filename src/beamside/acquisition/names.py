@@ -1,7 +1,11 @@
-"""Names of files in the project: without blanks, which STAR files cannot hold, and different for different sources."""
+"""Names of files in the project: safe for STAR files, shells, terminals and file systems, and different for different sources.
+
+Sources may have any name that a file system takes; the manifest records it as it is. What the project has is derived from it here, and nowhere else.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import re
 from collections.abc import Iterator
@@ -10,10 +14,23 @@ from pathlib import PurePath
 _UNSAFE = re.compile(r"[^A-Za-z0-9._+-]+")
 
 
+LONGEST_NAME = 140
+"""Longest name that is used as it is. File systems end at 255 bytes, and jobs make longer names of it, also hidden ones while they write."""
+
+
 def safe_name(name: str) -> str:
-    """Replace what STAR files and shells stumble over by underscores."""
-    safe = _UNSAFE.sub("_", name).lstrip(".-")
-    return safe or "_"
+    """Return `name` with only ASCII letters, digits and ``._+-``, not hidden, and not too long.
+
+    Runs of other characters, and of bytes that are not UTF-8, become underscores. A name that is too long keeps its beginning and its end, where
+    programs put what tells their files apart, and has a mark of the whole name between them. Different names may become the same; whoever uses
+    them as files must look (see `candidate_stems`).
+    """
+    safe = _UNSAFE.sub("_", name).lstrip(".-") or "_"
+    if len(safe) <= LONGEST_NAME:
+        return safe
+    mark = hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:8]
+    kept = LONGEST_NAME - len(mark) - 2
+    return f"{safe[: kept // 2]}_{mark}_{safe[kept // 2 - kept :]}"
 
 
 def candidate_stems(source: str) -> Iterator[str]:
@@ -30,7 +47,7 @@ def candidate_stems(source: str) -> Iterator[str]:
     for folder in reversed(path.parent.parts):
         if folder != path.anchor:
             prefixed = f"{safe_name(folder)}_{prefixed}"
-            if len(prefixed) < 200:  # file systems end at 255
+            if len(prefixed) <= LONGEST_NAME:
                 yield prefixed
     for number in itertools.count(2):
         yield f"{stem}_{number}"

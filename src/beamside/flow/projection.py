@@ -24,7 +24,8 @@ from beamside.flow.table import LOCK_SECONDS, Tables
 from beamside.formats.atomic import atomic_path
 from beamside.formats.star import write_star
 from beamside.jobs.base import Row, StarContent
-from beamside.project.index import Index, remove_index
+from beamside.project.index import Index
+from beamside.project.index_file import remove_index
 from beamside.project.live import write_live
 from beamside.project.project import Project, ProjectWriter
 from beamside.project.relion_files import abort_requested, clear_markers, mark_exit, write_job_files, write_job_options
@@ -69,10 +70,11 @@ class Projection:
     def __init__(self, settings: SessionSettings, writer: ProjectWriter, stages: Sequence[Stage]) -> None:
         self.settings, self.writer, self.stages = settings, writer, stages
         self.root = writer.project.root
-        self.index = Index(writer.project)
+        self.index = Index(writer.project, elsewhere=False)
         self._star_pace = {stage.name: Pace(3.0) for stage in stages}
         self._seen: dict[str, tuple[int, ...]] = {}
         self._told = {stage.name: "" for stage in stages}
+        self._index_told = ""
         self._options_written: dict[str, dict[str, str]] = {}
         self._index_pace, self._live_pace, self._pipeline_pace = Pace(1.0), Pace(1.0), Pace(5.0)
 
@@ -162,8 +164,12 @@ class Projection:
         """Bring the index up to date; a full disk or a locked file delays it and never ends the session."""
         try:
             self.index.catch_up()
-        except sqlite3.Error as error:
-            log.warning("the index could not be brought up to date now: %s", error)
+        except (sqlite3.Error, OSError) as error:
+            if str(error) != self._index_told:
+                log.warning("the index could not be brought up to date now: %s", error)
+            self._index_told = str(error)
+        else:
+            self._index_told = ""
 
     def abort_asked(self) -> bool:
         """Return True when a user of RELION asked one of the jobs to stop."""

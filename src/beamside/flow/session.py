@@ -32,6 +32,7 @@ from beamside.flow.stages import Stage
 from beamside.flow.table import Tables
 from beamside.flow.waiting import waits
 from beamside.jobs.fractions import left_over_sentence, upsampling_of
+from beamside.project.journal import damage_sentences
 from beamside.project.project import Project, ProjectWriter
 
 log = logging.getLogger(__name__)
@@ -76,6 +77,8 @@ class Session:
             self.writer = writer
             self.problems = Problems(writer)
             self.problems.begin()
+            for sentence in damage_sentences(writer.state.damage).values():  # status and report have it from the index
+                log.warning("%s", sentence)
             if writer.state.settings != self.settings.to_json():
                 self.problems.forget("metadata-")  # every file is compared again with what is given now
                 writer.settings(self.settings.to_json())

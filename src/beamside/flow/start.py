@@ -129,7 +129,8 @@ def session_command(project: Project) -> list[str]:
 
 def _says_it_runs(project: Project, pid: int) -> bool:
     """Return True once the session process `pid` has noted that it has started; what earlier sessions noted does not count."""
-    records = (record for record, _ in read_journal(project.project_journal) if record["event"] == "session")
+    records = (record for record, _ in read_journal(project.project_journal, damaged=lambda _: None))
+    records = (record for record in records if record.get("event") == "session")
     return any(record["state"] == "started" and record.get("pid") == pid for record in records)
 
 

@@ -2,17 +2,56 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
+
 from beamside.errors import ProjectError
-from beamside.project.journal import Record
+from beamside.project.journal import NO_RECORD, Damage, Record, read_journal
 from beamside.project.problems import apply_problem_record
 from beamside.project.records import ALLOWED, FINAL_STATES, ItemEntry, ItemState, JobEntry, ProjectState
+
+FORMAT = 2
+"""Number of the way in which projects are written; it grows when an earlier version would misread what is new.
+
+1 : the first one
+2 : problems, commands with their outcomes, and the revision that a round was made from; all that a project of format 1 has means the same
+"""
+
+
+def check_format(record: Record) -> int:
+    """Return the format that a record states; raise ProjectError when it is one that this version cannot read."""
+    number = int(record.get("format", 1))
+    if number > FORMAT:
+        raise ProjectError(
+            f"The project was written by a newer version of Beamside (its format is {number}, this version knows {FORMAT}): "
+            "use that version, or a later one."
+        )
+    return number
+
+
+def fold_journal(path: Path, apply: Callable[[Record, bool], object], damage: list[Damage]) -> None:
+    """Give every record of a journal to `apply`, and whether the journal is sound up to there; add to `damage` what says nothing.
+
+    Behind a damaged line, records may follow from what is lost, so `apply` must not expect them to fit together.
+    """
+    begin, already = 0, len(damage)
+    for record, behind in read_journal(path, damaged=damage.append):
+        sound = len(damage) == already
+        try:
+            apply(record, sound)
+        except (KeyError, TypeError, ValueError):
+            begin = begin if sound else max(begin, damage[-1].behind)
+            damage.append(Damage(path, begin, NO_RECORD, behind))
+        begin = behind
 
 
 def apply_project_record(state: ProjectState, record: Record) -> None:
     """Take one record of the project's own journal into `state`."""
     event = record["event"]
     if event == "project":
-        state.identity = record["identity"]
+        state.identity, state.format = record["identity"], check_format(record)
+    elif event == "format":
+        state.format = check_format(record)
     elif event == "settings":
         state.settings = record["settings"]
     elif event == "job":
@@ -25,9 +64,9 @@ def apply_project_record(state: ProjectState, record: Record) -> None:
             created=record["time"],
         )
     elif event == "parameters":
-        state.jobs[record["job"]].parameters = record["parameters"]
+        _job(state, record).parameters = record["parameters"]
     elif event == "status":
-        state.jobs[record["job"]].status = record["status"]
+        _job(state, record).status = record["status"]
     elif event == "session":
         state.session_state, state.message = record["state"], record.get("message", "")
         state.sessions.append(record)
@@ -43,6 +82,12 @@ def apply_project_record(state: ProjectState, record: Record) -> None:
         )
 
 
+def _job(state: ProjectState, record: Record) -> JobEntry:
+    if record["job"] not in state.jobs:
+        state.lost_jobs[record["job"]] = None
+    return state.jobs[record["job"]]
+
+
 def check_item_record(job: JobEntry, record: Record) -> None:
     """Raise ProjectError for a transition that does not exist. Changes nothing, so it can be asked before the record is written."""
     new, entry = ItemState(record["state"]), job.items.get(record["item"])
@@ -51,9 +96,10 @@ def check_item_record(job: JobEntry, record: Record) -> None:
         raise ProjectError(f"{job.name}: item {record['item']} cannot go from {before} to {new.value}.")
 
 
-def apply_item_record(job: JobEntry, record: Record) -> ItemEntry:
-    """Take one record of a job's journal into `job`; returns the item's entry."""
-    check_item_record(job, record)
+def apply_item_record(job: JobEntry, record: Record, *, sound: bool = True) -> ItemEntry:
+    """Take one record of a job's journal into `job`; returns the item's entry. Unless the journal is `sound`, any transition is taken."""
+    if sound:
+        check_item_record(job, record)
     new, entry = ItemState(record["state"]), job.items.get(record["item"])
     job.records += 1
     if new in FINAL_STATES or (entry is not None and entry.state in FINAL_STATES):

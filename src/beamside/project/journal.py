@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -29,8 +30,7 @@ class JournalFile:
 
     def append(self, record: Mapping[str, Any], *, sync: bool = True) -> None:
         """Write `record` as one line; with `sync` it is on disk when this returns."""
-        line = json.dumps(record, ensure_ascii=False, separators=(",", ":"), allow_nan=True).encode() + b"\n"
-        _write_whole(self._descriptor, line, self.path)
+        _write_whole(self._descriptor, _line(record), self.path)
         if sync:
             os.fsync(self._descriptor)
 
@@ -49,36 +49,88 @@ class JournalFile:
         self.close()
 
 
-def read_journal(path: Path, offset: int = 0) -> Iterator[tuple[Record, int]]:
+@dataclass(frozen=True)
+class Damage:
+    """A complete line of a journal that is no record: the file was changed by something else, or its disk has a fault.
+
+    It is at `offset`, and the next line at `behind`.
+    """
+
+    path: Path
+    offset: int
+    why: str
+    behind: int = 0
+
+
+NO_RECORD = "it is no record that this version knows"
+
+
+def damage_sentences(damage: Iterable[Damage]) -> dict[str, str]:
+    """Return a sentence for each journal that has damage, by the journal's name: what is wrong, what it means, and what to do."""
+    lines: dict[Path, list[Damage]] = {}
+    for found in damage:
+        lines.setdefault(found.path, []).append(found)
+    return {path.name: _damaged(found) for path, found in lines.items()}
+
+
+def _damaged(lines: list[Damage]) -> str:
+    first, number = lines[0], len(lines)
+    many = f"in {number} lines, the first of them " if number > 1 else ""
+    return (
+        f"The journal {first.path} is damaged {many}at byte {first.offset} ({first.why}). What is written there is passed over, "
+        "so items may be computed again that were finished; to avoid that, restore the file from a backup before the session goes on."
+    )
+
+
+def read_journal(
+    path: Path, offset: int = 0, damaged: Callable[[Damage], None] | None = None
+) -> Iterator[tuple[Record, int]]:
     """Yield the records of `path` from byte `offset`, each with the offset behind it; a line without its newline is not there yet.
+
+    Lines that are no records are given to `damaged` and passed over.
 
     Raises
     ------
     ProjectError
-        when a complete line is not a JSON object: the file was changed by something else.
+        when there is such a line and no `damaged` to tell, or the file cannot be read.
     """
-    if not path.exists():
+    try:
+        stream = path.open("rb")
+    except FileNotFoundError:
         return
-    with path.open("rb") as stream:
+    except OSError as error:
+        raise ProjectError(f"The journal {path} cannot be read: {error.strerror}; check its permissions.") from error
+    with stream:
         stream.seek(offset)
         for line in stream:
             if not line.endswith(b"\n"):
                 return
-            offset += len(line)
-            try:
-                record = json.loads(line)
-            except ValueError as error:
-                raise _damaged(path, offset - len(line), str(error)) from error
-            if not isinstance(record, dict):
-                raise _damaged(path, offset - len(line), "not an object")
-            yield record, offset
+            begin, offset = offset, offset + len(line)
+            record = _record(line)
+            if not isinstance(record, str):
+                yield record, offset
+            elif damaged is not None:
+                damaged(Damage(path, begin, record, offset))
+            else:
+                raise ProjectError(_damaged([Damage(path, begin, record)]))
 
 
-def _damaged(path: Path, offset: int, why: str) -> ProjectError:
-    return ProjectError(
-        f"The journal {path} is damaged at byte {offset} ({why}); restore this file from a backup, or remove that line "
-        "and process the item again."
-    )
+def _record(line: bytes) -> Record | str:
+    """Return what a line says, or why it says nothing."""
+    try:
+        record = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        return str(error)
+    return record if isinstance(record, dict) else "not an object"
+
+
+def _line(record: Mapping[str, Any]) -> bytes:
+    """Return a record as a line. Names of files that are not UTF-8 can only be written escaped; either way they come back as they were."""
+    text = json.dumps(record, ensure_ascii=False, separators=(",", ":"), allow_nan=True)
+    try:
+        return text.encode() + b"\n"
+    except UnicodeEncodeError:
+        return json.dumps(record, separators=(",", ":"), allow_nan=True).encode() + b"\n"
 
 
 def _remove_torn_tail(descriptor: int) -> None:

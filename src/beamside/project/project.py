@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 import uuid
 from collections.abc import Iterator, Mapping
@@ -11,12 +12,10 @@ from typing import Any, Self
 
 import beamside
 from beamside.errors import ProjectError
-from beamside.project.fold import apply_item_record, apply_project_record, check_item_record
+from beamside.project.fold import FORMAT, apply_item_record, apply_project_record, check_item_record, fold_journal
 from beamside.project.journal import JournalFile, Record, read_journal
 from beamside.project.lease import Holder, Lease, current_holder
 from beamside.project.records import FINAL_STATES, ItemEntry, ItemState, JobEntry, ProjectState
-
-FORMAT = 1
 
 
 class Project:
@@ -60,21 +59,27 @@ class Project:
         return current_holder(self.lease_path)
 
     def load(self) -> ProjectState:
-        """Fold all journals into the present state."""
+        """Fold all journals into the present state; lines that are damaged are passed over, and listed in it.
+
+        Raises ProjectError when the project was written by a newer version.
+        """
         state = ProjectState()
-        for record, _ in read_journal(self.project_journal):
-            apply_project_record(state, record)
+        fold_journal(self.project_journal, lambda record, _sound: apply_project_record(state, record), state.damage)
         for job in state.jobs.values():
-            for record, _ in read_journal(self.job_journal(job.name)):
-                apply_item_record(job, record)
+            apply = functools.partial(_apply_item, job)
+            fold_journal(self.job_journal(job.name), apply, state.damage)
         return state
 
     def story(self, item: str) -> Iterator[tuple[str, Record]]:
         """Yield every transition of `item`, as (job, record), job by job."""
         for job in self.load().jobs:
-            for record, _ in read_journal(self.job_journal(job)):
-                if record["item"] == item:
+            for record, _ in read_journal(self.job_journal(job), damaged=lambda _: None):
+                if record.get("item") == item:
                     yield job, record
+
+
+def _apply_item(job: JobEntry, record: Record, sound: bool) -> None:
+    apply_item_record(job, record, sound=sound)
 
 
 class ProjectWriter:
@@ -90,6 +95,11 @@ class ProjectWriter:
         self._files: dict[Path, JournalFile] = {}
         try:
             self.state = project.load()
+            if self.state.lost_jobs:
+                raise ProjectError(
+                    f"The records that made the jobs {', '.join(self.state.lost_jobs)} are not in {project.project_journal}, which is "
+                    "damaged: restore that file from a backup, or process the data anew in a session with another --name."
+                )
             if not self.state.identity:
                 self._project_record(
                     {
@@ -99,6 +109,8 @@ class ProjectWriter:
                         "version": beamside.__version__,
                     }
                 )
+            elif self.state.format < FORMAT:
+                self._project_record({"event": "format", "format": FORMAT, "version": beamside.__version__})
         except BaseException:
             self._lease.release()
             raise

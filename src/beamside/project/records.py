@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from beamside.project.journal import Damage
 from beamside.project.problems import ProblemEntry
 
 
@@ -95,9 +96,13 @@ class JobEntry:
 
 @dataclass
 class ProjectState:
-    """All jobs of a project and what happened to the session, as folded from the journals."""
+    """All jobs of a project and what happened to the session, as folded from the journals.
+
+    ``damage`` are the lines that say nothing, and ``lost_jobs`` the jobs whose own record was in one of these.
+    """
 
     identity: str = ""
+    format: int = 1
     settings: dict[str, Any] = field(default_factory=dict)
     session_state: str = "new"
     message: str = ""
@@ -106,6 +111,8 @@ class ProjectState:
     sessions: list[dict[str, Any]] = field(default_factory=list)
     gains: dict[str, dict[str, Any]] = field(default_factory=dict)
     problems: dict[str, ProblemEntry] = field(default_factory=dict)
+    damage: list[Damage] = field(default_factory=list)
+    lost_jobs: dict[str, None] = field(default_factory=dict)
 
     def job_of_type(self, type_name: str) -> JobEntry | None:
         """Return the newest job of a type, or None."""
