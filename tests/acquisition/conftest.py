@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -56,11 +57,19 @@ class Rig:
         return self.look()
 
     def take_all(self) -> list[TakenFile]:
-        return [self.intake.take(arrival) for _ in range(2) for arrival in self.look().new]
+        taken = (self.intake.take(arrival) for _ in range(2) for arrival in self.look().new)
+        return [file for file in taken if file is not None]
 
-    def movie(self, name: str, seed: int = 0, frames: int = 3, compression: str = "lzw", dtype: str = "u1") -> Path:
+    def movie(
+        self, name: str, seed: int | None = None, frames: int = 3, compression: str = "lzw", dtype: str = "u1"
+    ) -> Path:
+        """Write a movie; those of other names have other counts, as equal content is one item."""
         path = self.camera / name
-        write_tiff(path, movie_counts(seed, frames, dtype), compression=compression)
+        write_tiff(
+            path,
+            movie_counts(zlib.crc32(name.encode()) if seed is None else seed, frames, dtype),
+            compression=compression,
+        )
         return path
 
     def visible(self) -> list[str]:

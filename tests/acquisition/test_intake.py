@@ -348,9 +348,9 @@ def test_movies_shorter_than_the_others_are_waited_for_and_then_taken(rig: Any) 
     assert names == ["raw/short"]
 
 
-def eer_movie(frames: int, stated: int) -> bytes:
+def eer_movie(frames: int, stated: int, seed: int = 0) -> bytes:
     xml = camera_xml(stated, (16, 16), 0.7, 40.0, 2.5)
-    return eer_bytes([Electrons(np.array([3, 200]), *np.ones((2, 2), int))] * frames, (16, 16), metadata=xml)
+    return eer_bytes([Electrons(np.array([3 + seed, 200]), *np.ones((2, 2), int))] * frames, (16, 16), metadata=xml)
 
 
 def test_an_eer_movie_is_taken_as_it_is_with_what_its_camera_says(rig: Any) -> None:
@@ -379,7 +379,7 @@ def test_an_eer_movie_with_fewer_frames_than_it_says_is_waited_for_and_then_take
 def test_movies_of_raw_frames_may_differ_by_a_few(rig: Any) -> None:
     rig.start(data=(str(rig.camera),))
     for index, frames in enumerate((200, 200, 200, 198)):
-        (rig.camera / f"m{index}.eer").write_bytes(eer_movie(frames, frames))
+        (rig.camera / f"m{index}.eer").write_bytes(eer_movie(frames, frames, seed=index))
     assert sorted(taken.frames for taken in rig.take_all()) == [198, 200, 200, 200]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
@@ -48,7 +49,9 @@ def write_movie(tmp_path: Path) -> Callable[..., Path]:
     def write(name: str, shape: tuple[int, int, int] = (3, 64, 64), value: int = 1) -> Path:
         path = tmp_path / "camera" / f"{name}_fractions.tiff"
         path.parent.mkdir(parents=True, exist_ok=True)
-        tifffile.imwrite(path, np.full(shape, value, np.uint8), compression="lzw", photometric="minisblack")
+        counts = np.full(shape, value, np.uint8)
+        counts[0, 0, :4] = list(zlib.crc32(name.encode()).to_bytes(4, "big"))  # equal content would be one item
+        tifffile.imwrite(path, counts, compression="lzw", photometric="minisblack")
         return path
 
     return write

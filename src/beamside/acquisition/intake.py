@@ -31,9 +31,9 @@ from beamside.acquisition.scan import Scanner, ScanResult, Sighting, look_at
 from beamside.acquisition.settings import AcquisitionSettings
 from beamside.acquisition.sidecars import SidecarIndex
 from beamside.acquisition.sources import SourceState, UsualFrames
-from beamside.acquisition.storage import Storage
+from beamside.acquisition.storage import Storage, duplicate
 from beamside.acquisition.taken import TakenSources
-from beamside.acquisition.transfer import DestinationError
+from beamside.acquisition.transfer import DestinationError, hash_source
 from beamside.errors import BeamsideError, CorruptFileError, InputError, NotReadyError, TransferError
 from beamside.formats.image import ImageInfo
 
@@ -240,10 +240,13 @@ class Intake:
                     state.see(sighting)
                     if state.set_aside is None and self._clock() >= state.not_before:
                         entry = self._store_sidecar(sighting, movie)
-                        self._record(entry)
+                        [entry] = self._record(entry)
                         self._sidecar_failures.pop(path, None)
                         self._settling.forget(path)
-                        report.sidecars.append(TakenSidecar(movie.item, entry.destination, entry.metadata))
+                        if entry.kind == "sidecar":
+                            report.sidecars.append(TakenSidecar(movie.item, entry.destination, entry.metadata))
+                        elif self._settings.remove_source:
+                            self._remove([entry])
             except DestinationError:  # the movies tell of a full disk; a sidecar is taken when there is room again
                 state.not_before = self._clock() + self._settings.poll_seconds
             except (BeamsideError, OSError) as error:
@@ -255,15 +258,21 @@ class Intake:
 
     def _store_sidecar(self, sighting: Sighting, movie: ManifestEntry) -> ManifestEntry:
         stem = Path(movie.destination).stem
-        entry = self._storage.store_sidecar(sighting, sidecar_name(sighting.path, movie.source, stem), movie.item)
+        name = sidecar_name(sighting.path, movie.source, stem)
+        entry = self._storage.store_sidecar(
+            sighting, name, movie.item, lambda sha256: self._taken.equal_sidecar(movie.item, sha256)
+        )
+        if entry.kind == "duplicate":
+            return entry
         return replace(entry, metadata=read_metadata([self._manifest.project / entry.destination]))
 
     # taking
 
-    def take(self, arrival: Arrival) -> TakenFile:
+    def take(self, arrival: Arrival) -> TakenFile | None:
         """Copy, verify, compress and record a file that `look` gave; remove its source when that is asked for.
 
-        Taking the same file again returns the same record without doing anything.
+        Taking the same file again returns the same record without doing anything. None means that the file has the content of one that was
+        taken under another path, and is recorded as a duplicate of that.
 
         Raises
         ------
@@ -277,24 +286,38 @@ class Intake:
         with self._lock:
             known = self._taken.entry(arrival.sighting)
             if known is not None:
-                return taken_file(known, self._taken.sidecars_of(known.item))
+                same = known.source == arrival.source
+                return taken_file(known, self._taken.sidecars_of(known.item)) if same else None
             state = self._states.setdefault(arrival.source, SourceState(offered=True))
         try:
             movie, sidecars = self._take(arrival)
         except BaseException as error:
             self._release(arrival.sighting, state, error)
             raise
+        finally:
+            self._taken.contents.release(arrival.source)
         with self._lock:
-            self._usual.add(movie.frames)
             self._states.pop(arrival.source, None)
             self._settling.forget(arrival.source)
+            if movie.kind == "movie":
+                self._usual.add(movie.frames)
+            else:
+                self._pending_remarks.append(self._duplicate_remark(movie))
         if self._settings.remove_source:
             self._remove([movie, *sidecars])
-        return taken_file(movie, tuple(sidecars))
+        return taken_file(movie, tuple(sidecars)) if movie.kind == "movie" else None
 
     def _take(self, arrival: Arrival) -> tuple[ManifestEntry, list[ManifestEntry]]:
-        movie = self._storage.store_movie(arrival.sighting, arrival.info)
-        sidecars: list[ManifestEntry] = []
+        contents, sidecars = self._taken.contents, list[ManifestEntry]()
+        if contents.is_likely(arrival.sighting):
+            sha256 = hash_source(arrival.sighting)
+            if (same := contents.find(sha256)) is not None:
+                return self._record(duplicate(arrival.sighting, sha256, same))[0], sidecars
+        movie = self._storage.store_movie(
+            arrival.sighting, arrival.info, lambda sha256: contents.admit(sha256, arrival.source)
+        )
+        if movie.kind == "duplicate":  # its sidecars are looked at as late ones of the movie that was taken
+            return self._record(movie)[0], sidecars
         for sighting in arrival.sidecars:
             try:
                 sidecars.append(self._store_sidecar(sighting, movie))
@@ -325,12 +348,22 @@ class Intake:
             else:
                 state.not_before = self._clock() + self._settings.poll_seconds
 
+    def _duplicate_remark(self, entry: ManifestEntry) -> Remark:
+        same = self._taken.copy_of(entry) or entry
+        sentence = (
+            f"{entry.source} has the same content as {same.source}, which was taken as {same.item}: it is one item."
+        )
+        if look_at(str(self._manifest.project / same.destination)) is None:
+            sentence += f" Its copy {same.destination} is no longer in the project."
+        return Remark("same-content", sentence, entry.source, severity="info")
+
     # removing
 
     def _remove(self, entries: Iterable[ManifestEntry], *, verify_again: bool = False) -> None:
         for entry in entries:
             try:
-                remove_source(entry, self._manifest, verify_again=verify_again)
+                copy = self._taken.copy_of(entry)
+                remove_source(entry, self._manifest, copy=copy, verify_again=verify_again)
                 self._taken.removed(entry)
             except (BeamsideError, OSError) as error:
                 self._pending_remarks.append(Remark("source-not-removed", str(error), entry.source))

@@ -31,7 +31,8 @@ class ManifestEntry:
 
     Attributes
     ----------
-    kind : "movie", "sidecar", "removed" (the source was removed) or "seen" (the source has another date, and the same content)
+    kind : "movie", "sidecar", "removed" (the source was removed), "seen" (the source has another date, and the same content) or
+        "duplicate" (another source with the content of a movie, or of a sidecar, of `item`; nothing was copied)
     source, size, mtime_ns, sha256 : the file at the source, and its content as it was read
     destination, destination_size, destination_sha256 : the file in the project (path relative to it)
     compression : "lzw" when it was recompressed here, "" when the copy is byte for byte the source
@@ -42,7 +43,7 @@ class ManifestEntry:
     time : when the line was written, UTC
     """
 
-    kind: Literal["movie", "sidecar", "removed", "seen"]
+    kind: Literal["movie", "sidecar", "removed", "seen", "duplicate"]
     source: str
     size: int
     mtime_ns: int
@@ -71,7 +72,7 @@ class ManifestEntry:
         """Return the entry of a line; None when the line is torn or not one."""
         try:
             data = json.loads(line)
-            if not isinstance(data, dict) or data.get("kind") not in ("movie", "sidecar", "removed", "seen"):
+            if not isinstance(data, dict) or data.get("kind") not in _KINDS:
                 return None
             data["shape"] = tuple(data.get("shape", ()))
             entry = cls(**data)
@@ -91,6 +92,7 @@ class ManifestEntry:
         return entry if sound and isinstance(entry.metadata, dict) else None
 
 
+_KINDS = ("movie", "sidecar", "removed", "seen", "duplicate")
 _ALWAYS = ("kind", "source", "size", "mtime_ns", "sha256")
 
 

@@ -10,7 +10,7 @@ import hashlib
 import os
 import shutil
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path, PurePath
 
 from beamside.acquisition.compression import can_compress, compress_movie, same_pixels
@@ -22,6 +22,7 @@ from beamside.errors import InputError
 from beamside.formats.atomic import sync_directory
 from beamside.formats.image import ImageInfo
 
+Admit = Callable[[str], ManifestEntry | None]
 _STAGING = ".incoming"
 _COMPRESSED = ".lzw.tiff"
 
@@ -60,12 +61,17 @@ class Storage:
         except OSError as error:
             raise destination_error(error, folder) from error
 
-    def store_movie(self, sighting: Sighting, info: ImageInfo) -> ManifestEntry:
-        """Bring a movie in; return its line for the manifest, which the caller appends."""
+    def store_movie(self, sighting: Sighting, info: ImageInfo, admit: Admit) -> ManifestEntry:
+        """Bring a movie in; return its line for the manifest, which the caller appends.
+
+        `admit` is told the hash of what was read. Where it names an entry with the same content, nothing is kept, and the line is a duplicate's.
+        """
         staged = self._staged(sighting)
         compressed = staged.with_name(staged.name + _COMPRESSED)
         try:
             copied = copy_verified(sighting, staged)
+            if (same := admit(copied.sha256)) is not None:
+                return duplicate(sighting, copied.sha256, same)
             digest, compression, result = copied.sha256, "", staged
             if self._compress and can_compress(info) and compress_movie(staged, compressed):
                 result, compression = compressed, "lzw"
@@ -80,11 +86,13 @@ class Storage:
                 leftover.unlink(missing_ok=True)
         return self._entry("movie", sighting, copied.sha256, final, digest, copied.seconds, compression, info)
 
-    def store_sidecar(self, sighting: Sighting, name: str, item: str) -> ManifestEntry:
-        """Bring a sidecar of `item` in, under `name` or one like it; return its line for the manifest."""
+    def store_sidecar(self, sighting: Sighting, name: str, item: str, admit: Admit) -> ManifestEntry:
+        """Bring a sidecar of `item` in, under `name` or one like it; return its line for the manifest. `admit` as for movies."""
         staged = self._staged(sighting)
         try:
             copied = copy_verified(sighting, staged)
+            if (same := admit(copied.sha256)) is not None:
+                return duplicate(sighting, copied.sha256, same)
             path = PurePath(name)
             names = (path.stem + (f"_{n}" if n > 1 else "") + path.suffix for n in range(1, 10_000))
             final = self._place(staged, copied.sha256, names, "sidecar", _owner(sighting.path, copied.sha256))
@@ -144,6 +152,11 @@ class Storage:
             metadata=info.metadata if info else {},
             seconds=round(seconds, 6),
         )
+
+
+def duplicate(sighting: Sighting, sha256: str, same: ManifestEntry) -> ManifestEntry:
+    """Return the line of a source that has the content of another, which was taken."""
+    return ManifestEntry("duplicate", sighting.path, sighting.size, sighting.mtime_ns, sha256, item=same.item)
 
 
 def _owner(source: str, sha256: str) -> str:

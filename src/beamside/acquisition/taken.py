@@ -6,6 +6,7 @@ import os
 import threading
 from collections import defaultdict
 
+from beamside.acquisition.contents import Contents
 from beamside.acquisition.manifest import Manifest, ManifestEntry
 from beamside.acquisition.remarks import Remark
 from beamside.acquisition.scan import Sighting, look_at
@@ -29,6 +30,7 @@ class TakenSources:
         self._manifest = manifest
         self._lock = threading.RLock()
         self.movies: list[ManifestEntry] = []
+        self.contents = Contents()
         self._present: dict[str, ManifestEntry] = {}
         self._gone: dict[str, ManifestEntry] = {}
         self._dates: dict[str, int] = {}
@@ -52,10 +54,13 @@ class TakenSources:
                 self._present[entry.source] = entry
                 self._gone.pop(entry.source, None)
                 self._dates[entry.source] = entry.mtime_ns
+                if entry.kind == "duplicate":
+                    continue
                 if entry.kind == "sidecar":
                     self._sidecars[entry.item].append(entry)
                     continue
                 self.movies.append(entry)
+                self.contents.add(entry)
                 for key in sidecar_keys(entry.source):
                     self._by_key[key].append(entry)
 
@@ -81,10 +86,22 @@ class TakenSources:
             return None
         if entry.kind == "movie":
             return entry
+        if entry.kind == "duplicate":
+            return self.contents.find(entry.sha256)
         return next(
             (movie for movie in reversed(self.movies) if (movie.source, movie.sha256) == (entry.source, entry.sha256)),
             None,
         )
+
+    def copy_of(self, entry: ManifestEntry) -> ManifestEntry | None:
+        """Return the entry whose copy in the project has the content of this source: itself, or of a duplicate, what it equals."""
+        if entry.kind != "duplicate":
+            return entry
+        return self.contents.find(entry.sha256) or self.equal_sidecar(entry.item, entry.sha256)
+
+    def equal_sidecar(self, item: str, sha256: str) -> ManifestEntry | None:
+        """Return the sidecar of an item that has this content."""
+        return next((sidecar for sidecar in self.sidecars_of(item) if sidecar.sha256 == sha256), None)
 
     def sidecars_of(self, item: str) -> tuple[ManifestEntry, ...]:
         """Return the sidecars of an item."""
@@ -126,6 +143,10 @@ class TakenSources:
                 now = look_at(entry.source)
                 changed = now is not None and (now.size, now.mtime_ns) != (entry.size, self._dates[entry.source])
                 if now is None or not changed or now in self._reported:
+                    continue
+                if entry.kind == "duplicate":  # it is another file now, and looked at as a new one
+                    with self._lock:
+                        self._present.pop(entry.source, None)
                     continue
                 if now.size == entry.size:
                     if hashed:  # reading whole files again is dear: one at a look

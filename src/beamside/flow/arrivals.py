@@ -86,7 +86,8 @@ class ArrivalThread(threading.Thread):
             except (BeamsideError, OSError) as error:
                 self.events.put(NotTaken(arrival.source, str(error), isinstance(error, DestinationError)))
             else:
-                self._prepare(taken)
+                if taken is not None:
+                    self._prepare(taken)
         self.events.put(Looked(self._report))
 
     def _prepare(self, taken: TakenFile) -> None:
