@@ -136,7 +136,8 @@ class Index:
         """Return when the newest item of a job arrived, or when the newest finished one changed; 0 when there is none."""
         finished = "AND state IN ('done', 'rejected', 'failed')" if time == "changed" else ""
         query = f"SELECT max({time}) FROM item WHERE job = ? {finished}"
-        return float(self._connection.execute(query, (job,)).fetchone()[0] or 0.0)
+        [(found,)] = self._rows(query, (job,))
+        return float(found or 0.0)
 
     def newest_metrics(self, job: str) -> dict[str, float]:
         """Return the metrics of the item that was finished last."""
