@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from beamside.acquisition.epu import compare_metadata, read_epu_xml, read_mdoc, read_metadata
+from beamside.acquisition.epu import read_epu_xml, read_mdoc, read_metadata
 
 EXPOSURE = """<?xml version="1.0"?>
 <MicroscopeImage xmlns="http://schemas/a" xmlns:i="http://www.w3.org/2001/XMLSchema-instance">
@@ -83,18 +83,6 @@ def test_sidecars_are_joined_and_the_exposure_comes_first(tmp_path: Path) -> Non
     found = read_metadata(tmp_path.iterdir())
     assert found["frames"] == 22
     assert str(found["time"]).startswith("2020")
-
-
-def test_differences_from_what_the_user_gave_are_told() -> None:
-    said = {"pixel_size": 1.08, "voltage": 300.0, "total_dose": 40.0}
-    assert compare_metadata(said, pixel_size=1.08, voltage=300, total_dose=40.0, frames=40) == []
-    assert compare_metadata(said, pixel_size=1.084, voltage=300, total_dose=40.0, frames=40) == []
-    remarks = compare_metadata(said, pixel_size=0.54, voltage=200, total_dose=20.0, frames=40)
-    warnings = [remark.sentence for remark in remarks]
-    assert ["--pixel-size" in warnings[0], "--voltage" in warnings[1], "--dose" in warnings[2]] == [True, True, True]
-    assert "super-resolution" in warnings[0]
-    assert "1 e/Å² a frame for 40 frames" in warnings[2]
-    assert compare_metadata({}, pixel_size=1, voltage=300, total_dose=40, frames=40) == []
 
 
 @pytest.mark.data

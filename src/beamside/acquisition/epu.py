@@ -3,7 +3,8 @@
 The fields are taken tolerantly (any can be absent, and an unreadable file gives nothing), into one dictionary of plain numbers:
 
 ========================  ==========================================================
-``pixel_size``            Å
+``pixel_size``            Å, of the image that the record is about
+``image_width``           pixels along a row of that image
 ``voltage``               kV
 ``total_dose``            e/Å², of the whole exposure, at the specimen
 ``frames``                number of fractions that were recorded
@@ -22,14 +23,10 @@ from __future__ import annotations
 import math
 import re
 import xml.etree.ElementTree as ET
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
-
-from beamside.acquisition.remarks import Remark
 
 _MAX_BYTES = 16 << 20
-_TOLERANCE = 0.005
 Metadata = dict[str, float | str]
 
 # path of local names below the root, key here, factor from EPU's SI units
@@ -37,6 +34,7 @@ _EPU_FIELDS: tuple[tuple[str, str, float], ...] = (
     ("SpatialScale/pixelSize/x/numericValue", "pixel_size", 1e10),
     ("microscopeData/gun/AccelerationVoltage", "voltage", 1e-3),
     ("microscopeData/acquisition/camera/ExposureTime", "exposure_time", 1.0),
+    ("microscopeData/acquisition/camera/ReadoutArea/width", "image_width", 1.0),
     ("microscopeData/optics/BeamShift/_x", "beam_shift_x", 1.0),
     ("microscopeData/optics/BeamShift/_y", "beam_shift_y", 1.0),
     ("microscopeData/optics/TemMagnification/NominalMagnification", "magnification", 1.0),
@@ -113,7 +111,7 @@ def _read_exposure(root: ET.Element) -> Metadata:
     return {key: value for key, value in found.items() if key not in _POSITIVE or float(value) > 0}
 
 
-_POSITIVE = ("pixel_size", "voltage", "total_dose", "exposure_time", "frames")
+_POSITIVE = ("pixel_size", "image_width", "voltage", "total_dose", "exposure_time", "frames")
 
 
 def _read_fractions(root: ET.Element) -> Metadata:
@@ -140,6 +138,8 @@ def read_mdoc(path: Path) -> Metadata:
             continue
         if key == "DateTime":
             found.setdefault("time", text)
+        elif key == "ImageSize" and (width := _number(text.split()[0] if text else "")) and width > 0:
+            found.setdefault("image_width", width)
         name, factor = _MDOC_FIELDS.get(key, ("", 0.0))
         value = _number(text)
         if name and value is not None and (value > 0 or name not in _POSITIVE):
@@ -157,38 +157,3 @@ def read_metadata(paths: Iterable[Path]) -> Metadata:
     for values in sorted(found, key=len, reverse=True):
         merged = {**values, **merged}
     return merged
-
-
-def compare_metadata(
-    metadata: Mapping[str, Any], *, pixel_size: float, voltage: float, total_dose: float, frames: int, item: str = ""
-) -> list[Remark]:
-    """Compare what the microscope says with what the user gave; return a remark on each value that differs by more than 0.5 %.
-
-    Parameters
-    ----------
-    metadata : from `read_metadata`
-    pixel_size, voltage, total_dose : Å (of the camera's pixels), kV and e/Å² of the whole movie, as given by the user
-    frames, item : frames and name of the movie
-    """
-    given = (
-        ("pixel_size", "pixel size", pixel_size, "Å", "--pixel-size"),
-        ("voltage", "voltage", voltage, "kV", "--voltage"),
-        ("total_dose", "total dose", total_dose, "e/Å²", "--dose"),
-    )
-    remarks = []
-    for key, label, value, unit, flag in given:
-        stated = metadata.get(key)
-        if not isinstance(stated, (int, float)) or value <= 0 or abs(stated - value) <= _TOLERANCE * value:
-            continue
-        sentence = _warning(key, label, float(stated), value, unit, flag, frames)
-        remarks.append(Remark(f"metadata-{key.replace('_', '-')}", sentence, item, float(stated), unit))
-    return remarks
-
-
-def _warning(key: str, label: str, stated: float, value: float, unit: str, flag: str, frames: int) -> str:
-    sentence = f"The microscope says {label} {stated:.4g} {unit}, and {value:.4g} {unit} was given ({flag})"
-    if key == "total_dose":
-        return f"{sentence}: {stated / frames:.3g} e/Å² a frame for {frames} frames; check which is right."
-    if key == "pixel_size" and abs(stated / value - 2) < 2 * _TOLERANCE:
-        return f"{sentence}: a factor of 2, as super-resolution movies have; check which is right."
-    return f"{sentence}: check which is right."

@@ -14,9 +14,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from beamside.acquisition.arrivals import LookReport, Remark
-from beamside.acquisition.epu import compare_metadata
 from beamside.acquisition.intake import Intake
 from beamside.acquisition.manifest import Manifest
+from beamside.acquisition.metadata_check import Given, compare_metadata
 from beamside.errors import BeamsideError
 from beamside.execution.executors import start_executor
 from beamside.flow import control
@@ -215,15 +215,16 @@ class Session:
         """Warn when what the microscope wrote beside a movie is not what the session was told."""
         optics, taken = self.settings.optics.optics(), event.taken
         movies, motion = self.settings.session.mode == "movies", self.settings.jobs["motion"]
-        remarks = compare_metadata(
-            taken.metadata,
-            pixel_size=optics.pixel_size * upsampling_of(taken.path, motion),
+        given = Given(
+            pixel_size=optics.pixel_size,
             voltage=optics.voltage,
             total_dose=optics.frame_dose(taken.frames) * taken.frames if movies else 0.0,
             frames=taken.frames,
-            item=taken.name,
+            dose_flag="--total-dose" if optics.total_dose > 0 else "--dose",
+            width=taken.shape[1],
+            upsampling=upsampling_of(taken.path, motion),
         )
-        for remark in remarks:
+        for remark in compare_metadata(taken.metadata, given, item=taken.name):
             self.problems.remark(remark)
         if movies and (told := left_over_sentence(taken.path, taken.frames, motion, optics)):
             self.problems.remark(Remark("metadata-frames-left-over", told, taken.name))
