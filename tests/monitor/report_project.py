@@ -78,6 +78,20 @@ class MadeUpSession:
             self._record(job, name, ItemState.DONE, key="k", result=result, seconds=2.0)
         return name
 
+    def again(self, names: list[str], first: str) -> None:
+        """Compute items again from the job `first` on, as after its settings were changed."""
+        chain = [kind.name for kind in self.kinds if not kind.aggregate]
+        jobs = [self.jobs[name] for name in chain[chain.index(first) :]]
+        for job in jobs:
+            for name in names:
+                self._record(job, name, ItemState.WAITING, reason="its inputs changed")
+        for job, kind in zip(jobs, chain[chain.index(first) :], strict=True):
+            for number, name in enumerate(names):
+                self._record(job, name, ItemState.QUEUED, attempt=1)
+                self._record(
+                    job, name, ItemState.DONE, key="l", result=self._result(kind, number, name, ""), seconds=2.0
+                )
+
     def round(self, number: int, particles: int) -> None:
         """Add a round of 2D classification."""
         job, name = self.jobs["class2d"], f"round{number:03d}"

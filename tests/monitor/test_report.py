@@ -23,6 +23,7 @@ from beamside.jobs.base import Metric
 from beamside.jobs.motion import MotionCorrection
 from beamside.monitor import report_series as series
 from beamside.monitor.report import collect, render, script_safe_json, write_report
+from beamside.monitor.report_curves import backlog_of
 from beamside.monitor.report_items import group_problems
 from beamside.monitor.report_numbers import HistoryRow, present_warnings
 from beamside.monitor.report_pictures import SHOWN_ITEMS, SIZES, PictureStore, choose_items, reduced_jpeg
@@ -242,6 +243,62 @@ def test_the_plots_have_every_measured_value_in_shown_units(page: Page) -> None:
 def test_curves_end_at_what_the_tables_say(page: Page) -> None:
     assert {curve["name"]: curve["points"][-1][1] for curve in page.data["progress"]}["Extraction"] == 46
     assert page.data["backlog"][-1][1] == 2
+
+
+def test_what_is_computed_again_does_not_change_the_past(session: Callable[..., Any]) -> None:
+    """Hours later the session computes the CTF of all files again: there was no backlog in between, and the first results were work as well."""
+    made = session()
+    names = [made.item(number) for number in range(6)]
+    project = made.writer.project
+    before = collect(project)["plots"]
+    made.clock += 7200
+    made.again(names, "ctf")
+    after = collect(project)["plots"]
+
+    def upto(points: list[list[float]], moment: float) -> list[list[float]]:
+        return [point for point in points if point[0] <= moment]
+
+    end = before["backlog"][-1][0]
+    assert upto(after["backlog"], end) == before["backlog"]
+    assert upto(after["backlog"], 7200)[-1][1] == 0
+    assert [max(level for _, level in after["backlog"]), after["backlog"][-1][1]] == [6, 0]
+    for curve, was in zip(after["progress"], before["progress"], strict=True):
+        assert upto(curve["points"], end) == was["points"][:-1]  # the last one only draws the line to the end
+        assert curve["points"][-1][1] == 6
+    done = {
+        curve["name"]: sum(rate * (later[0] - at) / 3600 for (at, rate), later in pairwise(curve["points"]))
+        for curve in after["rates"]
+    }
+    assert {name: round(number) for name, number in done.items()} == {
+        "Import": 6,
+        "Motion correction": 6,
+        "CTF estimation": 12,
+        "Picking": 12,
+        "Extraction": 12,
+    }
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.integers(0, 2),
+            st.sampled_from("abc"),
+            st.integers(0, 50),
+            st.sampled_from(["waiting", "done", "rejected", "failed"]),
+        )
+    )
+)
+def test_the_backlog_ends_with_what_is_in_work_whatever_the_clock_did(
+    records: list[tuple[int, str, int, str]],
+) -> None:
+    chain = [
+        [(item, float(moment), state) for job, item, moment, state in records if job == wanted] for wanted in range(3)
+    ]
+    work = backlog_of(chain)
+    states = {item: [{i: s for i, _, s in passages}.get(item, "") for passages in chain] for _, item, _, _ in records}
+    ended = [next((s for s in now if s != "done"), "done") in ("done", "rejected", "failed") for now in states.values()]
+    assert len(work.opened) - len(work.closed) == ended.count(False)
+    assert all(level >= 0 for _, level in series.backlog(work.opened, work.closed))
 
 
 def test_a_new_measurement_or_job_type_needs_no_change_here(
@@ -466,7 +523,7 @@ def test_the_backlog_never_is_negative_and_ends_with_what_is_left(stays: list[tu
 
 
 def test_long_curves_are_thinned_and_keep_their_ends() -> None:
-    points = series.cumulative([float(second) for second in range(10_000)], 20_000.0)
+    points = series.level([(float(second), 1) for second in range(10_000)], 20_000.0)
     assert len(points) <= series.CURVE_POINTS + 2
     assert (points[0], points[-2:]) == ((0.0, 0.0), [(9999.0, 10_000.0), (20_000.0, 10_000.0)])
 

@@ -21,7 +21,7 @@ class ItemView:
 
     Attributes
     ----------
-    taken, ended : when it came and when nothing more was to be done with it (None: it is not finished), in seconds since 1970
+    taken : when it came, in seconds since 1970
     stage : title of the job that it waits for, or that failed with it or rejected it
     values : stored values of metrics, by (job type, metric)
     pictures : (caption, path below the project)
@@ -33,7 +33,6 @@ class ItemView:
     state: ItemEnd = "waiting"
     stage: str = ""
     reason: str = ""
-    ended: float | None = None
     values: dict[tuple[str, str], float] = field(default_factory=dict)
     pictures: list[tuple[str, str]] = field(default_factory=list)
     steps: list[tuple[str, str, float]] = field(default_factory=list)
@@ -90,15 +89,15 @@ def _read_job(index: Index, kind: JobType, job: str, views: dict[str, ItemView],
         view.steps.append((kind.title, state, row["seconds"]))
         if finished and row["name"] in results:
             _take_result(view, kind, results[row["name"]])
-        if view.ended is not None or view.stage:
+        if view.state != "waiting" or view.stage:
             continue  # an earlier job has already said what became of it
         if state in (ItemState.FAILED, ItemState.REJECTED):
             view.state = "failed" if state == ItemState.FAILED else "rejected"
-            view.stage, view.reason, view.ended = kind.title, row["reason"], row["changed"]
+            view.stage, view.reason = kind.title, row["reason"]
         elif state != ItemState.DONE:
             view.stage = kind.title
         elif last:
-            view.state, view.ended = "done", row["changed"]
+            view.state = "done"
 
 
 def _take_result(view: ItemView, kind: JobType, result: dict[str, Any]) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 from beamside.jobs.base import JobType, Metric
 from beamside.monitor import report_series as series
+from beamside.monitor.report_curves import curves
 from beamside.monitor.report_items import ItemView, ProblemGroup, RoundView, group_problems, metric_values
 from beamside.monitor.report_text import clock, count, duration, metric_heading, metric_text, plural, volume
 from beamside.monitor.status import SessionStatus, StageStatus
@@ -236,7 +237,6 @@ def _metric_row(metric: Metric, values: Sequence[tuple[int, float]], items: Sequ
 
 def plot_data(items: Sequence[ItemView], kinds: Sequence[JobType], index: Index) -> dict[str, Any]:
     """Return what the page's script draws: items, curves over time, and every metric of every item, in shown units."""
-    jobs = index.jobs()
     start = items[0].taken if items else 0.0
     return {
         "start": start,
@@ -250,42 +250,13 @@ def plot_data(items: Sequence[ItemView], kinds: Sequence[JobType], index: Index)
             for number, item in enumerate(items)
             if item.state in ("failed", "rejected")
         },
-        **_curves(items, kinds, index, jobs, start),
+        **curves(kinds, index, index.jobs(), start, len(items)),
         "metrics": [
             _metric_data(kind, metric, values)
             for kind in kinds
             for metric in kind.metrics
             if not kind.aggregate and (values := metric_values(items, kind, metric))
         ],
-    }
-
-
-def _curves(
-    items: Sequence[ItemView], kinds: Sequence[JobType], index: Index, jobs: Mapping[str, str], start: float
-) -> dict[str, Any]:
-    chain = [kind for kind in kinds if not kind.aggregate and kind.name in jobs]
-    times = {kind.title: index.finished_times(jobs[kind.name], states=("done", "rejected")) for kind in chain}
-    ends = [item.ended for item in items if item.ended is not None]
-    moments = [moment for many in times.values() for moment in many] + ends
-    if not moments:
-        return {"progress": [], "rates": [], "backlog": []}
-    first, last = min([start, *moments]), max(moments)
-
-    width = series.bin_width(last - first, len(items))
-
-    def relative(points: series.Points) -> list[list[float]]:
-        return [[round(moment - start, 1), round(value, 2)] for moment, value in points]
-
-    return {
-        "progress": [
-            {"name": title, "points": relative(series.cumulative(many, last))} for title, many in times.items() if many
-        ],
-        "rates": [
-            {"name": title, "points": relative(series.hourly_rate(many, first, last, width))}
-            for title, many in times.items()
-            if many
-        ],
-        "backlog": relative(series.backlog([item.taken for item in items], ends)),
     }
 
 

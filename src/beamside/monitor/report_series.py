@@ -38,33 +38,27 @@ def spread(values: Sequence[float]) -> Spread:
     return Spread(len(ordered), ordered[0], low, middle, high, ordered[-1])
 
 
-def thinned(points: Points, limit: int = CURVE_POINTS) -> Points:
-    """Return at most about `limit` of the points, evenly chosen, with the first and the last."""
-    if len(points) <= limit:
-        return points
-    step = (len(points) - 1) / (limit - 1)
-    return [points[round(index * step)] for index in range(limit)]
-
-
-def cumulative(times: Sequence[float], end: float) -> Points:
-    """Return how many of the moments `times` have passed: from 0 at the first of them to all at `end`."""
-    ordered = sorted(times)
-    points = thinned([(moment, float(number)) for number, moment in enumerate(ordered, 1)])
-    return [(ordered[0], 0.0), *points, (max(end, ordered[-1]), float(len(ordered)))]
+def level(steps: Sequence[tuple[float, int]], end: float) -> Points:
+    """Return what `steps` (moment, change) add up to: from 0 at the first of them to the sum of all at `end`."""
+    points = _added_up(steps)
+    return [(points[0][0], 0.0), *_thinned_peaks(points), (max(end, points[-1][0]), points[-1][1])]
 
 
 def backlog(arrivals: Sequence[float], ends: Sequence[float]) -> Points:
     """Return how many items have arrived and not ended yet, at each change."""
-    steps = sorted([(moment, 1) for moment in arrivals] + [(moment, -1) for moment in ends])
+    return _thinned_peaks(_added_up([(moment, 1) for moment in arrivals] + [(moment, -1) for moment in ends]))
+
+
+def _added_up(steps: Sequence[tuple[float, int]]) -> Points:
     points: Points = []
     level = 0
-    for moment, step in steps:
+    for moment, step in sorted(steps):
         level += step
         if points and points[-1][0] == moment:
             points[-1] = (moment, float(level))
         else:
             points.append((moment, float(level)))
-    return _thinned_peaks(points)
+    return points
 
 
 def _thinned_peaks(points: Points) -> Points:

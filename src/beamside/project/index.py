@@ -126,11 +126,16 @@ class Index:
         records = self.events("settings")
         return dict(records[-1]["settings"]) if records else {}
 
+    def passages(self, job: str) -> list[tuple[str, float, str]]:
+        """Return (item, time, state) for each time that an item of a job began to wait or was finished, in the order of the journal.
+
+        The state of an item says how it is now. What is done again was finished before, and that belongs to what the session did.
+        """
+        return self._rows("SELECT item, time, state FROM passage WHERE job = ? ORDER BY rowid", (job,))
+
     def finished_times(self, job: str, *, states: tuple[str, ...] = ("done", "rejected", "failed")) -> list[float]:
-        """Return when the finished items of a job were finished, in order."""
-        marks = ",".join("?" * len(states))
-        query = f"SELECT changed FROM item WHERE job = ? AND state IN ({marks}) ORDER BY changed"
-        return [moment for (moment,) in self._rows(query, (job, *states))]
+        """Return when items of a job were finished, in order; one that was done again counts each time."""
+        return sorted(moment for _, moment, state in self.passages(job) if state in states)
 
     def newest(self, job: str, time: Literal["arrived", "changed"]) -> float:
         """Return when the newest item of a job arrived, or when the newest finished one changed; 0 when there is none."""
@@ -260,6 +265,8 @@ def _apply_item(connection: sqlite3.Connection, job: str, record: Record, offset
         "attempt = max(attempt, excluded.attempt), reason = excluded.reason, changed = excluded.changed, newest = excluded.newest",
         (job, name, state.value, record.get("attempt", 0), reason, moment, moment, offset, offset),
     )
+    if state is ItemState.WAITING or state in FINAL_STATES:
+        execute("INSERT INTO passage VALUES (?, ?, ?, ?)", (job, name, moment, state.value))
     if state in FINAL_STATES:
         result = record.get("result")
         execute(
