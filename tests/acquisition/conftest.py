@@ -72,6 +72,14 @@ class Rig:
         )
         return path
 
+    def record(self, movie: str, frames: int) -> Path:
+        """Write what EPU records of a movie beside it."""
+        path = (self.camera / movie).with_suffix(".xml")
+        path.write_text(
+            f"<Acquisition><Info><RecordedNumberOfFractions>{frames}</RecordedNumberOfFractions></Info></Acquisition>"
+        )
+        return path
+
     def visible(self) -> list[str]:
         return sorted(path.name for path in self.raw.iterdir() if not path.name.startswith("."))
 

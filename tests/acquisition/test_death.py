@@ -28,7 +28,9 @@ from beamside.acquisition.manifest import Manifest
 from beamside.acquisition.settings import AcquisitionSettings
 from beamside.errors import BeamsideError
 camera, project, wanted = sys.argv[1], sys.argv[2], int(sys.argv[3])
-settings = AcquisitionSettings(data=(camera + "/**/*.tiff",), poll_seconds=0.02, settle_seconds=0.15, attempts=1000, remove_source=True)
+settings = AcquisitionSettings(
+    data=(camera + "/**/*.tiff",), poll_seconds=0.02, settle_seconds=0.15, attempts=1000, remove_source=True, remove_after=0.3
+)
 intake = Intake(settings, project + "/raw", Manifest(project))
 while len(intake.taken()) < wanted:
     for arrival in intake.look().new:
@@ -37,7 +39,8 @@ while len(intake.taken()) < wanted:
         except BeamsideError as error:
             print(error)
     time.sleep(0.02)
-intake.look()
+while intake.look().to_remove:
+    time.sleep(0.02)
 """
 
 

@@ -172,6 +172,37 @@ def test_movies_that_come_later_are_added_to_a_finished_session(
     assert calls(project)["motion raw/a_fractions"] == 1
 
 
+def test_a_movie_that_went_on_to_be_written_after_it_was_taken_is_processed_anew_as_the_same_item(
+    session_settings: Settings, write_movie: WriteMovie
+) -> None:
+    write_movie("a", (2, 64, 64))
+    run(session_settings())
+    write_movie("a", (5, 64, 64))
+    project = run(session_settings())
+    assert calls(project) == Counter({f"{job} raw/a_fractions": 2 for job in ("motion", "extract")})
+    (item,) = project.load().job_of_type("import").items.values()  # type: ignore[union-attr]
+    assert item.state is ItemState.DONE
+    assert item.result is not None
+    assert (item.result["outputs"]["movie"], item.result["values"]["frames"]) == ("raw/a_fractions_v2.tiff", 5)
+    table = read_star(project.root / "Import/job001/movies.star")["movies"]
+    assert table.column("rlnMicrographMovieName") == ["raw/a_fractions_v2.tiff"]
+    assert calls(run(session_settings())) == calls(project), "what was done anew is not done again"
+
+
+def test_a_session_that_removes_sources_ends_when_they_are_gone_and_says_which_are_kept(
+    session_settings: Settings, write_movie: WriteMovie
+) -> None:
+    for number in range(4):
+        write_movie(f"m{number}", value=number)
+    short = write_movie("short", (2, 64, 64))
+    project = run(session_settings(remove_source=True, remove_after=0.01))
+    assert list(short.parent.iterdir()) == [short]
+    (kept,) = [entry for key, entry in project.load().problems.items() if "source-kept" in key]
+    assert kept.open
+    assert "1 source is kept" in kept.sentence
+    assert short.name in kept.sentence
+
+
 def test_aggregates_run_at_a_count_at_increments_and_over_all_at_the_end(
     session_settings: Settings, write_movie: WriteMovie
 ) -> None:

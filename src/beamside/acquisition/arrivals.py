@@ -79,6 +79,7 @@ class LookReport:
     remarks : what was noticed about single files since the last look
     matched : files at the source that match, taken ones included
     complete : whether every folder could be read; only then do no new files mean that there are none
+    to_remove : sources that will be removed once they have been left alone for long enough
     """
 
     new: list[Arrival] = field(default_factory=list)
@@ -89,6 +90,7 @@ class LookReport:
     remarks: list[Remark] = field(default_factory=list)
     matched: int = 0
     complete: bool = True
+    to_remove: int = 0
 
 
 @dataclass(frozen=True)

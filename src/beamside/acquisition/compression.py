@@ -67,7 +67,31 @@ def same_pixels(one: Path, other: Path) -> bool:
     with open_movie(one) as first, open_movie(other) as second:
         if (first.frames, first.shape) != (second.frames, second.shape):
             return False
-        return all(np.array_equal(first.frame(index), second.frame(index)) for index in range(first.frames))
+        return all(_equal(first, second, index) for index in range(first.frames))
+
+
+def same_ends(one: Path, other: Path) -> bool:
+    """Tell whether two movies have as many frames of one shape, and the same first and last ones, whatever their formats."""
+    with open_movie(one) as first, open_movie(other) as second:
+        if (first.frames, first.shape) != (second.frames, second.shape):
+            return False
+        return all(_equal(first, second, index) for index in {0, first.frames - 1})
+
+
+def continues(longer: Path, shorter: Path) -> bool:
+    """Tell whether a movie begins with the first frame of another one and has no fewer: then it is that one as it went on to be written.
+
+    A first frame without any counts is room that was set aside, and says nothing.
+    """
+    with open_movie(longer) as now, open_movie(shorter) as before:
+        if now.frames < before.frames or now.shape != before.shape:
+            return False
+        first = before.frame(0)
+        return bool(first.min() == first.max()) or np.array_equal(first, now.frame(0))
+
+
+def _equal(one: Movie, other: Movie, index: int) -> bool:
+    return np.array_equal(one.frame(index), other.frame(index))
 
 
 def _frames(movie: Movie) -> Iterator[NDArray[Any]]:

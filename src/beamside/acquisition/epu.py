@@ -7,7 +7,8 @@ The fields are taken tolerantly (any can be absent, and an unreadable file gives
 ``image_width``           pixels along a row of that image
 ``voltage``               kV
 ``total_dose``            e/Å², of the whole exposure, at the specimen
-``frames``                number of fractions that were recorded
+``frames``                number of frames (fractions) that were recorded
+``fractions``             number of fractions that the camera was set to
 ``exposure_time``         s
 ``defocus``               Å, as set on the microscope, underfocus positive
 ``beam_shift_x``, ``_y``  as EPU gives them; equal for exposures of one beam-image-shift group
@@ -60,7 +61,7 @@ def read_epu_xml(path: Path) -> Metadata:
         return {}
     try:
         root = ET.fromstring(path.read_bytes())
-    except (ET.ParseError, ValueError):
+    except (ET.ParseError, ValueError, LookupError):  # a LookupError: an encoding that nobody knows
         return {}
     name = _local(root)
     if name == "MicroscopeImage":
@@ -108,7 +109,19 @@ def _read_exposure(root: ET.Element) -> Metadata:
     time = _find(root, "microscopeData/acquisition/acquisitionDateTime")
     if time:
         found["time"] = time
+    if fractions := _fractions(root):
+        found["fractions"] = fractions
     return {key: value for key, value in found.items() if key not in _POSITIVE or float(value) > 0}
+
+
+def _fractions(root: ET.Element) -> float:
+    """Return the number of fractions that the camera was set to: given as one, or as a list of which frames each has; 0 when it is not there."""
+    for pair in root.iter():
+        if _find(pair, "Key") == "FractionationSettings":
+            elements = list(pair.iter())
+            number = next((_number(one.text) for one in elements if _local(one).lower() == "numberoffractions"), None)
+            return number or float(sum(_local(one) == "StartFrameNumber" for one in elements))
+    return 0.0
 
 
 _POSITIVE = ("pixel_size", "image_width", "voltage", "total_dose", "exposure_time", "frames")
@@ -126,25 +139,52 @@ def _read_fractions(root: ET.Element) -> Metadata:
 
 
 def read_mdoc(path: Path) -> Metadata:
-    """Read the values that SerialEM gives in an mdoc, the first of each; for a file of several images they are those of the first."""
+    """Read the values that SerialEM gives in an mdoc, the first of each; for a file of several images they are those of the first.
+
+    The mdoc of an image, which has a section ``[ZValue = 0]``, also tells of the movie that the image is the sum of: its number of frames is that
+    of the file in ``SubFramePath``, and given here only when that is the mdoc's own.
+    """
     if path.stat().st_size > _MAX_BYTES:
         return {}
     found: Metadata = {}
-    sections = 0
-    for line in path.read_text(errors="replace").splitlines():
-        sections += bool(re.match(r"\s*\[(ZValue|FrameSet)\s*=", line))
+    sections: list[str] = []
+    movie, doses = "", ""
+    for line in path.read_text(encoding="utf-8-sig", errors="replace").splitlines():
+        if section := re.match(r"\s*\[(ZValue|FrameSet)\s*=", line):
+            sections.append(section[1])
         key, separator, text = (part.strip() for part in line.partition("="))
-        if not separator or sections > 1:
+        if not separator or len(sections) > 1:
             continue
         if key == "DateTime":
             found.setdefault("time", text)
         elif key == "ImageSize" and (width := _number(text.split()[0] if text else "")) and width > 0:
             found.setdefault("image_width", width)
+        elif key == "SubFramePath":
+            movie = text
+        elif key == "FrameDosesAndNumber":
+            doses = text
         name, factor = _MDOC_FIELDS.get(key, ("", 0.0))
         value = _number(text)
         if name and value is not None and (value > 0 or name not in _POSITIVE):
             found.setdefault(name, value * factor)
+    if number := _frames_of_doses(doses):
+        found.setdefault("frames", number)
+    if movie and "FrameSet" not in sections[:1] and _stem(movie) != _stem(path.stem):
+        found.pop("frames", None)
     return found
+
+
+def _frames_of_doses(text: str) -> float:
+    """Return the sum of the frames in ``dose number dose number ...``; 0 when it is something else."""
+    numbers = [_number(part) for part in text.split()]
+    if not numbers or len(numbers) % 2 or any(number is None or number < 0 for number in numbers):
+        return 0.0
+    return sum(number for number in numbers[1::2] if number is not None)
+
+
+def _stem(path: str) -> str:
+    """Return the name of a file without folders, of Windows too, and without its ending."""
+    return re.sub(r"\.(tiff?|mrcs?|eer)$", "", re.split(r"[\\/]", path)[-1], flags=re.IGNORECASE)
 
 
 _READERS: dict[str, Callable[[Path], Metadata]] = {".xml": read_epu_xml, ".mdoc": read_mdoc}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 import time
@@ -21,23 +22,28 @@ from beamside.acquisition.arrivals import (
     taken_file,
 )
 from beamside.acquisition.bystanders import Mode
-from beamside.acquisition.epu import read_epu_xml, read_metadata
+from beamside.acquisition.epu import read_metadata
+from beamside.acquisition.frame_check import FrameCheck, changed, in_doubt
+from beamside.acquisition.frames import UsualFrames
 from beamside.acquisition.manifest import Manifest, ManifestEntry
 from beamside.acquisition.names import sidecar_name
 from beamside.acquisition.passed_over import PassedOver
 from beamside.acquisition.readiness import Settling, inspect_file
-from beamside.acquisition.removal import remove_source
+from beamside.acquisition.removals import Removals
 from beamside.acquisition.scan import Scanner, ScanResult, Sighting, look_at
 from beamside.acquisition.settings import AcquisitionSettings
 from beamside.acquisition.sidecars import SidecarIndex
-from beamside.acquisition.sources import SourceState, UsualFrames
+from beamside.acquisition.sources import SourceState
 from beamside.acquisition.storage import Storage, duplicate
 from beamside.acquisition.taken import TakenSources
 from beamside.acquisition.transfer import DestinationError, hash_source
-from beamside.errors import BeamsideError, CorruptFileError, InputError, NotReadyError, TransferError
-from beamside.formats.image import ImageInfo
+from beamside.errors import BeamsideError, InputError, NotReadyError, TransferError
 
 _INSPECT_SECONDS = 2.0
+_REGROWN_FACTOR = 4.0
+_LONGEST_REGROWN_SECONDS = 600.0
+
+log = logging.getLogger(__name__)
 
 
 class Intake:
@@ -83,10 +89,23 @@ class Intake:
         self._usual = UsualFrames()
         for entry in self._taken.movies:
             self._usual.add(entry.frames)
+        self._removals = (
+            Removals(
+                manifest,
+                self._taken,
+                self._usual,
+                quiet_seconds=settings.remove_after,
+                single_images=mode == "micrographs",
+                clock=clock,
+            )
+            if settings.remove_source
+            else None
+        )
         self._sidecar_failures: dict[str, SourceState] = {}
         self._new_set_aside: list[SetAside] = []
         self._pending_remarks: list[Remark] = []
         self._ever_matched = bool(self._taken.movies)
+        self._frames = FrameCheck(self._taken, self._usual)
 
     # what is known
 
@@ -129,8 +148,12 @@ class Intake:
             self._take_late_sidecars(scan.sidecars, report)
             report.standing += [*scan.standing, *self._nothing_matches(scan), *self._passed_over.unfinished(scan)]
             report.remarks += self._passed_over.folders(scan)
-            report.remarks += self._taken.check_sources()
-            self._finish_removals(report)
+            self._taken.check_sources()
+            report.remarks += self._frames.review()
+            if self._removals is not None:
+                self._removals.work()
+                report.to_remove = self._removals.soon
+                report.standing += self._removals.kept()
             with self._lock:
                 report.set_aside += self._new_set_aside
                 report.remarks += self._pending_remarks
@@ -144,7 +167,7 @@ class Intake:
                 return
             state = self._states.setdefault(sighting.path, SourceState())
             state.see(sighting)
-            settled = self._settling.observe(sighting)
+            settled = self._settling.observe(sighting, self._quiet_seconds(sighting.path))
             if state.set_aside is not None or state.passed_over or state.offered:
                 return
         now = self._clock()
@@ -167,33 +190,50 @@ class Intake:
     ) -> None:
         try:
             info = inspect_file(sighting.path)
-            _check_frames(sighting, info, sidecars)
+            doubt = self._frames.doubt(sighting, info, sidecars)
         except InputError as error:
             self._count_failure(state, str(error))
-            if state.set_aside is None:
-                report.waiting.append(Waiting(sighting.path, str(error)))
-            return
-        with self._lock:
-            if self._usual.is_short(info.frames, state, int(info.metadata.get("frames", 0))):
-                state.not_before = self._clock() + self._settings.poll_seconds * 2 ** (state.short_looks - 1)
+        except Exception as error:  # whatever a strange file raises is the fault of that file
+            log.exception("%s could not be looked into", sighting.path)
+            self._count_failure(state, f"{sighting.path} cannot be understood ({type(error).__name__}: {error}).")
+        else:
+            if doubt and state.doubt(doubt, self._clock(), wait=self._settings.poll_seconds):
                 report.waiting.append(Waiting(sighting.path, state.reason))
-                return
-        passed_over = self._passed_over.remark(sighting, info, sidecars)
-        if passed_over is not None:
-            state.passed_over = True
-            report.remarks.append(passed_over)
+            elif (remark := self._passed_over.remark(sighting, info, sidecars)) is not None:
+                state.passed_over = True
+                report.remarks.append(remark)
+            else:
+                report.remarks += [in_doubt(sighting.path, doubt)] if doubt else []
+                with self._lock:
+                    state.offered = True
+                report.new.append(Arrival(sighting, info, sidecars))
             return
-        with self._lock:
-            state.offered = True
-        report.new.append(Arrival(sighting, info, sidecars))
+        if state.set_aside is None:
+            report.waiting.append(Waiting(sighting.path, state.reason))
+
+    def _quiet_seconds(self, path: str) -> float:
+        """Return how long a file must stay the same: longer, the more often it went on to be written after it was taken."""
+        before = self._taken.changed(path)
+        seconds = self._settings.settle_seconds
+        if before is None:
+            return seconds
+        regrown = seconds * _REGROWN_FACTOR ** (self._taken.versions(before.item) - 1)
+        return max(seconds, min(regrown, _LONGEST_REGROWN_SECONDS))
 
     def _count_failure(self, state: SourceState, reason: str) -> None:
         with self._lock:
             given_up = state.fail(
                 reason, self._clock(), wait=self._settings.poll_seconds, limit=self._settings.attempts
             )
-            if given_up is not None:
+            if given_up is None:
+                return
+            before = self._taken.changed(given_up.source)
+            if before is None:
                 self._new_set_aside.append(given_up)
+                return
+            # the copy that was taken is none the worse for it
+            sentence = f"{given_up.source} changed after it was taken and cannot be taken again: {reason} {before.destination} stays as it is."
+            self._pending_remarks.append(Remark("source-changed", sentence, given_up.source))
 
     def _notice_vanished(self, scan: ScanResult, report: LookReport) -> None:
         """Forget files that have gone from the source; only when every folder could be read are they really gone."""
@@ -239,17 +279,19 @@ class Intake:
                 for sighting in self._settled_sidecars([path]):
                     state.see(sighting)
                     if state.set_aside is None and self._clock() >= state.not_before:
-                        entry = self._store_sidecar(sighting, movie)
-                        [entry] = self._record(entry)
+                        (entry,) = self._record(self._store_sidecar(sighting, movie))
                         self._sidecar_failures.pop(path, None)
                         self._settling.forget(path)
                         if entry.kind == "sidecar":
                             report.sidecars.append(TakenSidecar(movie.item, entry.destination, entry.metadata))
-                        elif self._settings.remove_source:
-                            self._remove([entry])
+                            report.remarks += self._frames.late(movie, entry)
+                        if self._removals is not None:
+                            self._removals.add(entry)
             except DestinationError:  # the movies tell of a full disk; a sidecar is taken when there is room again
                 state.not_before = self._clock() + self._settings.poll_seconds
-            except (BeamsideError, OSError) as error:
+            except Exception as error:
+                if not isinstance(error, (BeamsideError, OSError)):
+                    log.exception("%s could not be taken along", path)
                 if state.fail(
                     str(error), self._clock(), wait=self._settings.poll_seconds, limit=self._settings.attempts
                 ):
@@ -269,7 +311,7 @@ class Intake:
     # taking
 
     def take(self, arrival: Arrival) -> TakenFile | None:
-        """Copy, verify, compress and record a file that `look` gave; remove its source when that is asked for.
+        """Copy, verify, compress and record a file that `look` gave. A later `look` removes its source, when that is asked for and it is safe.
 
         Taking the same file again returns the same record without doing anything. None means that the file has the content of one that was
         taken under another path, and is recorded as a duplicate of that.
@@ -289,8 +331,9 @@ class Intake:
                 same = known.source == arrival.source
                 return taken_file(known, self._taken.sidecars_of(known.item)) if same else None
             state = self._states.setdefault(arrival.source, SourceState(offered=True))
+            before = self._taken.changed(arrival.source)
         try:
-            movie, sidecars = self._take(arrival)
+            movie, sidecars = self._take(arrival, before)
         except BaseException as error:
             self._release(arrival.sighting, state, error)
             raise
@@ -300,21 +343,22 @@ class Intake:
             self._states.pop(arrival.source, None)
             self._settling.forget(arrival.source)
             if movie.kind == "movie":
-                self._usual.add(movie.frames)
+                self._usual.add(movie.frames, before.frames if before is not None and before.item == movie.item else 0)
+                self._pending_remarks += [] if before is None else [changed(before, movie)]
             else:
-                self._pending_remarks.append(self._duplicate_remark(movie))
-        if self._settings.remove_source:
-            self._remove([movie, *sidecars])
-        return taken_file(movie, tuple(sidecars)) if movie.kind == "movie" else None
+                self._pending_remarks += self._duplicate_remarks(movie)
+        if self._removals is not None:
+            self._removals.add(movie, *sidecars)
+        return taken_file(movie, self._taken.sidecars_of(movie.item)) if movie.kind == "movie" else None
 
-    def _take(self, arrival: Arrival) -> tuple[ManifestEntry, list[ManifestEntry]]:
+    def _take(self, arrival: Arrival, before: ManifestEntry | None) -> tuple[ManifestEntry, list[ManifestEntry]]:
         contents, sidecars = self._taken.contents, list[ManifestEntry]()
         if contents.is_likely(arrival.sighting):
             sha256 = hash_source(arrival.sighting)
             if (same := contents.find(sha256)) is not None:
                 return self._record(duplicate(arrival.sighting, sha256, same))[0], sidecars
         movie = self._storage.store_movie(
-            arrival.sighting, arrival.info, lambda sha256: contents.admit(sha256, arrival.source)
+            arrival.sighting, arrival.info, lambda sha256: contents.admit(sha256, arrival.source), before
         )
         if movie.kind == "duplicate":  # its sidecars are looked at as late ones of the movie that was taken
             return self._record(movie)[0], sidecars
@@ -343,49 +387,17 @@ class Intake:
                 self._settling.forget(sighting.path)
             elif isinstance(error, DestinationError):
                 state.not_before = self._clock() + self._settings.poll_seconds
-            elif isinstance(error, (CorruptFileError, TransferError)):
-                self._count_failure(state, str(error))
-            else:
-                state.not_before = self._clock() + self._settings.poll_seconds
+            elif isinstance(error, Exception):
+                told = str(error) if isinstance(error, BeamsideError) else f"{type(error).__name__}: {error}"
+                self._count_failure(state, told)
 
-    def _duplicate_remark(self, entry: ManifestEntry) -> Remark:
+    def _duplicate_remarks(self, entry: ManifestEntry) -> list[Remark]:
         same = self._taken.copy_of(entry) or entry
+        if same.source == entry.source:  # what it was before
+            return []
         sentence = (
             f"{entry.source} has the same content as {same.source}, which was taken as {same.item}: it is one item."
         )
         if look_at(str(self._manifest.project / same.destination)) is None:
             sentence += f" Its copy {same.destination} is no longer in the project."
-        return Remark("same-content", sentence, entry.source, severity="info")
-
-    # removing
-
-    def _remove(self, entries: Iterable[ManifestEntry], *, verify_again: bool = False) -> None:
-        for entry in entries:
-            try:
-                copy = self._taken.copy_of(entry)
-                remove_source(entry, self._manifest, copy=copy, verify_again=verify_again)
-                self._taken.removed(entry)
-            except (BeamsideError, OSError) as error:
-                self._pending_remarks.append(Remark("source-not-removed", str(error), entry.source))
-
-    def _finish_removals(self, report: LookReport) -> None:
-        """Remove sources that an earlier process took but did not come to remove, a few at each look, after verifying them anew."""
-        if self._settings.remove_source:
-            late = [entry for sidecar in report.sidecars if (entry := self._taken.sidecar_entry(sidecar.path))]
-            self._remove(late)
-            self._remove(self._taken.left_at_source(), verify_again=True)
-
-
-def _check_frames(sighting: Sighting, info: ImageInfo, sidecars: Iterable[Sighting]) -> None:
-    """Compare the number of frames with what EPU recorded, as a TIFF file that still grows can look complete."""
-    for sidecar in sidecars:
-        if sidecar.path.lower().endswith("_fractions.xml"):
-            try:
-                recorded = int(read_epu_xml(Path(sidecar.path)).get("frames", 0))
-            except OSError:
-                continue
-            if info.frames < recorded:
-                raise NotReadyError(
-                    f"{sighting.path} has {info.frames} of the {recorded} frames that {os.path.basename(sidecar.path)} says: "
-                    "it is truncated or still being written."
-                )
+        return [Remark("same-content", sentence, entry.source, severity="info")]

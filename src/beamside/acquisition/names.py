@@ -53,6 +53,12 @@ def candidate_stems(source: str) -> Iterator[str]:
         yield f"{stem}_{number}"
 
 
+def version_stems(item: str) -> Iterator[str]:
+    """Yield names for a source that went on to be written after it was taken as `item`: ``m_v2``, ``m_v3``, ..."""
+    stem = PurePath(item).name
+    return (f"{stem}_v{number}" for number in itertools.count(2))
+
+
 def sidecar_name(sidecar: str, movie_source: str, movie_stem: str) -> str:
     """Return the name of a sidecar in the project: changed in the same way as its movie's."""
     name, plain = safe_name(PurePath(sidecar).name), safe_name(PurePath(movie_source).stem)

@@ -37,13 +37,13 @@ class Settling:
         self._clock = clock
         self._seen: dict[str, tuple[Sighting, float]] = {}
 
-    def observe(self, sighting: Sighting) -> bool:
-        """Take in a sighting; return whether the file looked the same before, for long enough."""
+    def observe(self, sighting: Sighting, seconds: float | None = None) -> bool:
+        """Take in a sighting; return whether the file looked the same before, for long enough: `seconds`, or as long as others."""
         before = self._seen.get(sighting.path)
         if before is None or before[0] != sighting:
             self._seen[sighting.path] = (sighting, self._clock())
             return False
-        return self._clock() - before[1] >= self._seconds
+        return self._clock() - before[1] >= (self._seconds if seconds is None else seconds)
 
     def forget(self, path: str) -> None:
         """Drop a file that was taken or has gone."""

@@ -68,9 +68,20 @@ class AcquisitionSettings(ParameterModel):
     )
     remove_source: bool = parameter(
         False,
-        "Remove each file from the source after its copy was verified and recorded",
+        "Remove each file from the source after its copy was verified and recorded, and its number of frames confirmed: by a record of the "
+        "microscope's software, or by other movies with as many; what nothing confirms is kept, and the status says so",
         flag="--remove-source",
         affects_result=False,
+    )
+    remove_after: float = parameter(
+        60.0,
+        "Time without a change after which a file may be removed when no record but only other movies confirm its number of frames",
+        unit="s",
+        flag="--remove-after",
+        advanced=True,
+        affects_result=False,
+        ge=0,
+        le=86400,
     )
     compress: bool = parameter(
         True,

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass
 
 from beamside.acquisition.arrivals import SetAside
 from beamside.acquisition.scan import Sighting
 
 _MAX_DELAY = 300.0
-_USUAL_AFTER = 3
-_SHORT_LOOKS = 3
-_UNEQUAL = 50
-"""Movies of raw frames differ by a few in length; one part in so many is no reason to wait."""
+_DOUBTED_LOOKS = 3
 
 
 @dataclass
@@ -27,7 +23,7 @@ class SourceState:
     offered : it was given to the session loop, which has not answered yet
     set_aside : what it looked like when it was given up
     passed_over : it is complete, and not what the session processes
-    short_looks : times it was found complete, but with fewer frames than the others
+    doubted : times it was found complete, but not as other evidence says that it should be
     last : what it looked like last
     """
 
@@ -37,13 +33,13 @@ class SourceState:
     offered: bool = False
     set_aside: Sighting | None = None
     passed_over: bool = False
-    short_looks: int = 0
+    doubted: int = 0
     last: Sighting | None = None
 
     def see(self, sighting: Sighting) -> None:
         """Take in how the file looks now; a changed file gets a new chance."""
         if self.last is not None and self.last != sighting and not self.offered:
-            self.attempts, self.not_before, self.set_aside, self.short_looks = 0, 0.0, None, 0
+            self.attempts, self.not_before, self.set_aside, self.doubted = 0, 0.0, None, 0
             self.passed_over = False
         self.last = sighting
 
@@ -57,24 +53,11 @@ class SourceState:
         self.set_aside = self.last
         return SetAside(self.last.path, reason, self.attempts)
 
-
-class UsualFrames:
-    """Remembers how many frames movies have, to be wary of shorter ones, as a TIFF file that still grows can look complete."""
-
-    def __init__(self) -> None:
-        self._counts: Counter[int] = Counter()
-
-    def add(self, frames: int) -> None:
-        """Take in a movie that was taken."""
-        self._counts[frames] += 1
-
-    def is_short(self, frames: int, state: SourceState, stated: int = 0) -> bool:
-        """Tell whether to wait, because a movie has fewer frames than most, or than `stated` in itself; only a few times for the same file."""
-        usual = max(self._counts, key=lambda n: self._counts[n], default=0)
-        is_short = frames < usual - usual // _UNEQUAL and self._counts[usual] >= _USUAL_AFTER
-        if not (is_short or frames < stated) or state.short_looks >= _SHORT_LOOKS:
+    def doubt(self, reason: str, now: float, *, wait: float) -> bool:
+        """Wait a little longer for a file that is complete by itself but looks unfinished; return False when that was done a few times."""
+        if self.doubted >= _DOUBTED_LOOKS:
             return False
-        state.short_looks += 1
-        than = f"it says that it has {stated}" if frames < stated else f"others have {usual}"
-        state.reason = f"has {frames} frames where {than}; it may still be written"
+        self.doubted += 1
+        self.reason = f"{reason}; it may still be written"
+        self.not_before = now + wait * 2 ** (self.doubted - 1)
         return True

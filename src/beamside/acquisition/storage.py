@@ -13,14 +13,15 @@ import threading
 from collections.abc import Callable, Iterable
 from pathlib import Path, PurePath
 
-from beamside.acquisition.compression import can_compress, compress_movie, same_pixels
+from beamside.acquisition.compression import can_compress, compress_movie, continues, same_pixels
 from beamside.acquisition.manifest import Manifest, ManifestEntry
-from beamside.acquisition.names import candidate_stems, safe_name
+from beamside.acquisition.names import candidate_stems, safe_name, version_stems
 from beamside.acquisition.scan import Sighting
 from beamside.acquisition.transfer import copy_verified, destination_error, hash_file
-from beamside.errors import InputError
+from beamside.errors import BeamsideError, InputError
 from beamside.formats.atomic import sync_directory
 from beamside.formats.image import ImageInfo
+from beamside.formats.movies import PNG_SUFFIXES
 
 Admit = Callable[[str], ManifestEntry | None]
 _STAGING = ".incoming"
@@ -61,10 +62,13 @@ class Storage:
         except OSError as error:
             raise destination_error(error, folder) from error
 
-    def store_movie(self, sighting: Sighting, info: ImageInfo, admit: Admit) -> ManifestEntry:
+    def store_movie(
+        self, sighting: Sighting, info: ImageInfo, admit: Admit, before: ManifestEntry | None = None
+    ) -> ManifestEntry:
         """Bring a movie in; return its line for the manifest, which the caller appends.
 
         `admit` is told the hash of what was read. Where it names an entry with the same content, nothing is kept, and the line is a duplicate's.
+        When the source was taken `before`, and goes on from what it was then, it is the same item with another file; else it is another item.
         """
         staged = self._staged(sighting)
         compressed = staged.with_name(staged.name + _COMPRESSED)
@@ -77,14 +81,15 @@ class Storage:
                 result, compression = compressed, "lzw"
                 digest = hash_file(compressed)
             suffix = ".tiff" if compression else PurePath(sighting.path).suffix.lower()
-            stems = candidate_stems(sighting.path)
+            item = before.item if before is not None and self._continues(staged, before) else ""
+            stems = version_stems(item) if item else candidate_stems(sighting.path)
             final = self._place(
                 result, digest, (stem + suffix for stem in stems), "movie", _owner(sighting.path, copied.sha256)
             )
         finally:
             for leftover in (staged, compressed):
                 leftover.unlink(missing_ok=True)
-        return self._entry("movie", sighting, copied.sha256, final, digest, copied.seconds, compression, info)
+        return self._entry("movie", sighting, copied.sha256, final, digest, copied.seconds, compression, info, item)
 
     def store_sidecar(self, sighting: Sighting, name: str, item: str, admit: Admit) -> ManifestEntry:
         """Bring a sidecar of `item` in, under `name` or one like it; return its line for the manifest. `admit` as for movies."""
@@ -99,6 +104,15 @@ class Storage:
         finally:
             staged.unlink(missing_ok=True)
         return self._entry("sidecar", sighting, copied.sha256, final, copied.sha256, copied.seconds, "", None, item)
+
+    def _continues(self, staged: Path, before: ManifestEntry) -> bool:
+        earlier = self._project / before.destination
+        if staged.suffix.lower() in PNG_SUFFIXES:
+            return False  # an image is written once
+        try:
+            return not earlier.exists() or continues(staged, earlier)
+        except (BeamsideError, OSError):  # the earlier version cannot be read: this one takes its place
+            return True
 
     def _staged(self, sighting: Sighting) -> Path:
         mark = hashlib.sha256(sighting.path.encode(errors="surrogateescape")).hexdigest()[:12]

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import os
 import threading
-from collections import defaultdict
+from collections import Counter, defaultdict
+from dataclasses import replace
 
 from beamside.acquisition.contents import Contents
 from beamside.acquisition.manifest import Manifest, ManifestEntry
-from beamside.acquisition.remarks import Remark
 from beamside.acquisition.scan import Sighting, look_at
 from beamside.acquisition.sidecars import sidecar_keys
 from beamside.acquisition.transfer import hash_source
 from beamside.errors import BeamsideError
 
 _CHECKED_PER_LOOK = 100
-_REMOVED_PER_LOOK = 4
+_NEWEST = 20
+"""Sources that were taken last are looked at each time: those are the ones that may still grow."""
 
 
 class TakenSources:
@@ -29,14 +30,15 @@ class TakenSources:
     def __init__(self, manifest: Manifest) -> None:
         self._manifest = manifest
         self._lock = threading.RLock()
-        self.movies: list[ManifestEntry] = []
+        self._movies: dict[str, ManifestEntry] = {}
+        self._versions: Counter[str] = Counter()
         self.contents = Contents()
         self._present: dict[str, ManifestEntry] = {}
         self._gone: dict[str, ManifestEntry] = {}
         self._dates: dict[str, int] = {}
         self._sidecars: dict[str, list[ManifestEntry]] = defaultdict(list)
         self._by_key: dict[str, list[ManifestEntry]] = defaultdict(list)
-        self._reported: set[Sighting] = set()
+        self._changed: set[str] = set()
         self._next_check = 0
         for entry in manifest.entries:
             if entry.kind == "removed":
@@ -45,34 +47,44 @@ class TakenSources:
                 self._dates[entry.source] = entry.mtime_ns
             else:
                 self.add(entry)
-        self._unremoved = list(self._present.values())
 
     def add(self, *entries: ManifestEntry) -> None:
         """Take in what was appended to the manifest."""
         with self._lock:
             for entry in entries:
+                self._present.pop(entry.source, None)  # a new version comes last
                 self._present[entry.source] = entry
                 self._gone.pop(entry.source, None)
+                self._changed.discard(entry.source)
                 self._dates[entry.source] = entry.mtime_ns
                 if entry.kind == "duplicate":
                     continue
                 if entry.kind == "sidecar":
-                    self._sidecars[entry.item].append(entry)
+                    others = [known for known in self._sidecars[entry.item] if known.source != entry.source]
+                    self._sidecars[entry.item] = [*others, entry]
                     continue
-                self.movies.append(entry)
+                self._movies[entry.item] = entry
+                self._versions[entry.item] += 1
                 self.contents.add(entry)
                 for key in sidecar_keys(entry.source):
                     self._by_key[key].append(entry)
+
+    @property
+    def movies(self) -> list[ManifestEntry]:
+        """The newest version of each item, in the order of their first ones."""
+        with self._lock:
+            return list(self._movies.values())
 
     def removed(self, entry: ManifestEntry) -> None:
         """Note that a source was removed: a file that comes under its name later is a new one."""
         with self._lock:
             self._present.pop(entry.source, None)
+            self._changed.discard(entry.source)
             self._gone[entry.source] = entry
 
     def is_taken(self, path: str) -> bool:
-        """Tell whether a source was taken and not removed."""
-        return path in self._present
+        """Tell whether a source was taken as it is, and not removed."""
+        return path in self._present and path not in self._changed
 
     def is_remnant(self, sighting: Sighting) -> bool:
         """Tell whether this is a removed file that a file server still shows, and not a new one of the same name."""
@@ -109,8 +121,8 @@ class TakenSources:
             return tuple(self._sidecars.get(item, ()))
 
     def has_sidecar(self, path: str) -> bool:
-        """Tell whether a sidecar was taken."""
-        return path in self._present or path in self._gone
+        """Tell whether a sidecar was taken as it is."""
+        return (path in self._present and path not in self._changed) or path in self._gone
 
     def sidecar_entry(self, destination: str) -> ManifestEntry | None:
         """Return the entry of a sidecar by its path in the project."""
@@ -127,26 +139,21 @@ class TakenSources:
             return here[-1]
         return movies[0] if len(movies) == 1 else None
 
-    def check_sources(self) -> list[Remark]:
-        """Look at some of the taken sources again, others at each call; return a remark on each whose content was replaced."""
+    def check_sources(self) -> None:
+        """Look at some of the taken sources again, the newest and some others at each call: what has changed since is not taken any more."""
         with self._lock:
-            entries = list(self._present.values())
+            entries = [entry for entry in self._present.values() if entry.source not in self._changed]
         if not entries:
-            return []
-        start = self._next_check % len(entries)
-        chosen = (entries[start:] + entries[:start])[:_CHECKED_PER_LOOK]
-        self._next_check = (start + len(chosen)) % len(entries)
-        remarks = []
+            return
+        newest, older = entries[-_NEWEST:], entries[:-_NEWEST]
+        start = self._next_check % len(older) if older else 0
+        chosen = (older[start:] + older[:start])[:_CHECKED_PER_LOOK]
+        self._next_check = start + len(chosen)
         hashed = False
-        for entry in chosen:
+        for entry in [*newest, *chosen]:
             try:
                 now = look_at(entry.source)
-                changed = now is not None and (now.size, now.mtime_ns) != (entry.size, self._dates[entry.source])
-                if now is None or not changed or now in self._reported:
-                    continue
-                if entry.kind == "duplicate":  # it is another file now, and looked at as a new one
-                    with self._lock:
-                        self._present.pop(entry.source, None)
+                if now is None or now == Sighting(entry.source, entry.size, self._dates[entry.source]):
                     continue
                 if now.size == entry.size:
                     if hashed:  # reading whole files again is dear: one at a look
@@ -157,24 +164,29 @@ class TakenSources:
                         continue
             except (BeamsideError, OSError):  # it changes at this moment, or the source is away: another look will tell
                 continue
-            self._reported.add(now)
-            sentence = (
-                f"{entry.source} was replaced by other content after it was taken: {entry.destination} holds the earlier one; "
-                "rename the new file if it should be taken too."
-            )
-            remarks.append(Remark("source-replaced", sentence, entry.source))
-        return remarks
+            with self._lock:
+                self._changed.add(entry.source)
+
+    def changed(self, path: str) -> ManifestEntry | None:
+        """Return the movie as which a source was taken that has other content now; None of all other sources."""
+        with self._lock:
+            entry = self._present.get(path) if path in self._changed else None
+        return None if entry is None else self.copy_of(entry)
+
+    def versions(self, item: str) -> int:
+        """Return how often an item was taken, as its source went on to be written."""
+        with self._lock:
+            return self._versions[item]
+
+    def present(self) -> list[ManifestEntry]:
+        """Return the newest entry of each source that was not removed."""
+        with self._lock:
+            return list(self._present.values())
+
+    def as_seen(self, entry: ManifestEntry) -> ManifestEntry:
+        """Return an entry with the date that its source was seen with last, when it had the same content."""
+        return replace(entry, mtime_ns=self._dates.get(entry.source, entry.mtime_ns))
 
     def _note_date(self, now: Sighting, entry: ManifestEntry) -> None:
         self._manifest.append(ManifestEntry("seen", entry.source, now.size, now.mtime_ns, entry.sha256))
         self._dates[entry.source] = now.mtime_ns
-
-    def left_at_source(self) -> list[ManifestEntry]:
-        """Return a few entries of earlier processes whose source is still there as it was; each is returned once."""
-        found: list[ManifestEntry] = []
-        with self._lock:
-            while self._unremoved and len(found) < _REMOVED_PER_LOOK:
-                entry = self._unremoved.pop()
-                if entry.source in self._present and look_at(entry.source) is not None:
-                    found.append(entry)
-        return found

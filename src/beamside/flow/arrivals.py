@@ -85,6 +85,9 @@ class ArrivalThread(threading.Thread):
                 taken = self.intake.take(arrival)
             except (BeamsideError, OSError) as error:
                 self.events.put(NotTaken(arrival.source, str(error), isinstance(error, DestinationError)))
+            except Exception as error:  # whatever one file raises, the others go on; the intake counts it
+                log.exception("%s could not be taken", arrival.source)
+                self.events.put(NotTaken(arrival.source, f"{arrival.source}: {type(error).__name__}: {error}"))
             else:
                 if taken is not None:
                     self._prepare(taken)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from beamside.acquisition.arrivals import TakenFile
@@ -83,7 +83,7 @@ class MicrographPreparation:
 
     def __call__(self, taken: TakenFile) -> tuple[dict[str, str], dict[str, Any]]:
         """Return the outputs and values of a micrograph that was taken in."""
-        relative = f"{self.job}/{taken.name}.mrc"
+        relative = f"{self.job}/{PurePath(taken.path).with_suffix('.mrc')}"  # of a new version of the file, another one
         output = self.root / relative
         if not output.exists():
             output.parent.mkdir(parents=True, exist_ok=True)
