@@ -9,7 +9,8 @@ The whole tree::
     │   ├── CorruptFileError   a file that is damaged or of the wrong kind
     │   └── GainError          the gain reference does not fit the movies
     ├── ProjectError           the project on disk is in the way or damaged
-    │   └── ProjectBusyError   another process is writing to it
+    │   ├── ProjectBusyError   another process is writing to it
+    │   └── JournalError       what happened could not be written down; nothing has changed, so it can be tried again
     ├── TransferError          a copy could not be made or verified
     ├── ProcessingError        an item could not be processed (a fit that failed, for example)
     └── ProgramError           an external program is missing or failed
@@ -48,6 +49,10 @@ class ProjectError(BeamsideError):
 
 class ProjectBusyError(ProjectError):
     """Another process is the project's writer."""
+
+
+class JournalError(ProjectError):
+    """A journal cannot be written now, so that what it should have said has not happened."""
 
 
 class TransferError(BeamsideError):

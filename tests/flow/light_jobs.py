@@ -53,6 +53,8 @@ class Measure(JobType):
             if not marker.exists():
                 marker.touch()
                 raise OSError(5, "Input/output error", item.name)
+        if "strange" in item.name:
+            return Result(values={"of": {1, 2}})  # JSON has no sets: such a result can never be recorded
         if "odd" in item.name:
             return Result(rejected="too odd")
         size = workspace.absolute(item.results["import"].outputs["movie"]).stat().st_size

@@ -1,3 +1,4 @@
+import os
 import shutil
 import threading
 import time
@@ -5,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -119,6 +121,59 @@ def test_a_failure_is_kept_with_its_reason_and_the_stream_goes_on(
     assert job is not None
     assert "no frames worth a sum" in job.items["raw/bad_fractions"].reason
     assert calls(project)["motion raw/bad_fractions"] == 1, "trying the same again would only fail again"
+
+
+def test_a_result_that_nobody_can_record_fails_its_item_and_the_stream_goes_on(
+    session_settings: Settings, write_movie: WriteMovie
+) -> None:
+    for name in ("a", "strange", "z"):
+        write_movie(name)
+    project = run(session_settings())
+    assert states(project, "motion") == {"a": ItemState.DONE, "strange": ItemState.FAILED, "z": ItemState.DONE}
+    job = project.load().job_of_type("motion")
+    assert job is not None
+    assert "set" in job.items["raw/strange_fractions"].reason
+    run(session_settings())
+
+
+def test_a_session_waits_while_its_journals_cannot_be_written(
+    session_settings: Settings, write_movie: WriteMovie, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(3):
+        write_movie(f"m{number}")
+    write, calls_of_write = os.write, []
+
+    def full_for_a_while(descriptor: int, data: bytes) -> int:
+        calls_of_write.append(1)
+        if len(calls_of_write) > 12 and len(calls_of_write) % 3:
+            raise OSError(28, "No space left on device")
+        return write(descriptor, data)
+
+    monkeypatch.setattr("beamside.flow.session.TICK", 0.001)
+    monkeypatch.setattr("beamside.project.journal.os", SimpleNamespace(**{**vars(os), "write": full_for_a_while}))
+    project = run(session_settings())
+    assert states(project, "extract") == {f"m{number}": ItemState.DONE for number in range(3)}
+    assert all(count == 1 for count in calls(project).values()), "nothing was done twice"
+
+
+def test_files_of_one_name_that_are_set_aside_each_keep_their_reason(
+    session_settings: Settings, write_movie: WriteMovie
+) -> None:
+    for folder in ("one", "two"):
+        broken = write_movie(f"{folder}/same")
+        broken.write_bytes(broken.read_bytes()[:-40])
+    project = run(session_settings())
+    write_movie("three/same")
+    run(session_settings())
+    job = project.load().job_of_type("import")
+    assert job is not None
+    assert job.items["raw/same_fractions"].state is ItemState.DONE
+    reasons = [entry.reason for entry in job.items.values() if entry.state is ItemState.FAILED]
+    assert sorted(folder for folder in ("one", "two") for reason in reasons if f"/{folder}/same" in reason) == [
+        "one",
+        "two",
+    ]
+    assert len(reasons) == 2
 
 
 def test_a_passing_fault_is_tried_again(session_settings: Settings, write_movie: WriteMovie) -> None:

@@ -15,6 +15,7 @@ from beamside.errors import BeamsideError
 from beamside.flow.session import Session
 from beamside.flow.settings import SessionSettings
 from beamside.flow.start import load_settings
+from beamside.formats.printable import printable
 from beamside.project.project import Project
 
 log = logging.getLogger("beamside.session")
@@ -67,12 +68,20 @@ def run_session(settings: SessionSettings, *, until_empty: bool = False) -> str:
     return state
 
 
+class Plain(logging.Formatter):
+    """Lines that a terminal may show, whatever the names in them are."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the text of a record."""
+        return printable(super().format(record), lines=True)
+
+
 def configure_log(path: Path | None = None) -> None:
     """Write log lines with the time to the file `path`, or to standard error."""
     handler = (
         logging.FileHandler(path, encoding="utf-8", errors="backslashreplace") if path else logging.StreamHandler()
     )
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    handler.setFormatter(Plain("%(asctime)s %(levelname)s %(message)s"))
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
     logging.getLogger("parsl").setLevel(logging.WARNING)
 

@@ -70,8 +70,7 @@ class Dispatcher:
         try:
             outcome: Mapping[str, Any] = event.future.result()
         except Exception as error:
-            reason = f"the worker was lost ({type(error).__name__}: {error})"
-            outcome = {"result": None, "reason": reason, "permanent": False, "log": "", "seconds": 0.0}
+            outcome = failure(f"the worker was lost ({type(error).__name__}: {error})", permanent=False)
         self.tables.outcome(event.stage, event.name, event.key, outcome)
         self._mark_running()
 
@@ -122,3 +121,8 @@ class Dispatcher:
         for stage, name in list(self._order)[: self.workers]:
             if stage.job.items[name].state is ItemState.QUEUED:
                 self.tables.running(stage, name)
+
+
+def failure(reason: str, *, permanent: bool = True) -> dict[str, Any]:
+    """Return the outcome of a task that gave nothing; unless it is permanent, another attempt is made."""
+    return {"result": None, "reason": reason, "permanent": permanent, "log": "", "seconds": 0.0}

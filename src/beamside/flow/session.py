@@ -11,18 +11,19 @@ import queue
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from beamside.acquisition.arrivals import LookReport, Remark
 from beamside.acquisition.intake import Intake
 from beamside.acquisition.manifest import Manifest
 from beamside.acquisition.metadata_check import Given, compare_metadata
-from beamside.errors import BeamsideError
+from beamside.errors import BeamsideError, JournalError
 from beamside.execution.executors import start_executor
 from beamside.flow import control
 from beamside.flow.arrivals import ArrivalThread, Looked, NotTaken, Taken
 from beamside.flow.classification import Rounds
-from beamside.flow.dispatch import Dispatcher, Finished
+from beamside.flow.dispatch import Dispatcher, Finished, failure
 from beamside.flow.gain import GainChecked, GainDesk
 from beamside.flow.incoming import MicrographPreparation, MoviePreparation
 from beamside.flow.problems import Problems
@@ -33,6 +34,7 @@ from beamside.flow.table import Tables
 from beamside.flow.waiting import waits
 from beamside.jobs.fractions import left_over_sentence, upsampling_of
 from beamside.project.journal import damage_sentences
+from beamside.project.live import write_live
 from beamside.project.project import Project, ProjectWriter
 
 log = logging.getLogger(__name__)
@@ -65,6 +67,7 @@ class Session:
         self._empty_looks = 0
         self._rounds_pace = Pace(0.0)
         self._full = False
+        self._held = ""
         self.waiting_at_source = 0
         self._last_look: LookReport | None = None
 
@@ -101,6 +104,7 @@ class Session:
             )
             self.arrivals = self._start_arrivals(stages[0])
             writer.session("started", pid=os.getpid())
+            writer.hold = self._wait_for_journal
             try:
                 self._loop()
                 return self._end()
@@ -139,6 +143,19 @@ class Session:
             self.state = state
             self.writer.session({"running": "resumed"}.get(state, state))
         self._let_arrive()
+
+    def _wait_for_journal(self, error: JournalError) -> bool:
+        """Without a journal nothing can happen, so wait until it can be written again, or the session is told to stop; returns True to try again."""
+        if self._held != str(error):
+            self._held = str(error)
+            log.error("%s The session waits until then.", error)
+        asked = (message.command for message in control.receive(self.project))
+        if self.state == "stopping" or "stop" in asked:
+            return False
+        with suppress(OSError):
+            write_live(self.project, self._live("waiting for the disk"))
+        time.sleep(TICK)
+        return True
 
     def _let_arrive(self) -> None:
         """Nothing is taken in while the session is paused or the disk is full."""
@@ -186,10 +203,27 @@ class Session:
         try:
             event = self.events.get(timeout=TICK)
             while True:
-                self._take(event)
+                self._take_safely(event)
                 event = self.events.get_nowait()
         except queue.Empty:
             return
+
+    def _take_safely(self, event: Any) -> None:
+        """Take an event. Whatever that raises fails the item that it is about, and never ends the loop, or every session would die of it again."""
+        try:
+            self._take(event)
+        except JournalError:
+            raise
+        except Exception as error:
+            reason = f"{type(error).__name__}: {error}"
+            if isinstance(event, Finished):
+                log.exception("the result of %s could not be taken", event.name)
+                self.tables.outcome(event.stage, event.name, event.key, failure(reason))
+            elif isinstance(event, Taken):
+                log.exception("%s could not be taken", event.taken.name)
+                self.tables.intake_done(Taken(event.taken, {}, {}, reason))
+            else:
+                raise
 
     def _take(self, event: Any) -> None:
         if isinstance(event, Finished):

@@ -14,7 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from beamside.errors import ProjectError
+from beamside.errors import JournalError, ProjectError
 
 Record = dict[str, Any]
 
@@ -24,15 +24,16 @@ class JournalFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+        except OSError as error:
+            raise _unwritable(path, error) from error
         _remove_torn_tail(self._descriptor)
 
     def append(self, record: Mapping[str, Any], *, sync: bool = True) -> None:
         """Write `record` as one line; with `sync` it is on disk when this returns."""
-        _write_whole(self._descriptor, _line(record), self.path)
-        if sync:
-            os.fsync(self._descriptor)
+        _write_whole(self._descriptor, _line(record), self.path, sync=sync)
 
     def close(self) -> None:
         """Close the file."""
@@ -147,15 +148,21 @@ def _remove_torn_tail(descriptor: int) -> None:
         os.ftruncate(descriptor, end)
 
 
-def _write_whole(descriptor: int, data: bytes, path: Path) -> None:
+def _write_whole(descriptor: int, data: bytes, path: Path, *, sync: bool) -> None:
     """Write all of `data` or nothing: a part of a line must not stay in front of the next one when the disk is full."""
     start = os.fstat(descriptor).st_size
     written = 0
     try:
         while written < len(data):
             written += os.write(descriptor, data[written:])
+        if sync:
+            os.fsync(descriptor)
     except OSError as error:
         os.ftruncate(descriptor, start)
-        raise ProjectError(
-            f"The journal {path} cannot be written: {error.strerror}; free space or check the disk, then resume."
-        ) from error
+        raise _unwritable(path, error) from error
+
+
+def _unwritable(path: Path, error: OSError) -> JournalError:
+    return JournalError(
+        f"The journal {path} cannot be written: {error.strerror}; free space or check the disk, then resume."
+    )

@@ -5,13 +5,13 @@ from __future__ import annotations
 import functools
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 import beamside
-from beamside.errors import ProjectError
+from beamside.errors import JournalError, ProjectError
 from beamside.project.fold import FORMAT, apply_item_record, apply_project_record, check_item_record, fold_journal
 from beamside.project.journal import JournalFile, Record, read_journal
 from beamside.project.lease import Holder, Lease, current_holder
@@ -85,7 +85,8 @@ def _apply_item(job: JobEntry, record: Record, sound: bool) -> None:
 class ProjectWriter:
     """The one writer of a project: appends to the journals and keeps the folded state in memory.
 
-    Raises ProjectBusyError when another process is the writer.
+    Raises ProjectBusyError when another process is the writer. When a record cannot be written, ``hold`` is asked whether to try again; it may
+    wait first. Without it, or when it says no, JournalError is raised, and memory is as it was.
     """
 
     def __init__(self, project: Project) -> None:
@@ -93,6 +94,7 @@ class ProjectWriter:
         project.root.mkdir(parents=True, exist_ok=True)
         self._lease = Lease(project.lease_path)
         self._files: dict[Path, JournalFile] = {}
+        self.hold: Callable[[JournalError], bool] = lambda _error: False
         try:
             self.state = project.load()
             if self.state.lost_jobs:
@@ -191,7 +193,7 @@ class ProjectWriter:
         }
         record.update({name: value for name, value in optional.items() if value is not None})
         check_item_record(self.state.jobs[job], record)
-        self._file(self.project.job_journal(job)).append(record, sync=state in FINAL_STATES)
+        self._append(self.project.job_journal(job), record, sync=state in FINAL_STATES)
         return apply_item_record(self.state.jobs[job], record)
 
     def close(self) -> None:
@@ -211,8 +213,16 @@ class ProjectWriter:
 
     def _project_record(self, record: Record) -> None:
         record = {"time": time.time(), **record}
-        self._file(self.project.project_journal).append(record)
+        self._append(self.project.project_journal, record, sync=True)
         apply_project_record(self.state, record)
+
+    def _append(self, path: Path, record: Record, *, sync: bool) -> None:
+        while True:
+            try:
+                return self._file(path).append(record, sync=sync)
+            except JournalError as error:
+                if not self.hold(error):
+                    raise
 
     def _file(self, path: Path) -> JournalFile:
         if path not in self._files:
