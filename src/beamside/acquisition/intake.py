@@ -44,6 +44,7 @@ _REGROWN_FACTOR = 4.0
 _LONGEST_REGROWN_SECONDS = 600.0
 
 log = logging.getLogger(__name__)
+_ADVICE_SECONDS = 30.0
 
 
 class Intake:
@@ -106,6 +107,7 @@ class Intake:
         self._pending_remarks: list[Remark] = []
         self._ever_matched = bool(self._taken.movies)
         self._frames = FrameCheck(self._taken, self._usual)
+        self._advice: tuple[float, str] | None = None
 
     # what is known
 
@@ -254,13 +256,10 @@ class Intake:
         self._ever_matched = self._ever_matched or scan.matched > 0
         if self._ever_matched or scan.standing:
             return []
-        patterns = ", ".join(f"'{pattern}'" for pattern in self._settings.data)
-        return [
-            Trouble(
-                "nothing-matches",
-                f"No TIFF, MRC, EER or PNG file matches --data {patterns} so far: check the pattern if the microscope is already writing.",
-            )
-        ]
+        now = self._clock()
+        if self._advice is None or now - self._advice[0] > _ADVICE_SECONDS:  # looking around is dear
+            self._advice = (now, self._scanner.nothing_matches())
+        return [Trouble("nothing-matches", self._advice[1])]
 
     # sidecars
 

@@ -14,13 +14,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from beamside.acquisition.bystanders import is_system_folder, is_temporary
+from beamside.acquisition.nothing_found import MOVIE_SUFFIXES, Pattern, nearest_folder, what_is_there
 from beamside.acquisition.remarks import Trouble
 from beamside.errors import ConfigError
 
 _MAGIC = re.compile(r"[*?\[]")
 _BRACES = re.compile(r"\{([^{}]*,[^{}]*)\}")
 _PROJECT_MARK = ".beamside"
-MOVIE_SUFFIXES = (".tif", ".tiff", ".mrc", ".mrcs", ".eer", ".png")
 
 
 @dataclass(frozen=True)
@@ -54,15 +54,6 @@ class ScanResult:
     complete: bool = True
     system_folders: list[str] = field(default_factory=list)
     temporary: list[str] = field(default_factory=list)
-
-
-@dataclass(frozen=True)
-class Pattern:
-    """A pattern as it was given: the folder that is fixed, and the parts below it that names are compared with."""
-
-    text: str
-    root: str
-    parts: tuple[str, ...]
 
 
 class Scanner:
@@ -111,6 +102,7 @@ class Scanner:
         for pattern in self._patterns:
             if not os.path.isdir(pattern.root):
                 sentence = f"The folder {pattern.root} of --data '{pattern.text}' cannot be found: check the path and that the disk is mounted."
+                sentence = f"{sentence} {nearest_folder(pattern.root)}".rstrip()
                 result.standing.append(Trouble(f"source-missing:{pattern.root}", sentence, "error"))
                 result.complete = False
                 continue
@@ -125,6 +117,12 @@ class Scanner:
                 if not known(entry.path):
                     _look(entry, result)
         return result
+
+    def nothing_matches(self) -> str:
+        """Return what to say when a scan found nothing: what there is instead."""
+        given = ", ".join(f"'{text}'" for text in dict.fromkeys(pattern.text for pattern in self._patterns))
+        there = what_is_there(self._patterns)
+        return f"No TIFF, MRC, EER or PNG file matches --data {given} so far. {there}".rstrip()
 
     def _is_movie(self, entry: os.DirEntry[str]) -> bool:
         if not entry.name.lower().endswith(MOVIE_SUFFIXES):
@@ -227,7 +225,8 @@ def expand_braces(text: str) -> list[str]:
     if found is None or os.path.lexists(os.path.expanduser(text)):
         return [text]
     before, after = text[: found.start()], text[found.end() :]
-    return [one for choice in found[1].split(",") for one in expand_braces(before + choice + after)]
+    expanded = (one for choice in found[1].split(",") for one in expand_braces(before + choice + after))
+    return list(dict.fromkeys(expanded))
 
 
 def _split(path: str, text: str) -> Pattern:

@@ -18,7 +18,7 @@ class AcquisitionSettings(ParameterModel):
 
     data: tuple[str, ...] = parameter(
         ...,
-        "Where the movies (or micrographs) appear: a path with wildcards, ** for any depth of folders; may be given several times",
+        "Where the movies (or micrographs) appear: a path with wildcards, ** for any depth of folders, {a,b} for either; may be given several times",
         flag="--data",
         affects_result=False,
         min_length=1,

@@ -163,10 +163,8 @@ def _check_gain(path: str) -> None:
 
 
 def _source_warnings(settings: SessionSettings) -> list[str]:
-    found = Scanner(settings.acquisition.data).scan()
+    scanner = Scanner(settings.acquisition.data)
+    found = scanner.scan()
     if found.matched or found.standing:
         return [trouble.sentence for trouble in found.standing]
-    patterns = ", ".join(settings.acquisition.data)
-    return [
-        f"No file matches {patterns} yet; the session waits for the first one. If there should be some, check --data."
-    ]
+    return [f"{scanner.nothing_matches()} The session waits for the first one."]
