@@ -172,6 +172,19 @@ def compare(total: NDArray[Any], gain: NDArray[Any], frame: Shape) -> Verdict:
     return judge(matches, pattern, shading)
 
 
+def slope_of(total: NDArray[Any], gain: NDArray[Any], frame: Shape, orientation: Orientation) -> Match:
+    """Return how counts follow a gain reference in one orientation; as `compare`, which needs eight times as long."""
+    own_frame = (frame[1], frame[0]) if orientation.rotate % 180 == 90 else frame
+    ratio = fitting_ratio((gain.shape[0], gain.shape[1]), own_frame)
+    if ratio is None:
+        return Match(orientation, 0.0, inf)
+    template, pattern, _ = _template(gain, own_frame, ratio)
+    counts = _bin(np.asarray(total, np.float32), round(1 / ratio) if ratio < 1 else 1)
+    if pattern < FLAT or not counts.any():
+        return Match(orientation, 0.0, inf)
+    return _fit(_clip(_relative(counts, np.isfinite(counts))[0]), template, [orientation])[0]
+
+
 def judge(matches: Sequence[Match], pattern: float = 1.0, shading: float = 0.0) -> Verdict:
     """Say what the slopes of all orientations mean."""
     ranked = tuple(sorted(matches, key=lambda match: -abs(match.slope)))
@@ -321,6 +334,11 @@ def multiplier(gain: NDArray[Any], frame: Shape, orientation: Orientation, mode:
         values = values / values[usable].mean(dtype=np.float64)
     spread = round(1 / ratio) if ratio < 1 else 1
     return np.asarray(values.repeat(spread, axis=0).repeat(spread, axis=1), np.float32)
+
+
+def relative_to_surroundings(image: Image, usable: NDArray[np.bool_]) -> Image:
+    """Return how far each usable pixel of an image lies above or below its surroundings, as a fraction; others are 0."""
+    return _relative(image, usable)[0]
 
 
 def deviations(image: NDArray[Any]) -> Image:
