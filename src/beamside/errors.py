@@ -8,6 +8,7 @@ The whole tree::
     │   ├── NotReadyError      a file that is still being written; try again later
     │   ├── CorruptFileError   a file that is damaged or of the wrong kind
     │   └── GainError          the gain reference does not fit the movies
+    │       └── GainNotReadyError   (also a NotReadyError) it cannot be read or written now
     ├── ProjectError           the project on disk is in the way or damaged
     │   ├── ProjectBusyError   another process is writing to it
     │   └── JournalError       what happened could not be written down; nothing has changed, so it can be tried again
@@ -41,6 +42,10 @@ class CorruptFileError(InputError):
 
 class GainError(InputError):
     """The gain reference does not fit the movies."""
+
+
+class GainNotReadyError(NotReadyError, GainError):
+    """The gain reference or the defects cannot be read now; trying again later may help."""
 
 
 class ProjectError(BeamsideError):

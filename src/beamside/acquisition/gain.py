@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from beamside.errors import BeamsideError, GainError
+from beamside.errors import BeamsideError, GainError, GainNotReadyError, NotReadyError
 from beamside.formats.image import read_image
 from beamside.formats.mrc import write_mrc
 from beamside.formats.orientation import RATIOS, Flip, Orientation, Rotation, fitting_orientations, fitting_ratio
@@ -124,13 +124,15 @@ def check_fit(gain: tuple[int, int], movie: tuple[int, int], name: str, rotate: 
 
 def _read(path: Path, what: str, flag: str, name: str = "") -> NDArray[np.float32]:
     if not path.is_file():
-        raise GainError(f"The {what} {name or path} does not exist: check {flag}.")
+        raise GainNotReadyError(f"The {what} {name or path} does not exist: check {flag}.")
     try:
         return read_image(path)
+    except NotReadyError as error:
+        raise GainNotReadyError(f"The {what} cannot be used yet: {error}") from error
     except BeamsideError as error:
         raise GainError(f"The {what} cannot be used: {error} Check {flag}.") from error
     except OSError as error:
-        raise GainError(
+        raise GainNotReadyError(
             f"The {what} {name or path} cannot be read ({error.strerror}): check {flag} and the file's permissions."
         ) from error
 
@@ -185,7 +187,7 @@ def prepare_defects(source: str | Path, movie_shape: tuple[int, int], *, output:
     path = Path(source)
     if path.suffix.lower() == ".txt":
         if not path.is_file():
-            raise GainError(f"The list of defects {path} does not exist: check --defects.")
+            raise GainNotReadyError(f"The list of defects {path} does not exist: check --defects.")
         mask = _read_rectangles(path, movie_shape)
     else:
         image = _read(path, "defect mask", "--defects")

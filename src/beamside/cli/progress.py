@@ -24,6 +24,7 @@ from beamside.errors import BeamsideError
 from beamside.monitor.report_text import clock, duration, volume
 from beamside.monitor.status import ProblemStatus, SessionStatus, StageStatus, read_status
 from beamside.project.project import Project
+from beamside.project.records import WAITS_FOR_ANSWER
 
 TERMINAL_SECONDS = 1.0
 PLAIN_SECONDS = 5.0
@@ -38,6 +39,7 @@ STATE_COLOURS = {
     "finished": "green",
     "paused": "yellow",
     "waiting for disk space": "red",
+    WAITS_FOR_ANSWER: "yellow",
     "failed": "red",
     "dead": "red",
     "not responding": "red",

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 from rich.table import Table
 
 from beamside.cli.options import SectionedCommand, click_options, declared_parameters, value_text
@@ -19,12 +20,14 @@ from beamside.cli.resolution import Resolved, resolve_session
 from beamside.config import COMMAND_LINE, DEFAULT, Setting, expanded
 from beamside.errors import ConfigError, ProjectError
 from beamside.flow import control
-from beamside.flow.gain import answer_questions
+from beamside.flow.gain import answer_questions, no_question
+from beamside.flow.gain_case import answered, present_records, question_of
 from beamside.flow.registry import find_project, known_projects
 from beamside.flow.settings import SessionSettings, sections
 from beamside.flow.start import adopt_files, load_settings, prepare, recompute_cost, session_command, start_background
 from beamside.formats.atomic import atomic_path
 from beamside.project.project import Project
+from beamside.project.records import WAITS_FOR_ANSWER
 
 STOP_SECONDS = 120.0
 """How long `stop` waits for a session to end."""
@@ -139,7 +142,8 @@ def _stay(project: Project) -> None:
     configure_log(project.log)
     with Watching(project):
         state = run_session(load_settings(project))
-    click.echo(f"The session {project.root} has {state}. Its report: {project.report}")
+    ended = "is " + state if state == WAITS_FOR_ANSWER else "has " + state
+    click.echo(f"The session {project.root} {ended}. Its report: {project.report}")
 
 
 @session.command("status")
@@ -321,15 +325,37 @@ def retry(project: str | None) -> None:
     help="What frames are, by the reference.",
 )
 @click.option("--none", "unused", is_flag=True, help="Process the movies without it: they are corrected already.")
-def gain(project: str | None, rotate: str, flip: str, mode: str, unused: bool) -> None:
+@click.option("--keep", is_flag=True, help="Asked about later movies or a later reference: leave all as it is.")
+@click.option("--redo", is_flag=True, help="Asked about these: process again what the question says, as it says.")
+@click.pass_context
+def gain(
+    ctx: click.Context,
+    project: str | None,
+    rotate: str,
+    flip: str,
+    mode: str,
+    unused: bool,
+    keep: bool,
+    redo: bool,
+) -> None:
     """Answer when a session asks how its gain reference is used; 'status' shows the question, with what to type."""
     found = _named(project)
-    details = {"rotate": int(rotate), "flip": flip, "use": "none" if unused else mode}
-    if not any(record["state"] == "asked" for record in found.require().load().gains.values()):
-        raise ProjectError(
-            f"the session {found.root} does not ask about its gain reference; to use it in another way, "
-            "stop the session and start it again with --gain-rotate, --gain-flip and --gain-mode"
+    ways = [
+        name for name in ("rotate", "flip", "mode") if ctx.get_parameter_source(name) == ParameterSource.COMMANDLINE
+    ]
+    if bool(ways) + unused + keep + redo != 1:
+        raise click.UsageError(
+            "give one answer: --rotate, --flip and --mode, or --none, or --keep, or --redo; 'beamside session status' shows what is asked"
         )
+    details: dict[str, Any] = {"rotate": int(rotate), "flip": flip, "use": "none" if unused else mode}
+    if keep or redo:
+        details = {"keep" if keep else "redo": True}
+    state = found.require().load()
+    reference = str(state.settings.get("gain") or "")
+    records = present_records(state.gains.values(), reference)
+    if all(answered(record, details) is None for record in records):
+        other = any(question_of(record) for record in records)
+        raise ProjectError(f"{found.root}: {no_question(reference, other)}")
     if found.writer_process() is not None:
         control.send(found, "gain", details)
         click.echo(f"The session {found.root} goes on with that.")

@@ -7,14 +7,13 @@ import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from beamside.acquisition.arrivals import Arrival, LookReport, TakenFile
 from beamside.acquisition.intake import Intake
 from beamside.acquisition.transfer import DestinationError
-from beamside.errors import BeamsideError
+from beamside.errors import BeamsideError, InputError, NotReadyError
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +44,28 @@ class NotTaken:
     full: bool = False
 
 
-Prepare = Callable[[TakenFile], tuple[dict[str, str], dict[str, Any]]]
+class Prepare(Protocol):
+    """Makes a file that was taken in ready for processing."""
+
+    def __call__(self, taken: TakenFile) -> tuple[dict[str, str], dict[str, Any]]:
+        """Return its outputs and values."""
+
+    def retry(self) -> None:
+        """Forget what was remembered of failures."""
+
+
+AGAIN_SECONDS, LONGEST_AGAIN_SECONDS = 2.0, 300.0
+"""Pause before a file whose preparation a passing fault has spoiled is prepared again; it doubles with each attempt."""
+
+
+@dataclass
+class Unprepared:
+    """A file that was taken in and could not be prepared; `passing` says that trying again may help by itself."""
+
+    taken: TakenFile
+    passing: bool
+    attempts: int = 1
+    due: float = 0.0
 
 
 class ArrivalThread(threading.Thread):
@@ -57,6 +77,8 @@ class ArrivalThread(threading.Thread):
         self.end = threading.Event()
         self.paused = threading.Event()
         self._offered: deque[Arrival] = deque()
+        self._unprepared: dict[str, Unprepared] = {}
+        self._asked = queue.SimpleQueue[bool]()
         self._report = LookReport()
 
     def run(self) -> None:
@@ -67,11 +89,29 @@ class ArrivalThread(threading.Thread):
             while not self.end.is_set():
                 started = time.monotonic()
                 if not self.paused.is_set():
+                    self._prepare_again()
                     self._look()
                 self.end.wait(max(0.05, self.poll_seconds - (time.monotonic() - started)))
         except BaseException as error:  # the session must hear of it: without this thread it would wait for ever
             self.events.put(error)
             raise
+
+    def retry(self, *, all_: bool = True) -> None:
+        """Try again soon what could not be prepared because of a passing fault; with `all_`, whatever failed, also what was set aside."""
+        self._asked.put(all_)
+        if all_:
+            self.intake.retry()
+
+    def _prepare_again(self) -> None:
+        asked = []
+        while not self._asked.empty():
+            asked.append(self._asked.get())
+        if any(asked):
+            self.prepare.retry()
+        now = time.monotonic()
+        for each in list(self._unprepared.values()):
+            if any(asked) or (each.passing and (asked or each.due <= now)):
+                self._prepare(each.taken)
 
     def _look(self) -> None:
         if not self._offered:
@@ -97,9 +137,20 @@ class ArrivalThread(threading.Thread):
         try:
             outputs, values = self.prepare(taken)
         except (BeamsideError, OSError) as error:
+            self._put_off(taken, passing=isinstance(error, NotReadyError) or not isinstance(error, InputError))
             self.events.put(Taken(taken, {}, {}, str(error)))
         except Exception as error:  # one strange file must not end the session; the log has where it came from
             log.exception("%s could not be prepared", taken.path)
+            self._put_off(taken, passing=False)
             self.events.put(Taken(taken, {}, {}, f"{type(error).__name__}: {error}"))
         else:
+            self._unprepared.pop(taken.path, None)
+            if "gain_error" in values:
+                self._put_off(taken, passing=False)
             self.events.put(Taken(taken, outputs, values))
+
+    def _put_off(self, taken: TakenFile, *, passing: bool) -> None:
+        before = self._unprepared.get(taken.path)
+        attempts = before.attempts + 1 if before is not None else 1
+        pause = min(LONGEST_AGAIN_SECONDS, AGAIN_SECONDS * 2.0 ** (attempts - 1))
+        self._unprepared[taken.path] = Unprepared(taken, passing, attempts, time.monotonic() + pause)

@@ -1,14 +1,13 @@
 """The gain reference of a session: movies wait here until it is known how it is used, and the answer is kept in the journal.
 
-For each reference and shape of movies there is a case. It asks a worker to compare the reference with the movies that are there; with more when
+For each shape of movies there is a case. It asks a worker to compare the reference with the movies that are there; with more when
 these do not settle it; and then a person. What was decided is recorded before any movie is processed with it, and holds for every later session
-with the same reference and settings, so that a session that is continued repeats it exactly.
+with the same reference and settings, so that a session that is continued repeats it exactly. It is looked at again as movies come; what contradicts
+it is a question, and movies go on as before until a person has answered.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 import os
 import queue
@@ -16,79 +15,56 @@ import shlex
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor, Future
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from beamside.acquisition.arrivals import Remark
-from beamside.acquisition.gain_choice import MOST_MOVIES, Asked, words
+from beamside.acquisition.gain_choice import MOST_MOVIES, Asked
+from beamside.acquisition.gain_doubt import Doubt, changed_sentence, doubt_sentence
 from beamside.execution.orphans import process_created
 from beamside.flow.arrivals import Taken
+from beamside.flow.gain_case import (
+    JOURNAL_FIELDS,
+    Case,
+    Seen,
+    Way,
+    answered,
+    look_due,
+    present_records,
+    question_of,
+    signature_of,
+    way_of,
+)
+from beamside.flow.gain_need import PREFIX, PatternWatch
 from beamside.flow.problems import Problems
 from beamside.flow.settings import SessionSettings
 from beamside.flow.table import Tables
 from beamside.formats.orientation import Orientation
-from beamside.jobs.gain_task import GainTask, run_gain_task
+from beamside.jobs.gain_task import Do, GainTask, run_gain_task
 from beamside.project.project import Project, ProjectWriter
 
 log = logging.getLogger(__name__)
 
-VERSION = 1
-"""Version of the way in which it is decided: with another one, what was decided before is looked at anew."""
+MOST_LOOKED_AT = 12
+"""So many movies at most are looked at again: the newest."""
 
-SHOWN_MOVIES = 12
-"""With so many movies the picture is drawn anew and the decision looked at again: an eye sees the pattern better in more counts."""
+FIRST_MOVIES = 4
+"""When the newest movies contradict a decision, so many of the first are asked whether it was wrong from the beginning."""
 
-UNANSWERED = (
-    "It is not known how the gain reference is used, and the session asks: see its status or report. "
-    "When that is answered, this movie is processed."
-)
-"""Why movies of a session that ends with an open question were not processed."""
+RETRY_SECONDS, LONGEST_RETRY_SECONDS = 5.0, 300.0
+"""Pause after an attempt that a passing fault has spoiled; it doubles with each."""
 
-ATTEMPTS = 3
-RETRY_SECONDS = 5.0
+CLOSING_ATTEMPTS = 3
+"""When a session is to finish, so many more attempts are spoiled before its movies fail; they are tried again when that is asked for."""
 
 
 @dataclass(frozen=True)
 class GainChecked:
-    """A worker is done with a case."""
+    """A worker is done with a case, or with a look whether movies need a reference."""
 
     key: str
     future: Future[dict[str, Any]]
-
-
-@dataclass
-class Case:
-    """One gain reference for one shape of movies.
-
-    `record` is the newest record of it in the journal; `values` are what its movies get, once that is known.
-    """
-
-    key: str
-    number: int
-    reference: str
-    digest: str
-    shape: tuple[int, int]
-    record: dict[str, Any] = field(default_factory=dict)
-    values: dict[str, Any] | None = None
-    movies: dict[str, None] = field(default_factory=dict)
-    held: list[Taken] = field(default_factory=list)
-    doing: Literal["", "check", "prepare", "show"] = ""
-    checked: int = 0
-    shown: int = 0
-    last: bool = False
-    failures: int = 0
-    not_before: float = 0.0
-
-    @property
-    def state(self) -> str:
-        """What the journal says: "decided", "asked", "open", or "" when nothing was tried."""
-        return str(self.record.get("state", ""))
-
-    @property
-    def failed(self) -> bool:
-        """True when the reference cannot be used with these movies at all."""
-        return self.values is not None and "gain_error" in self.values
 
 
 class GainDesk:
@@ -108,20 +84,32 @@ class GainDesk:
         self.asked = Asked.of(settings.acquisition)
         self.cases: dict[str, Case] = {}
         self._session = (os.getpid(), process_created(os.getpid()))
+        self.needs = PatternWatch(settings, tables, problems, self._give_out, self._session)
 
     @property
     def command(self) -> str:
         """What a person types to answer, before the options."""
         return f"beamside session gain {shlex.quote(str(self.settings.root))}"
 
+    @property
+    def unanswered(self) -> bool:
+        """Whether a person has to answer something."""
+        return any(question_of(case.record) for case in self.cases.values())
+
     def take(self, event: Taken) -> None:
         """Let a movie go on to its jobs, or wait until its gain reference is settled."""
         if event.problem or "gain_reference" not in event.values:
             self.tables.intake_done(event)
+            if not event.problem and "gain_error" not in event.values and not self.settings.acquisition.gain:
+                self.needs.see(event)
             return
-        case = self._case(event)
-        case.movies[event.outputs["movie"]] = None
-        if case.values is not None:
+        case, movie = self._case(event), event.outputs["movie"]
+        taken = event.taken
+        case.movies[movie] = Seen(taken.frames, taken.dtype, taken.sha256)
+        digest = event.values["gain_reference_sha256"]
+        if digest != case.digest:
+            case.newer = (event.values["gain_reference"], digest)
+        if case.values(movie) is not None:
             self._release(case, [event])
         else:
             case.held.append(event)
@@ -132,9 +120,13 @@ class GainDesk:
         """Give out what has become due."""
         for case in self.cases.values():
             self._work(case)
+        self.needs.work()
 
     def finished(self, event: GainChecked) -> None:
         """Take what a worker has found."""
+        if event.key.startswith(PREFIX):
+            self.needs.finished(event.key, event.future)
+            return
         case = self.cases[event.key]
         doing, case.doing = case.doing, ""
         try:
@@ -143,129 +135,240 @@ class GainDesk:
             outcome = {"reason": f"the worker was lost ({type(error).__name__}: {error})", "permanent": False}
         if outcome.get("reason"):
             self._failed(case, outcome, doing)
-            return
-        case.failures = 0
-        if doing == "check":
-            self._decided(case, outcome)
-        elif doing == "show":
-            self._shown(case, outcome)
         else:
-            self._use(case, outcome["prepared"])
+            case.failures = case.closing_failures = 0
+            self.problems.close(f"gain-fault:{case.name}")
+            if doing == "check":
+                self._decided(case, outcome)
+            elif doing == "look":
+                self._looked(case, outcome)
+            elif doing == "prepare" and case.preparing in case.ways():
+                self._use(case, case.preparing, outcome["prepared"])
         self._work(case)
 
     def answer(self, details: Mapping[str, Any]) -> None:
-        """Use the reference as a person says; concerns every case that is not decided."""
+        """Do as a person says; concerns every case that asks something."""
+        taken = False
         for case in self.cases.values():
-            if case.state == "decided" or case.doing == "prepare":
-                sentence = (
-                    "How the gain reference is used is decided already; to change it, stop the session and start it again with "
-                    "--gain-rotate, --gain-flip and --gain-mode."
-                )
-                self.problems.remark(Remark("gain-answer-late", sentence))
+            record = answered(case.record, details)
+            if record is None:
                 continue
-            self._record(case, answer_record(case.record, details))
+            taken = True
+            self._record(case, record)
+            case.resettle = True
+            self._work(case)
+        if not taken:
+            self.problems.remark(
+                Remark("gain-answer-late", no_question(self.settings.acquisition.gain, self.unanswered))
+            )
+
+    def retry(self, *, all_: bool = True) -> None:
+        """Try again at once what a passing fault has spoiled; with `all_`, also what was said not to fit."""
+        for case in self.cases.values():
+            if case.error and all_:
+                case.error, case.resettle, case.checked = "", True, 0
+                case.prepared.clear()
+            case.failures, case.closing_failures, case.not_before = 0, 0, 0.0
             self._work(case)
 
     def close(self) -> bool:
-        """No more movies will come: settle what can be settled; returns True when nothing waits here any more.
+        """No more movies will come: settle what can be settled; returns True when nothing goes on here any more.
 
-        Movies whose reference is still asked about go on with that as the reason why they cannot be processed; an answer, in this session or
-        a later one, lets them be processed after all.
+        Movies whose reference is still asked about wait, also for a later session.
         """
         for case in self.cases.values():
-            if not case.held:
-                continue
-            if case.state == "asked" and not case.doing:
-                held, case.held = case.held, []
-                for event in held:
-                    self._pass_on(event, {"gain_error": UNANSWERED})
-            elif not case.doing and not case.last and case.state != "decided":
+            if case.held and not case.doing and not case.last and case.state != "asked":
                 case.last = True
                 self._work(case)
-        return not any(case.held or case.doing for case in self.cases.values())
+        waiting = [case for case in self.cases.values() if case.held and case.state != "asked"]
+        return not waiting and not any(case.doing for case in self.cases.values()) and not self.needs.busy
 
-    # -- inside -----------------------------------------------------------------------------------------------------
+    # -- cases ------------------------------------------------------------------------------------------------------
 
     def _case(self, event: Taken) -> Case:
         height, width = event.values["shape"]
-        digest = event.values["gain_reference_sha256"]
-        said = asdict(self.asked)
-        key = hashlib.sha256(json.dumps([VERSION, digest, height, width, said]).encode()).hexdigest()[:20]
-        if key not in self.cases:
-            case = Case(key, len(self.cases), event.values["gain_reference"], digest, (height, width))
-            case.record = dict(self.tables.writer.state.gains.get(key, {}))
+        name = f"{width}x{height}"
+        if name not in self.cases:
+            reference, digest = event.values["gain_reference"], event.values["gain_reference_sha256"]
+            case = Case((height, width), 0, asdict(self.asked), reference, digest)
+            self.cases[name] = case
+            gains = self.tables.writer.state.gains
+            case.record = dict(gains.get(case.key, {}))
+            if not case.record or case.record.get("replaced_by"):
+                self._go_on_with_former(case)
             case.number = self._number(case)
-            case.shown = case.record.get("evidence", {}).get("movies", 0)
-            if case.state == "asked":
-                log.warning("%s", case.record["sentence"])
-            self.cases[key] = case
-        return self.cases[key]
+            case.looked = int(case.record.get("evidence", {}).get("movies", 0))
+            if question := question_of(case.record):
+                log.warning("%s", question)
+        return self.cases[name]
+
+    def _go_on_with_former(self, case: Case) -> None:
+        """The file at the path of the reference is not known, or was: a decision about the one before it holds until a person has answered."""
+        for record in reversed(list(self.tables.writer.state.gains.values())):
+            same = (record.get("shape"), record.get("asked"), record.get("reference")) == (
+                list(case.shape),
+                case.said,
+                self.settings.acquisition.gain,
+            )
+            copy = record.get("copy") or self._plain_copy(case.reference)
+            there = (self.tables.writer.project.root / copy).exists()
+            if same and record["state"] == "decided" and not record.get("replaced_by") and there:
+                case.newer = (case.reference, case.digest)
+                case.reference, case.digest, case.record = copy, record["reference_sha256"], dict(record)
+                return
+
+    def _plain_copy(self, reference: str) -> str:
+        """Return where earlier versions kept the reference."""
+        path = Path(reference)
+        return f"{path.parent.as_posix()}/gain_reference{path.suffix}"
 
     def _number(self, case: Case) -> int:
         """The first shape of movies gets the plain names of files; each shape keeps its own."""
-        known = {tuple(record["shape"]): int(record["number"]) for record in self.tables.writer.state.gains.values()}
-        known.update((other.shape, other.number) for other in self.cases.values())
+        gains = self.tables.writer.state.gains.values()
+        known = {tuple(record["shape"]): int(record["number"]) for record in gains if record["reference"]}
+        known.update((other.shape, other.number) for other in self.cases.values() if other is not case)
         return known.get(case.shape, max(known.values(), default=-1) + 1)
 
+    # -- work -------------------------------------------------------------------------------------------------------
+
     def _work(self, case: Case) -> None:
-        if case.doing or case.failed or time.monotonic() < case.not_before:
+        if case.doing:
+            return
+        self._consider_newer(case)
+        if case.error or time.monotonic() < case.not_before:
             return
         if case.state == "decided":
-            if case.values is None:
-                self._submit(case, "prepare")
-            elif case.record["by"] == "movies" and case.shown < SHOWN_MOVIES <= len(case.movies):
-                self._submit(case, "show")
+            missing = next((way for way in case.ways() if way not in case.prepared), None)
+            if missing is not None:
+                self._submit(case, "prepare", list(case.movies)[:1], missing)
+            elif case.resettle:
+                self._settle_again(case)
+                self._settled()
+            else:
+                self._look_again(case)
         elif case.state != "asked" and case.movies:
+            voters = case.voters()
             due = 1
             while due <= case.checked:
                 due *= 2
-            if len(case.movies) >= min(due, MOST_MOVIES) > case.checked or (case.last and case.held):
-                self._submit(case, "check")
+            enough = len(voters) >= min(due, MOST_MOVIES) > case.checked
+            if enough or (case.last and case.held) or not self.asked.check:
+                case.checked = len(voters)
+                self._submit(case, "check", voters[:MOST_MOVIES])
 
-    def _submit(self, case: Case, doing: Literal["check", "prepare", "show"]) -> None:
-        number = SHOWN_MOVIES if doing == "show" else MOST_MOVIES
-        movies = list(case.movies)[: number if doing != "prepare" else 1]
-        job, plain = self.tables.stages[0].job.name, not case.number
-        suffix = "" if plain else f"_{case.shape[1]}x{case.shape[0]}"
-        record = case.record
+    def _consider_newer(self, case: Case) -> None:
+        """A reference with another content is used when nothing was decided with the one before; else a person is asked."""
+        if case.newer is None:
+            return
+        copy, digest = case.newer
+        replaces = case.record.get("replaced_by") == digest
+        if case.state != "decided" or case.error or replaces:
+            case.reference, case.digest, case.newer = copy, digest, None
+            case.record = dict(self.tables.writer.state.gains.get(case.key, {}))
+            case.record.pop("replaced_by", None)
+            case.prepared.clear()
+            case.checked, case.looked, case.error, case.resettle = 0, 0, "", True
+            return
+        signature = f"changed:{digest}"
+        if case.doubt is None and signature not in case.record.get("answered", ()):
+            rotate, flip, use = way_of(case.record)
+            sentence = changed_sentence(
+                self._reference_name(),
+                Orientation(rotate, flip),  # type: ignore[arg-type]
+                use,  # type: ignore[arg-type]
+                processed=self._processed(case),
+                command=self.command,
+            )
+            doubt = {"signature": signature, "sentence": sentence, "reference_sha256": digest, "copy": copy}
+            self._record(case, {**case.record, "doubt": doubt})
+
+    def _processed(self, case: Case) -> int:
+        return len(case.movies) - len(case.held)
+
+    def _look_again(self, case: Case) -> None:
+        """At intervals over the whole session: do the newest movies bear out what was decided?"""
+        if not self.asked.check or case.doubt is not None or not case.record.get("evidence"):
+            return
+        if case.record["evidence"]["kind"] in ("flat", "unsure"):
+            return
+        voters = case.voters()
+        if len(voters) >= look_due(case.looked):
+            newest = voters[
+                -min(MOST_LOOKED_AT, len(voters) if case.looked < MOST_LOOKED_AT else len(voters) - case.looked) :
+            ]
+            case.looked = len(voters)
+            self._submit(case, "look", newest, way_of(case.record), first=voters[:FIRST_MOVIES])
+
+    def _submit(
+        self, case: Case, doing: Do, movies: list[str], way: Way | None = None, first: list[str] | None = None
+    ) -> None:
+        job, suffix = self.tables.stages[0].job.name, f"_{case.name}" if case.number else ""
+        # A decision of an earlier version names the file that its micrographs name.
+        plain = f"{job}/gain{suffix}.mrc" if doing == "prepare" and "copy" not in case.record else ""
         task = GainTask(
+            do=doing,
             root=str(self.tables.writer.project.root),
             reference=case.reference,
-            name=Path(self.settings.acquisition.gain).name,
+            name=self._reference_name(),
             shape=case.shape,
-            asked=asdict(self.asked),
+            asked=case.said,
             movies=movies,
+            first=first or [],
             output=f"{job}/gain{suffix}.mrc",
+            plain=plain,
             picture=f"{job}/gain_check{suffix}.png",
             command=self.command,
             last=case.last,
-            decided=(record["rotate"], record["flip"], record["use"]) if doing == "prepare" else None,
+            decided=way,
             session=self._session,
         )
-        case.doing = doing
-        if doing == "check":
-            case.checked = len(movies)
-        elif doing == "show":
-            case.shown = len(movies)
+        case.doing = doing  # type: ignore[assignment]
+        if doing == "prepare" and way is not None:
+            case.preparing = way
+        self._give_out(case.name, task)
+
+    def _give_out(self, key: str, task: GainTask) -> None:
         future = self.executor.submit(run_gain_task, asdict(task))
-        future.add_done_callback(lambda done: self.events.put(GainChecked(case.key, done)))
+        future.add_done_callback(lambda done: self.events.put(GainChecked(key, done)))
+
+    def _reference_name(self) -> str:
+        return Path(self.settings.acquisition.gain).name
+
+    # -- outcomes ---------------------------------------------------------------------------------------------------
 
     def _decided(self, case: Case, outcome: Mapping[str, Any]) -> None:
-        if case.state in ("decided", "asked") and case.record.get("by") == "person":
-            return  # a person has answered in the meantime
-        self._record(case, {**outcome["choice"], "evidence": outcome["evidence"]})
+        if case.state in ("decided", "asked") or case.newer is not None:
+            return  # a person has answered in the meantime, or there is another reference
+        self._record(case, {**outcome["choice"], "evidence": outcome["evidence"], "copy": case.reference})
         if case.state == "decided":
-            self._use(case, outcome["prepared"])
+            self._use(case, way_of(case.record), outcome["prepared"])
 
-    def _shown(self, case: Case, outcome: Mapping[str, Any]) -> None:
-        """With more movies the picture is better; a decision that they do not bear out is told and not changed under way."""
-        choice, record = outcome["choice"], case.record
-        same = all(choice[name] == record[name] for name in ("state", "rotate", "flip", "use"))
-        if same:
-            self._record(case, {**choice, "evidence": outcome["evidence"]})
-        else:
-            sentence = f"More movies do not bear out how the gain reference is used: {choice['sentence']}"
-            self.problems.open(f"gain-contradicted:{case.key}", sentence)
+    def _looked(self, case: Case, outcome: Mapping[str, Any]) -> None:
+        """What contradicts the decision becomes a question; nothing is changed under way."""
+        found, evidence = outcome["doubt"], outcome["evidence"]
+        if found is None or case.doubt is not None:
+            return
+        rotate, flip, use = way_of(case.record)
+        movies = [movie for movie in found["movies"] if case.way(movie) == way_of(case.record)]
+        signature = signature_of(found["scope"], way_of(found))
+        if signature in case.record.get("answered", ()) or not movies:
+            return
+        doubt = Doubt(
+            Orientation(found["rotate"], found["flip"]), found["use"], found["scope"], tuple(movies), found["shown"]
+        )
+        sentence = doubt_sentence(
+            doubt,
+            Orientation(rotate, flip),  # type: ignore[arg-type]
+            use,  # type: ignore[arg-type]
+            reference=self._reference_name(),
+            processed=self._processed(case),
+            looked=evidence["movies"],
+            command=self.command,
+        )
+        known = list(case.movies)
+        before = known[: known.index(movies[0])]
+        asked = {**found, "movies": movies, "before": before, "signature": signature, "sentence": sentence}
+        self._record(case, {**case.record, "doubt": {**asked, "evidence": evidence}})
 
     def _record(self, case: Case, choice: Mapping[str, Any]) -> None:
         fixed = {
@@ -273,66 +376,91 @@ class GainDesk:
             "number": case.number,
             "reference": self.settings.acquisition.gain,
             "reference_sha256": case.digest,
-            "asked": asdict(self.asked),
+            "asked": case.said,
         }
-        record = {**choice, **fixed}
+        record = {name: value for name, value in {**choice, **fixed}.items() if name not in JOURNAL_FIELDS}
         self.tables.writer.gain(case.key, record)
         case.record = record
-        log.log(logging.WARNING if record["state"] == "asked" else logging.INFO, "%s", record["sentence"])
+        question = question_of(record)
+        log.log(logging.WARNING if question else logging.INFO, "%s", question or record["sentence"])
 
-    def _use(self, case: Case, prepared: Mapping[str, Any]) -> None:
-        """The file is there: all movies that wait may go on."""
+    def _use(self, case: Case, way: Way, prepared: Mapping[str, Any]) -> None:
+        """The file is there: all movies that wait for it may go on."""
         for sentence in prepared.get("warnings", ()):
-            self.problems.remark(Remark("gain-reference", sentence))
+            self.problems.remark(Remark("gain-unusual", sentence))
         names = ("gain", "gain_sha256", "relion_gain")
-        case.values = {name: prepared[name] for name in names if name in prepared}
-        held, case.held = case.held, []
-        self._release(case, held)
+        case.prepared[way] = {name: prepared[name] for name in names if name in prepared}
+        ready = [event for event in case.held if case.values(event.outputs["movie"]) is not None]
+        case.held = [event for event in case.held if case.values(event.outputs["movie"]) is None]
+        self._release(case, ready)
+        if case.resettle and all(each in case.prepared for each in case.ways()):
+            self._settle_again(case)
         self._settled()
+
+    def _settle_again(self, case: Case) -> None:
+        """Give on the movies again that were given on with something else."""
+        case.resettle = False
+        for movie, entry in list(self.tables.taken_in().items()):
+            if movie in case.movies and entry.result is not None:
+                self.tables.intake_camera(entry.name, case.values(movie) or {})
 
     def _release(self, case: Case, events: list[Taken]) -> None:
         for event in events:
-            self._pass_on(event, case.values or {})
-
-    def _pass_on(self, event: Taken, values: Mapping[str, Any]) -> None:
-        own = {name: value for name, value in event.values.items() if not name.startswith("gain_reference")}
-        self.tables.intake_done(Taken(event.taken, event.outputs, {**own, **values}, event.problem))
+            own = {name: value for name, value in event.values.items() if not name.startswith("gain_reference")}
+            values = case.values(event.outputs["movie"]) or {}
+            self.tables.intake_done(Taken(event.taken, event.outputs, {**own, **values}, event.problem))
 
     def _failed(self, case: Case, outcome: Mapping[str, Any], doing: str) -> None:
-        case.failures += 1
+        """A reference that does not fit fails its movies; after anything else it is tried again, with longer and longer pauses."""
         reason = str(outcome["reason"])
         log.warning("the gain reference: %s%s", reason, "\n" + outcome["log"] if outcome.get("log") else "")
-        if doing == "show":
-            return  # only a picture
+        if doing == "look":
+            return  # it is looked at again with more movies
         if doing == "check":
             case.checked = 0
-        if outcome.get("permanent") or case.failures >= ATTEMPTS:
-            case.values = {"gain_error": reason}
-            held, case.held = case.held, []
-            self._release(case, held)
-        else:
-            case.not_before = time.monotonic() + RETRY_SECONDS * case.failures
+        if outcome.get("permanent"):
+            self._give_up(case, reason)
+            return
+        case.failures += 1
+        case.closing_failures += case.last
+        if case.closing_failures > CLOSING_ATTEMPTS:
+            self._give_up(case, reason)
+            return
+        pause = min(LONGEST_RETRY_SECONDS, RETRY_SECONDS * 2 ** (case.failures - 1))
+        case.not_before = time.monotonic() + pause
+        wait = f"{len(case.held)} movies wait for it; it is tried again." if case.held else "It is tried again."
+        sentence = f"The gain reference could not be {'compared' if doing == 'check' else 'prepared'}: {reason} {wait}"
+        self.problems.open(
+            f"gain-fault:{case.name}", sentence, "warning" if case.failures < CLOSING_ATTEMPTS else "error"
+        )
+
+    def _give_up(self, case: Case, reason: str) -> None:
+        case.error = reason
+        held, case.held = case.held, []
+        self._release(case, held)
 
 
-def answer_record(record: Mapping[str, Any], details: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the record of what a person has answered; `details` has rotate, flip and use."""
-    orientation = Orientation(details["rotate"], details["flip"]).canonical()
-    kept = {name: value for name, value in record.items() if name not in ("event", "time", "key")}
-    return {
-        **kept,
-        "state": "decided",
-        "rotate": orientation.rotate,
-        "flip": orientation.flip,
-        "use": details["use"],
-        "by": "person",
-        "sentence": f"The gain reference is used as a person said when asked: {words(orientation, details['use'])}.",
-    }
+def no_question(gain: str, other: bool = False) -> str:
+    """Return why an answer was not taken: `gain` is the session's reference, and `other` says that it asks something else."""
+    if not gain:
+        return (
+            "No gain reference is used, so nothing is asked about one; to use one, stop the session and start it again with the same options "
+            "and --gain FILE"
+        )
+    if other:
+        return "The session asks something else about its gain reference: 'beamside session status' shows what, with what to type"
+    return (
+        "The session asks nothing about its gain reference; to use it in another way, stop the session and start it again with the same options "
+        "and --gain-rotate, --gain-flip and --gain-mode"
+    )
 
 
 def answer_questions(project: Project, details: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Record an answer in a project whose session does not run; returns the new records. Raises ProjectBusyError when it does."""
     with ProjectWriter(project) as writer:
-        asked = [(key, record) for key, record in writer.state.gains.items() if record["state"] == "asked"]
-        for key, record in asked:
-            writer.gain(key, answer_record(record, details))
-        return [writer.state.gains[key] for key, _ in asked]
+        present = present_records(writer.state.gains.values(), writer.state.settings.get("gain") or "")
+        new = {record["key"]: answered(record, details) for record in present}
+        for key, record in new.items():
+            if record is not None:
+                writer.gain(key, record)
+        return [writer.state.gains[key] for key, record in new.items() if record is not None]

@@ -3,76 +3,145 @@
 from __future__ import annotations
 
 import hashlib
+import time
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path, PurePath
 from typing import Any
 
 from beamside.acquisition.arrivals import TakenFile
 from beamside.acquisition.gain import prepare_defects
 from beamside.acquisition.settings import AcquisitionSettings
-from beamside.errors import GainError
+from beamside.errors import GainError, GainNotReadyError, NotReadyError
 from beamside.formats.atomic import replace_file
 from beamside.formats.image import read_image
 from beamside.formats.mrc import write_mrc
 
 Shape = tuple[int, int]
 
+Reference = tuple[str, str]
+"""A copy of a gain reference in the project, and its digest."""
+
+DIGITS = 12
+"""So many of the digest's digits are in the name of the copy."""
+
 
 class MoviePreparation:
     """For a movie: say where the project's copy of its gain reference and its camera's defects are, or why there are none that fit.
 
-    How the reference is used is decided later, from the movies (`beamside.flow.gain`). Defects are prepared once for each shape of movies.
+    How the reference is used is decided later, from the movies (`beamside.flow.gain`). Its copy has its digest in the name, so that one that comes
+    to the same path later does not take its place. Defects are prepared once for each shape of movies.
+
+    Parameters
+    ----------
+    root, job : the project, and the job that has the files
+    settings : what the session was told
+    known : copy and content of the reference that an earlier session used: it goes on to be used when the file itself is away
+    clock : monotonic seconds
     """
 
-    def __init__(self, root: Path, job: str, settings: AcquisitionSettings) -> None:
+    def __init__(
+        self,
+        root: Path,
+        job: str,
+        settings: AcquisitionSettings,
+        known: Reference | None = None,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.root, self.job, self.settings = root, job, settings
-        self._prepared: dict[Shape, dict[str, Any]] = {}
-        self._reference: dict[str, Any] | None = None
+        self._clock = clock
+        self._defects_of: dict[Shape, dict[str, Any]] = {}
+        self._reference: Reference | None = None
+        self._known = known
+        self._sighted: tuple[int, int] | None = None
+        self._changing: tuple[tuple[int, int], float] | None = None
 
     def __call__(self, taken: TakenFile) -> tuple[dict[str, str], dict[str, Any]]:
-        """Return the outputs and values of a movie that was taken in."""
-        if taken.shape not in self._prepared:
-            try:
-                self._prepared[taken.shape] = {**self._gain(), **self._defects(taken.shape)}
-            except GainError as error:
-                self._prepared[taken.shape] = {"gain_error": str(error)}
-        values = {"frames": taken.frames, "shape": list(taken.shape), **self._prepared[taken.shape]}
+        """Return the outputs and values of a movie that was taken in. Raises NotReadyError or OSError for what may be right at another time."""
+        values: dict[str, Any] = {"frames": taken.frames, "shape": list(taken.shape)}
+        try:
+            values |= {**self._gain(), **self._defects(taken.shape)}
+        except NotReadyError:
+            raise
+        except GainError as error:
+            values["gain_error"] = str(error)
         return {"movie": taken.path}, values
 
+    def retry(self) -> None:
+        """Look again at what did not fit."""
+        self._defects_of = {shape: found for shape, found in self._defects_of.items() if "gain_error" not in found}
+
     def _gain(self) -> dict[str, Any]:
-        """Copy the reference into the project, where workers and later sessions have it."""
+        """Copy the reference into the project, where workers and later sessions have it; again when it has changed and come to rest."""
         if not self.settings.gain:
             return {}
-        if self._reference is None:
-            source = Path(self.settings.gain)
-            copy = self.root / self.job / f"gain_reference{source.suffix.lower()}"
-            copy.parent.mkdir(parents=True, exist_ok=True)
-            try:
-                content = source.read_bytes()
-                if not copy.exists() or copy.read_bytes() != content:
-                    replace_file(copy, content)
-            except OSError as error:
-                raise GainError(
+        source = Path(self.settings.gain)
+        try:
+            status = source.stat()
+            sighted = (status.st_size, status.st_mtime_ns)
+            if self._reference is None or self._has_changed(sighted):
+                self._reference, self._sighted, self._changing = self._copy(source), sighted, None
+        except OSError as error:
+            # What was used so far is in the project: that the file itself is away, or being replaced, holds nothing up.
+            self._reference = self._reference or self._known
+            if self._reference is None:
+                raise GainNotReadyError(
                     f"The gain reference {source} cannot be copied ({error.strerror}): check --gain and the file's permissions."
                 ) from error
-            digest = hashlib.sha256(content).hexdigest()
-            self._reference = {"gain_reference": self._relative(copy), "gain_reference_sha256": digest}
-        return self._reference
+        return {"gain_reference": self._reference[0], "gain_reference_sha256": self._reference[1]}
+
+    def _has_changed(self, sighted: tuple[int, int]) -> bool:
+        if sighted == self._sighted:
+            self._changing = None
+            return False
+        if self._changing is None or self._changing[0] != sighted:
+            self._changing = (sighted, self._clock())
+            return False
+        return self._clock() - self._changing[1] >= self.settings.settle_seconds
+
+    def _copy(self, source: Path) -> Reference:
+        content = source.read_bytes()
+        digest = hashlib.sha256(content).hexdigest()
+        copy = self.root / self.job / f"gain_reference_{digest[:DIGITS]}{source.suffix.lower()}"
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        if not copy.exists() or copy.read_bytes() != content:
+            replace_file(copy, content)
+        return self._relative(copy), digest
 
     def _defects(self, shape: Shape) -> dict[str, Any]:
         if not self.settings.defects:
             return {}
-        output = self._output("defects", shape)
+        if shape not in self._defects_of:
+            try:
+                self._defects_of[shape] = self._prepare_defects(shape)
+            except NotReadyError:
+                raise
+            except GainError as error:
+                self._defects_of[shape] = {"gain_error": str(error)}
+        found = self._defects_of[shape]
+        if "gain_error" in found:
+            raise GainError(found["gain_error"])
+        return found
+
+    def _prepare_defects(self, shape: Shape) -> dict[str, Any]:
+        """Write the defects; the first shape of movies gets the plain name."""
+        name = f"defects_{shape[1]}x{shape[0]}.mrc" if self._defects_of else "defects.mrc"
+        output = self.root / self.job / name
+        output.parent.mkdir(parents=True, exist_ok=True)
         prepare_defects(self.settings.defects, shape, output=output)
         return {"defects": self._relative(output), "defects_sha256": file_hash(output)}
 
-    def _output(self, name: str, shape: Shape) -> Path:
-        """The first shape of movies gets the plain name."""
-        path = self.root / self.job / (f"{name}_{shape[1]}x{shape[0]}.mrc" if self._prepared else f"{name}.mrc")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        return path
-
     def _relative(self, path: Path) -> str:
         return path.relative_to(self.root).as_posix()
+
+
+def known_reference(root: Path, gain: str, records: Iterable[Mapping[str, Any]]) -> Reference | None:
+    """Return the copy, and the content, of the reference `gain` that was used last, as the journal's `records` tell it; None when none was."""
+    found = None
+    for record in records:
+        if gain and record.get("reference") == gain and "copy" in record and (root / record["copy"]).exists():
+            found = (str(record["copy"]), str(record["reference_sha256"]))
+    return found
 
 
 class MicrographPreparation:
@@ -80,6 +149,9 @@ class MicrographPreparation:
 
     def __init__(self, root: Path, job: str, pixel_size: float) -> None:
         self.root, self.job, self.pixel_size = root, job, pixel_size
+
+    def retry(self) -> None:
+        """Nothing is remembered of what did not work."""
 
     def __call__(self, taken: TakenFile) -> tuple[dict[str, str], dict[str, Any]]:
         """Return the outputs and values of a micrograph that was taken in."""

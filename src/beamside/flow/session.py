@@ -25,7 +25,7 @@ from beamside.flow.arrivals import ArrivalThread, Looked, NotTaken, Taken
 from beamside.flow.classification import Rounds
 from beamside.flow.dispatch import Dispatcher, Finished, failure
 from beamside.flow.gain import GainChecked, GainDesk
-from beamside.flow.incoming import MicrographPreparation, MoviePreparation
+from beamside.flow.incoming import MicrographPreparation, MoviePreparation, known_reference
 from beamside.flow.problems import Problems
 from beamside.flow.projection import Pace, Projection
 from beamside.flow.settings import SessionSettings
@@ -36,6 +36,7 @@ from beamside.jobs.fractions import left_over_sentence, upsampling_of
 from beamside.project.journal import damage_sentences
 from beamside.project.live import write_live
 from beamside.project.project import Project, ProjectWriter
+from beamside.project.records import WAITS_FOR_ANSWER
 
 log = logging.getLogger(__name__)
 
@@ -72,7 +73,7 @@ class Session:
         self._last_look: LookReport | None = None
 
     def run(self) -> str:
-        """Run until the end; returns "finished" or "stopped"."""
+        """Run until the end; returns "finished", "stopped", or "waiting for an answer" when a person has not answered what the session asks."""
         for_another = control.receive(self.project)
         with ProjectWriter(self.project) as writer:
             for message in for_another:  # asked of a session that has died since; this one was started to work
@@ -132,7 +133,8 @@ class Session:
             self.state = "stopping"
         elif command == "retry":
             self.tables.retry_failed()
-            self.arrivals.intake.retry()
+            self.gain.retry()
+            self.arrivals.retry()
         elif command == "gain":
             self.gain.answer(details or {})
         elif command == "report":
@@ -168,7 +170,12 @@ class Session:
         acquisition = self.settings.acquisition
         intake = Intake(acquisition, self.project.raw, Manifest(self.project.root), mode=self.settings.session.mode)
         prepare = (
-            MoviePreparation(self.project.root, stage.job.name, acquisition)
+            MoviePreparation(
+                self.project.root,
+                stage.job.name,
+                acquisition,
+                known_reference(self.project.root, acquisition.gain, self.writer.state.gains.values()),
+            )
             if self.settings.session.mode == "movies"
             else MicrographPreparation(self.project.root, stage.job.name, self.settings.optics.pixel_size)
         )
@@ -295,6 +302,8 @@ class Session:
 
     def _end(self) -> str:
         state = "finished" if self.state != "stopping" else "stopped"
+        if state == "finished" and self.gain.unanswered:
+            state = WAITS_FOR_ANSWER
         self.arrivals.end.set()
         self.tables.release_in_flight()
         self.problems.flush(force=True)
@@ -342,6 +351,8 @@ class Session:
                 self.problems.open("disk-space", f"{there} waits until there are {wanted:g} GB.", "error")
             else:
                 self.problems.close("disk-space", f"{there} goes on.")
+                self.gain.retry(all_=False)
+                self.arrivals.retry(all_=False)
             self._let_arrive()
 
     def _periodic_report(self) -> None:
@@ -359,10 +370,10 @@ class Session:
 
 
 def died_while_finishing(sessions: Sequence[Mapping[str, Any]]) -> bool:
-    """Tell from the records of a project's sessions whether the last one was asked to finish and has not come to an end."""
+    """Tell from the records of a project's sessions whether the last one was asked to finish and has not come to an end, or waits for an answer."""
     for record in reversed(sessions):
         if record["state"] in ("finished", "stopped", "started"):
             return False
-        if record["state"] == "finishing":
+        if record["state"] in ("finishing", WAITS_FOR_ANSWER):
             return True
     return False

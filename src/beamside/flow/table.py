@@ -19,7 +19,7 @@ from beamside.flow.stages import Stage
 from beamside.jobs.base import JobType
 from beamside.jobs.registry import workflow
 from beamside.project.project import ProjectWriter
-from beamside.project.records import FINAL_STATES, IN_FLIGHT_STATES, ItemState, ProjectState
+from beamside.project.records import FINAL_STATES, IN_FLIGHT_STATES, ItemEntry, ItemState, ProjectState
 from beamside.project.relion_publish import next_job_number
 
 log = logging.getLogger(__name__)
@@ -33,6 +33,14 @@ RETRY_SECONDS = 5.0
 
 SET_ASIDE = "set aside: "
 """With the source behind it, the key of a file that was set aside; such a file has no content to make a key of."""
+
+CAMERA_VALUES = ("gain", "gain_sha256", "relion_gain", "gain_error")
+"""What a movie gets from the session's gain reference."""
+
+
+def _intake_key(sha256: str, values: Mapping[str, Any], problem: str = "") -> str:
+    camera = [values.get(name, "") for name in ("gain_sha256", "gain_error", "defects_sha256")]
+    return hashlib.sha256(json.dumps([sha256, *camera, problem]).encode()).hexdigest()[:20]
 
 
 class Tables:
@@ -111,8 +119,7 @@ class Tables:
     def intake_done(self, event: Taken) -> None:
         """A file is in the project; one that was known already, with the same content and gain reference, changes nothing."""
         stage, taken = self.stages[0], event.taken
-        camera = [event.values.get(name, "") for name in ("gain_sha256", "gain_error", "defects_sha256")]
-        key = hashlib.sha256(json.dumps([taken.sha256, *camera, event.problem]).encode()).hexdigest()[:20]
+        key = _intake_key(taken.sha256, event.values, event.problem)
         entry = stage.entry(taken.name)
         if entry is not None and entry.key == key and entry.state in FINAL_STATES:
             return
@@ -137,6 +144,29 @@ class Tables:
             "rejected": "",
         }
         self._finish(stage, taken.name, ItemState.DONE, key=key, result=result, seconds=taken.seconds)
+
+    def taken_in(self) -> dict[str, ItemEntry]:
+        """Return the files that are in the project with what was made of them, by path."""
+        return {
+            entry.result["outputs"]["movie"]: entry
+            for entry in self.stages[0].job.items.values()
+            if entry.state is ItemState.DONE and entry.result is not None and "movie" in entry.result["outputs"]
+        }
+
+    def intake_camera(self, name: str, camera: Mapping[str, Any]) -> None:
+        """Another gain reference holds for a movie that was given on, or it may be corrected after all; nothing happens when it is the same."""
+        stage = self.stages[0]
+        entry = stage.job.items[name]
+        assert entry.result is not None
+        own = {key: value for key, value in entry.result["values"].items() if key not in CAMERA_VALUES}
+        values = {**own, **camera}
+        key = _intake_key(values["sha256"], values)
+        if key == entry.key:
+            return
+        result = {**entry.result, "values": values}
+        self._record(stage, name, ItemState.WAITING, reason="its gain reference changed")
+        self._record(stage, name, ItemState.QUEUED, attempt=1)
+        self._finish(stage, name, ItemState.DONE, key=key, result=result, seconds=entry.seconds)
 
     def intake_waits(self, event: Taken, reason: str) -> None:
         """A file is in the project, and waits until it is known how its gain reference is used; one that was processed before stays as it is."""

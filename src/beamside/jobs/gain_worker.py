@@ -5,8 +5,7 @@ Torch is not loaded for this.
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,85 +13,133 @@ import numpy as np
 from numpy.typing import NDArray
 
 from beamside.acquisition.gain import check_fit, prepare_gain, read_gain
-from beamside.acquisition.gain_choice import Asked, Choice, as_said, choose
-from beamside.errors import BeamsideError
+from beamside.acquisition.gain_choice import Asked, Choice, Use, as_said, choose
+from beamside.acquisition.gain_doubt import MovieSlope, contradicts, find_doubt
 from beamside.execution.orphans import end_with_session
-from beamside.formats.movies import open_movie
+from beamside.formats.atomic import sync_directory
 from beamside.formats.orientation import Orientation, fitting_ratio
-from beamside.imaging.gain_orientation import Mode, Verdict, compare, compared_window
+from beamside.imaging.gain_orientation import Mode, Verdict, compare, slope_of
 from beamside.imaging.gain_picture import gain_picture
+from beamside.jobs.gain_need_worker import look_for_need
+from beamside.jobs.gain_sums import file_hash, is_eer, sum_of_movies
 from beamside.jobs.gain_task import GainOutcome, GainTask
 from beamside.jobs.output import save_picture
 
-EER_SUFFIX = ".eer"
+DIGITS = 12
+"""So many of the digest's digits are in the name of a prepared file."""
 
 
 def settle(task: GainTask) -> GainOutcome:
     """Do what `task` asks; raises GainError when the reference cannot be used with these movies."""
     if task.session[0]:
         end_with_session(*task.session)
-    root, shape, asked = Path(task.root), (task.shape[0], task.shape[1]), Asked.from_json(task.asked)
-    if task.decided is not None:
+    if task.do == "need":
+        return look_for_need(task)
+    if task.do == "prepare":
+        assert task.decided is not None
         rotate, flip, use = task.decided
         return GainOutcome(prepared=_prepare(task, Orientation(rotate, flip), use))  # type: ignore[arg-type]
+    return _look(task) if task.do == "look" else _check(task)
+
+
+def _check(task: GainTask) -> GainOutcome:
+    """Compare the reference with the movies, and say how it is used."""
+    root, shape, asked = Path(task.root), task.shape, Asked.from_json(task.asked)
     gain = read_gain(root / task.reference, task.name)
-    check_fit((gain.shape[0], gain.shape[1]), shape, task.name, None if asked.rotate == "auto" else asked.rotate)
+    check_fit((gain.shape[0], gain.shape[1]), _pair(shape), task.name, None if asked.rotate == "auto" else asked.rotate)
     default = _usual_mode(task)
     if not asked.check:
         choice = as_said(asked, default)
         return GainOutcome(_plain(choice), prepared=_prepare(task, choice.orientation, choice.use))
-    ratio = fitting_ratio((gain.shape[0], gain.shape[1]), shape) or fitting_ratio((gain.shape[1], gain.shape[0]), shape)
-    assert ratio is not None
-    total, frames, used, unreadable = sum_of_movies([root / path for path in task.movies], shape, ratio)
-    verdict = compare(total, gain, shape)
+    total, frames, used, unreadable = _sum(task, gain, task.movies)
+    verdict = compare(total, gain, _pair(shape))
     name, command = task.name, task.command
     choice = choose(verdict, asked, default=default, movies=used, last=task.last, reference=name, command=command)
-    prepared = _prepare(task, choice.orientation, choice.use) if choice.state == "decided" else None
-    evidence = {
-        **_evidence(verdict),
-        "movies": used,
-        "frames": frames,
-        "counts_per_pixel": float(total.mean(dtype=np.float64)),
-        "unreadable": unreadable,
-    }
+    evidence = _evidence(verdict, total, used, frames, unreadable)
     if verdict.best is not None and choice.state != "open" and verdict.kind != "flat":
         shown = choice.orientation if choice.state == "decided" else verdict.best.orientation
         mode: Mode = verdict.best.mode if choice.use == "none" or choice.state != "decided" else choice.use
-        save_picture(root / task.picture, gain_picture(total, gain, shape, verdict, shown, mode, used))
-        evidence["picture"] = task.picture
+        evidence["picture"] = _draw(task, total, gain, verdict, shown, mode, used)
+    prepared = _prepare(task, choice.orientation, choice.use) if choice.state == "decided" else None
     return GainOutcome(_plain(choice), evidence, prepared)
+
+
+def _look(task: GainTask) -> GainOutcome:
+    """Say whether the newest movies bear out what was decided; nothing is prepared, and nothing decided."""
+    assert task.decided is not None
+    rotate, flip, use = task.decided
+    orientation, shape = Orientation(rotate, flip), _pair(task.shape)  # type: ignore[arg-type]
+    used_as: Use = use  # type: ignore[assignment]
+    gain = read_gain(Path(task.root) / task.reference, task.name)
+    total: NDArray[np.float32] | None = None
+    slopes, frames, unreadable = [], 0, []
+    for movie in task.movies:
+        part, number, used, why = _sum(task, gain, [movie])
+        unreadable += why
+        if not used:
+            continue
+        total = part if total is None else total + part
+        frames += number
+        match = slope_of(part, gain, shape, orientation)
+        slopes.append(MovieSlope(movie, match.slope, match.error))
+    if total is None:
+        return GainOutcome(evidence={"unreadable": unreadable})
+    verdict = compare(total, gain, shape)
+    first = None
+    if contradicts(orientation, used_as, verdict) and task.first:
+        first = compare(_sum(task, gain, task.first)[0], gain, shape)
+    doubt = find_doubt(orientation, used_as, verdict, slopes, first)
+    evidence = _evidence(verdict, total, len(slopes), frames, unreadable)
+    if verdict.best is not None and verdict.kind != "flat" and (doubt is not None or used_as != "none"):
+        shown = orientation if doubt is None or doubt.use == "none" else doubt.orientation
+        mode: Mode = next((each for each in (used_as, doubt.use if doubt else "none") if each != "none"), "multiply")
+        if doubt is not None and doubt.use != "none":
+            mode = doubt.use
+        evidence["picture"] = _draw(task, total, gain, verdict, shown, mode, len(slopes), doubtful=doubt is not None)
+    found = None
+    if doubt is not None:
+        found = {**asdict(doubt), "rotate": doubt.orientation.rotate, "flip": doubt.orientation.flip}
+        del found["orientation"]
+    return GainOutcome(evidence=evidence, doubt=found)
+
+
+def _pair(shape: tuple[int, int]) -> tuple[int, int]:
+    return shape[0], shape[1]
 
 
 def _usual_mode(task: GainTask) -> Mode:
     """RELION divides EER movies by a reference in MRC, and multiplies by one in .gain; all other movies are multiplied."""
-    eer = any(Path(movie).suffix.lower() == EER_SUFFIX for movie in task.movies)
-    return "divide" if eer and Path(task.name).suffix.lower() in (".mrc", ".mrcs") else "multiply"
+    return "divide" if is_eer(task.movies) and Path(task.name).suffix.lower() in (".mrc", ".mrcs") else "multiply"
 
 
-def sum_of_movies(
-    paths: Sequence[Path], shape: tuple[int, int], ratio: float
-) -> tuple[NDArray[np.float32], int, int, list[str]]:
-    """Return the sum of all frames inside the window that is compared, the number of frames and of movies in it, and why others are not."""
-    window = compared_window(shape, ratio)
-    total = np.zeros(tuple(part.stop - part.start for part in window), np.float32)
-    frames = used = 0
-    unreadable = []
-    for path in paths:
-        part = np.zeros_like(total)
-        try:
-            with open_movie(path) as movie:
-                for index in range(movie.frames):
-                    part += movie.frame(index)[window]
-                frames += movie.frames
-        except (BeamsideError, OSError) as error:  # the movie's own job tells of it
-            unreadable.append(f"{path.name}: {error}")
-            continue
-        total += part
-        used += 1
-    return total, frames, used, unreadable
+def _sum(task: GainTask, gain: NDArray[Any], movies: Any) -> tuple[NDArray[np.float32], int, int, list[str]]:
+    shape = _pair(task.shape)
+    ratio = fitting_ratio((gain.shape[0], gain.shape[1]), shape) or fitting_ratio((gain.shape[1], gain.shape[0]), shape)
+    assert ratio is not None
+    return sum_of_movies([Path(task.root) / path for path in movies], shape, ratio)
 
 
-def _evidence(verdict: Verdict) -> dict[str, Any]:
+def _draw(
+    task: GainTask,
+    total: NDArray[np.float32],
+    gain: NDArray[np.float32],
+    verdict: Verdict,
+    orientation: Orientation,
+    mode: Mode,
+    movies: int,
+    *,
+    doubtful: bool = False,
+) -> str:
+    """Draw what the movies say; what contradicts a decision does not replace the picture of what made it."""
+    picture = task.picture.replace("gain_check", "gain_doubt") if doubtful else task.picture
+    drawn = gain_picture(total, gain, _pair(task.shape), verdict, orientation, mode, movies)
+    save_picture(Path(task.root) / picture, drawn)
+    return picture
+
+
+def _evidence(
+    verdict: Verdict, total: NDArray[np.float32], movies: int, frames: int, unreadable: list[str]
+) -> dict[str, Any]:
     return {
         "kind": verdict.kind,
         "margin": verdict.margin if np.isfinite(verdict.margin) else 0.0,
@@ -100,6 +147,10 @@ def _evidence(verdict: Verdict) -> dict[str, Any]:
         "matches": [
             [match.orientation.rotate, match.orientation.flip, match.slope, match.error] for match in verdict.matches
         ],
+        "movies": movies,
+        "frames": frames,
+        "counts_per_pixel": float(total.mean(dtype=np.float64)),
+        "unreadable": unreadable,
     }
 
 
@@ -114,36 +165,48 @@ def _plain(choice: Choice) -> dict[str, Any]:
     }
 
 
-def _prepare(task: GainTask, orientation: Orientation, use: str) -> dict[str, Any]:
+def _prepare(task: GainTask, orientation: Orientation, use: Use) -> dict[str, Any]:
+    """Write what jobs multiply by. Its name has its digest, so that a file that micrographs name never gets another content."""
     if use == "none":
         return {}
     root, output = Path(task.root), Path(task.root) / task.output
     output.parent.mkdir(parents=True, exist_ok=True)
-    eer = any(Path(movie).suffix.lower() == EER_SUFFIX for movie in task.movies)
-    reciprocal = output.with_name(f"{output.stem}_relion{output.suffix}")
-    prepared = prepare_gain(
-        root / task.reference,
-        (task.shape[0], task.shape[1]),
-        flip=orientation.flip,
-        rotate=orientation.rotate,
-        divide=use == "divide",
-        output=output,
-        reciprocal=reciprocal if eer else None,
-        name=task.name,
-    )
+    eer = is_eer(task.movies)
+    temporary = output.with_name(f".{output.stem}-{task.session[0]}.tmp{output.suffix}")
+    reciprocal = temporary.with_name(f".{output.stem}-{task.session[0]}-relion.tmp{output.suffix}")
+    try:
+        prepared = prepare_gain(
+            root / task.reference,
+            _pair(task.shape),
+            flip=orientation.flip,
+            rotate=orientation.rotate,
+            divide=use == "divide",
+            output=temporary,
+            reciprocal=reciprocal if eer else None,
+            name=task.name,
+        )
+        digest = file_hash(temporary)
+        path = output.with_name(f"{output.stem}_{digest[:DIGITS]}{output.suffix}")
+        if task.plain and _may_be(root / task.plain, digest):
+            path = root / task.plain
+        temporary.replace(path)
+        if eer:
+            reciprocal.replace(path.with_name(f"{path.stem}_relion{path.suffix}"))
+        sync_directory(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+        reciprocal.unlink(missing_ok=True)
     found = {
-        "gain": task.output,
-        "gain_sha256": file_hash(output),
+        "gain": path.relative_to(root).as_posix(),
+        "gain_sha256": digest,
         "defects": prepared.defects,
         "ratio": prepared.ratio,
         "warnings": list(prepared.warnings),
     }
     if eer:
-        found["relion_gain"] = f"{Path(task.output).parent}/{reciprocal.name}"
+        found["relion_gain"] = path.with_name(f"{path.stem}_relion{path.suffix}").relative_to(root).as_posix()
     return found
 
 
-def file_hash(path: Path) -> str:
-    """Return the SHA-256 of a file's content."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+def _may_be(path: Path, digest: str) -> bool:
+    return not path.exists() or file_hash(path) == digest

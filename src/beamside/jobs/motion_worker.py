@@ -77,6 +77,9 @@ def correct(item: Item, parameters: MotionParameters, workspace: Workspace) -> R
             "frames": len(corrected.global_shifts),
             "hot_pixels": len(corrected.hot_pixels),
             "dose_per_frame": divided.dose,
+            **{
+                name: source.values[name] for name in ("gain", "gain_sha256", "defects_sha256") if name in source.values
+            },
             **({} if divided.rendering is None else {"raw_frames_per_fraction": divided.rendering.group}),
         },
     )

@@ -10,6 +10,7 @@ from typing import Any
 
 from beamside.monitor.report_text import duration
 from beamside.project.lease import Holder
+from beamside.project.records import SESSION_ENDS
 
 SILENT_SECONDS = 120.0
 """A session writes its live file every second or so. When it has not for so long, it does not answer, whatever it said last."""
@@ -17,7 +18,7 @@ SILENT_SECONDS = 120.0
 STARTING_SECONDS = 300.0
 """How long a session may take until it writes its live file: it may first wait for RELION's lock."""
 
-ENDED = ("finished", "stopped", "failed", "new")
+ENDED = (*SESSION_ENDS, "new")
 NOT_RESPONDING = "not responding"
 
 

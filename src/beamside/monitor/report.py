@@ -41,11 +41,12 @@ from beamside.monitor.report_settings import facts, parameter_sections, versions
 from beamside.monitor.status import SessionStatus, read_status
 from beamside.project.index import Index
 from beamside.project.project import Project
+from beamside.project.records import SESSION_ENDS
 
 SHOWN_WARNINGS = 8
 """So many of the newest warnings are shown at once; all of them are in the history."""
 
-ENDED = ("finished", "stopped", "failed", "dead", "new")
+ENDED = (*SESSION_ENDS, "dead", "new")
 
 
 def write_report(project: Project, output: Path | None = None) -> Path:

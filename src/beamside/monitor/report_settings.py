@@ -18,9 +18,10 @@ from beamside.monitor.status import SessionStatus
 from beamside.parameters import describe
 from beamside.project.index import Index
 from beamside.project.project import Project
+from beamside.project.records import SESSION_ENDS
 
 PACKAGES = ("torch", "numpy", "scipy", "parsl", "pydantic", "pillow", "tifffile", "imagecodecs")
-END_EVENTS = ("finished", "stopped", "failed")
+END_EVENTS = SESSION_ENDS
 
 OPTICS = (
     ("voltage", "Voltage", "kV"),

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from beamside.flow.gain_case import present_records, question_of
 from beamside.jobs.base import JobType, Metric
 from beamside.jobs.registry import workflow
 from beamside.monitor.liveness import ENDED, NOT_RESPONDING, session_state
@@ -103,10 +104,11 @@ class StageStatus:
 class SessionStatus:
     """Everything that a status display shows.
 
-    ``state`` is "running", "paused", "finishing", "finished", "stopped", "failed", "waiting for disk space", "dead" when the session process is
-    gone without having ended in order, or "not responding" when it is there and gives no sign of life. ``problems`` are the open ones, errors first,
-    and ``over`` those that ended lately. ``questions`` wait for a person's answer; ``gain`` says how gain references are used; ``waits`` says what
-    the session waits for. Ages are in seconds, -1 where there is none; ``free_bytes`` is what the target's disk has.
+    ``state`` is "running", "paused", "finishing", "finished", "stopped", "failed", "waiting for disk space", "waiting for an answer" (it has ended,
+    and goes on when a person has answered), "dead" when the session process is gone without having ended in order, or "not responding" when it is
+    there and gives no sign of life. ``problems`` are the open ones, errors first, and ``over`` those that ended lately. ``questions`` wait for a
+    person's answer; ``gain`` says how gain references are used; ``waits`` says what the session waits for. Ages are in seconds, -1 where there is
+    none; ``free_bytes`` is what the target's disk has.
     """
 
     name: str
@@ -171,7 +173,7 @@ def _status(project: Project, index: Index) -> SessionStatus:
     down = [ProblemStatus("session-process", silence, "error", 1, now)] if silence else []
     extract = next((stage for stage in stages if stage.name == "extract"), None)
     gains = gain_records(index)
-    questions = tuple(record["sentence"] for record in gains if record["state"] == "asked")
+    questions = tuple(filter(None, map(question_of, gains)))
     return SessionStatus(
         name=f"{project.root.parent.name}/{project.root.name}",
         root=str(project.root),
@@ -186,7 +188,7 @@ def _status(project: Project, index: Index) -> SessionStatus:
         over=tuple(_over_lately(problems.values(), now)),
         failures=tuple(_failure_groups(index, stages)),
         questions=questions,
-        gain=tuple(record["sentence"] for record in gains if record["state"] != "asked"),
+        gain=tuple(record["sentence"] for record in gains if record["state"] not in ("asked", "needed")),
         waits=tuple(live.get("waits", ())) if holder and state not in (*ENDED, NOT_RESPONDING) else (),
         sign_of_life_age=live_age,
         newest_file_age=_age(index.newest(jobs.get("import", ""), "arrived"), now),
@@ -238,11 +240,9 @@ def _free_bytes(project: Project) -> float:
 
 
 def gain_records(index: Index) -> list[dict[str, Any]]:
-    """Return what is known of the gain reference for each shape of movies, with the settings that the session has now."""
-    if not index.settings().get("gain"):
-        return []
-    newest = {tuple(record["shape"]): record for record in index.events("gain")}
-    return [record for record in newest.values() if record["reference"] == index.settings()["gain"]]
+    """Return what is known of the gain reference for each shape of movies, with the settings that the session has now; without a reference, whether
+    the movies need one."""
+    return present_records(index.events("gain"), index.settings().get("gain") or "")
 
 
 def _stage(index: Index, kind: JobType, job: str) -> StageStatus:

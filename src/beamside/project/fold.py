@@ -75,6 +75,7 @@ def apply_project_record(state: ProjectState, record: Record) -> None:
     elif event == "problem":
         apply_problem_record(state.problems, record)
     elif event == "gain":
+        state.gains.pop(record["key"], None)  # the newest record comes last
         state.gains[record["key"]] = record
     else:
         raise ProjectError(

@@ -33,6 +33,12 @@ class ItemState(StrEnum):
     FAILED = "failed"
 
 
+WAITS_FOR_ANSWER = "waiting for an answer"
+"""How a session ends that has done what it can, while a person has not answered what it asks."""
+
+SESSION_ENDS = ("finished", "stopped", "failed", WAITS_FOR_ANSWER)
+"""States in which no process of a session is left, in order."""
+
 FINAL_STATES = frozenset({ItemState.DONE, ItemState.REJECTED, ItemState.FAILED})
 IN_FLIGHT_STATES = frozenset({ItemState.QUEUED, ItemState.RUNNING})
 

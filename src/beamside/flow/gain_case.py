@@ -1,0 +1,217 @@
+"""What is known of a gain reference for one shape of movies: the case, its record in the journal, and what a person's answers make of that record.
+
+A record says ``state`` ("open", "asked" or "decided") and, when decided, how the reference is used: ``rotate``, ``flip``, ``use``. Movies in one of
+its ``sets`` are processed in another way than that. A ``doubt`` is a question about a decision that is in force; the signatures of those that were
+answered are in ``answered``. ``replaced_by`` names the content of the reference that a person has chosen instead.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from beamside.acquisition.gain_choice import words
+from beamside.flow.arrivals import Taken
+from beamside.formats.orientation import Orientation
+
+VERSION = 1
+"""Version of the way in which it is decided: with another one, what was decided before is looked at anew."""
+
+JOURNAL_FIELDS = frozenset({"event", "time", "key"})
+"""What the journal adds to a record."""
+
+Way = tuple[int, str, str]
+"""How a reference is used: rotate, flip, use."""
+
+FEWEST_SINGLES = 4
+"""Files of one frame are taken for movies when so many are there, and none of several frames."""
+
+FIRST_LOOK, LOOK_STEP = 12, 200
+"""With so many movies it is looked at again whether they bear out what was decided; then at each doubling, and at least so often."""
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What matters here of a movie: its path in the project is its name."""
+
+    frames: int
+    dtype: str
+    sha256: str
+    source: str = ""
+
+
+@dataclass
+class Case:
+    """One gain reference for one shape of movies.
+
+    Attributes
+    ----------
+    shape, number : of the movies; the first shape gets the plain names of files
+    said : what a person has said of the reference at the start
+    reference, digest : the project's copy of it, and its content
+    record : the newest record of it in the journal
+    prepared : what movies get for each way of use whose file is there
+    movies, held : the movies there are; and those that wait
+    doing, preparing : what a worker does for it, and for which way of use
+    checked, looked : with how many movies it was tried to decide, and looked at again
+    newer : a reference with another content that has come to the same path
+    last : there will be no more movies
+    failures, not_before : attempts that a passing fault has spoiled, and when to try again
+    error : why the reference cannot be used with these movies at all
+    resettle : movies that were given on are to be given on again, where what they get is another now
+    """
+
+    shape: tuple[int, int]
+    number: int
+    said: dict[str, Any]
+    reference: str
+    digest: str
+    record: dict[str, Any] = field(default_factory=dict)
+    prepared: dict[Way, dict[str, Any]] = field(default_factory=dict)
+    movies: dict[str, Seen] = field(default_factory=dict)
+    held: list[Taken] = field(default_factory=list)
+    doing: Literal["", "check", "prepare", "look"] = ""
+    preparing: Way = (0, "none", "none")
+    checked: int = 0
+    looked: int = 0
+    newer: tuple[str, str] | None = None
+    last: bool = False
+    failures: int = 0
+    closing_failures: int = 0
+    not_before: float = 0.0
+    error: str = ""
+    resettle: bool = False
+
+    @property
+    def key(self) -> str:
+        """The name of its record in the journal."""
+        parts = [VERSION, self.digest, *self.shape, self.said]
+        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:20]
+
+    @property
+    def name(self) -> str:
+        """The name of the case within a session."""
+        return f"{self.shape[1]}x{self.shape[0]}"
+
+    @property
+    def state(self) -> str:
+        """What the journal says: "decided", "asked", "open", or "" when nothing was tried."""
+        return str(self.record.get("state", ""))
+
+    @property
+    def doubt(self) -> dict[str, Any] | None:
+        """The open question about a decision that is in force."""
+        return self.record.get("doubt") or None
+
+    def ways(self) -> list[Way]:
+        """Return how the reference is used, for most movies first."""
+        return list(dict.fromkeys([way_of(self.record), *(way_of(each) for each in self.record.get("sets", ()))]))
+
+    def way(self, movie: str) -> Way:
+        """Return how the reference is used with one movie."""
+        return way_of_movie(self.record, movie)
+
+    def values(self, movie: str) -> dict[str, Any] | None:
+        """Return what a movie gets; None when that is not known yet, or the file is not there."""
+        if self.error:
+            return {"gain_error": self.error}
+        return self.prepared.get(self.way(movie)) if self.state == "decided" else None
+
+    def voters(self) -> list[str]:
+        """Return the movies that can tell how the reference lies: not the reference itself, and no images that were summed or made of others."""
+        single = [
+            path
+            for path, seen in self.movies.items()
+            if seen.sha256 != self.digest and not (seen.frames == 1 and seen.dtype.startswith("float"))
+        ]
+        several = [path for path in single if self.movies[path].frames > 1]
+        return several or (single if self.last or len(single) >= FEWEST_SINGLES else [])
+
+
+def way_of(record: Mapping[str, Any]) -> Way:
+    """Return how a record, or a part of it, says that the reference is used."""
+    return int(record["rotate"]), str(record["flip"]), str(record["use"])
+
+
+def way_of_movie(record: Mapping[str, Any], movie: str) -> Way:
+    """Return how a decided record says that the reference is used with one movie."""
+    return next((way_of(each) for each in record.get("sets", ()) if movie in each["movies"]), way_of(record))
+
+
+def look_due(looked: int) -> int:
+    """Return with how many movies it is looked at again, when that was done with `looked` of them."""
+    return FIRST_LOOK if looked < FIRST_LOOK else min(2 * looked, looked + LOOK_STEP)
+
+
+def present_records(records: Iterable[Mapping[str, Any]], gain: str) -> list[dict[str, Any]]:
+    """Return of the journal's `records` of gain references the newest for each shape of movies that is about the reference `gain` of the settings."""
+    newest = {tuple(record["shape"]): dict(record) for record in records if record["reference"] == gain}
+    return [record for record in newest.values() if not record.get("replaced_by")]
+
+
+def question_of(record: Mapping[str, Any]) -> str:
+    """Return what a record asks a person; "" when nothing."""
+    if record.get("replaced_by"):
+        return ""
+    if record.get("state") == "asked":
+        return str(record["sentence"])
+    return str((record.get("doubt") or {}).get("sentence", ""))
+
+
+def answered(record: Mapping[str, Any], details: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return what a person's answer makes of a record; None when it does not answer what the record asks.
+
+    `details` has rotate, flip and use; or "keep" or "redo", which answer a doubt.
+    """
+    kept = {name: value for name, value in record.items() if name not in JOURNAL_FIELDS}
+    doubt = kept.pop("doubt", None)
+    if "use" in details:
+        signatures = [*kept.get("answered", ()), *([doubt["signature"]] if doubt else _known_already(record, details))]
+        person = {**kept, **_as_person_says(details), "sets": [], "answered": signatures}
+        return person if question_of(record) else None
+    if doubt is None:
+        return None
+    kept["answered"] = [*kept.get("answered", ()), doubt["signature"]]
+    return kept if details.get("keep") else _redone(kept, doubt)
+
+
+def _redone(record: Mapping[str, Any], doubt: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the record in which what a doubt says holds for the movies that it is about."""
+    if "reference_sha256" in doubt:
+        return {**record, "replaced_by": doubt["reference_sha256"]}
+    new, sets = {name: doubt[name] for name in ("rotate", "flip", "use")}, list(record.get("sets", ()))
+    if doubt["scope"] == "some":
+        return {**record, "sets": [{**new, "movies": list(doubt["movies"])}, *sets]}
+    old = {name: record[name] for name in ("rotate", "flip", "use")}
+    earlier = [*sets, {**old, "movies": list(doubt["before"])}] if doubt["scope"] == "newer" else []
+    return {**record, **_as_person_says(new), "sets": earlier}
+
+
+def signature_of(scope: str, way: Way) -> str:
+    """Return by what a doubt is known again: which movies it is about, and what it says of them."""
+    return ":".join([scope, *(str(part) for part in way)])
+
+
+def _known_already(record: Mapping[str, Any], details: Mapping[str, Any]) -> list[str]:
+    """Return the doubts that a person has answered with this, who was shown what the movies say: these are not raised again."""
+    evidence = record.get("evidence", {})
+    ways: list[Way] = [(details["rotate"], details["flip"], "none")] if evidence.get("kind") == "absent" else []
+    if evidence.get("kind") == "clear":
+        rotate, flip, slope, _ = evidence["matches"][0]
+        ways = [(rotate, flip, "multiply" if slope < 0 else "divide")]
+    return [signature_of(scope, way) for way in ways for scope in ("all", "newer", "some")]
+
+
+def _as_person_says(details: Mapping[str, Any]) -> dict[str, Any]:
+    orientation = Orientation(details["rotate"], details["flip"]).canonical()
+    return {
+        "state": "decided",
+        "rotate": orientation.rotate,
+        "flip": orientation.flip,
+        "use": details["use"],
+        "by": "person",
+        "sentence": f"The gain reference is used as a person said when asked: {words(orientation, details['use'])}.",
+    }

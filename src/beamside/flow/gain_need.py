@@ -1,0 +1,199 @@
+"""A session without a gain reference: whether its movies need one is looked at early, and at intervals, and told. No movie waits for it."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from beamside.flow.arrivals import Taken
+from beamside.flow.gain_case import Case, Seen, look_due
+from beamside.flow.problems import Problems
+from beamside.flow.settings import SessionSettings
+from beamside.flow.table import Tables
+from beamside.jobs.gain_task import GainTask
+
+FIRST, MOST = 2, 16
+"""The fewest movies that can tell, and the most that are looked at at once."""
+
+LOOKED_AT = 4
+"""So many movies are looked at again later: the newest."""
+
+PREFIX = "need:"
+"""Keys of these records in the journal begin so."""
+
+
+@dataclass
+class Watched:
+    """The movies of one shape; `tried` are as many as were looked at in vain, `looked` as there were when it was told last."""
+
+    shape: tuple[int, int]
+    number: int
+    record: dict[str, Any]
+    movies: dict[str, Seen] = field(default_factory=dict)
+    sidecars: tuple[str, ...] = ()
+    tried: int = 0
+    looked: int = 0
+    doing: list[str] = field(default_factory=list)
+
+    @property
+    def case(self) -> str:
+        """Its name."""
+        return f"{PREFIX}{self.shape[1]}x{self.shape[0]}"
+
+
+class PatternWatch:
+    """Looks whether movies that came without a gain reference need one. Only the session's own thread uses it."""
+
+    def __init__(
+        self,
+        settings: SessionSettings,
+        tables: Tables,
+        problems: Problems,
+        submit: Callable[[str, GainTask], None],
+        session: tuple[int, float],
+    ) -> None:
+        self.settings, self.tables, self.problems = settings, tables, problems
+        self._submit, self._session = submit, session
+        self.shapes: dict[str, Watched] = {}
+
+    def see(self, event: Taken) -> None:
+        """Note a movie that is processed without a reference."""
+        if not self.settings.acquisition.gain_check or "movie" not in event.outputs:
+            return
+        height, width = event.values["shape"]
+        name = f"{PREFIX}{width}x{height}"
+        if name not in self.shapes:
+            record = dict(self.tables.writer.state.gains.get(name, {}))
+            self.shapes[name] = Watched((height, width), len(self.shapes), record)
+            if record.get("state") == "needed":
+                self._tell(self.shapes[name])
+        watched, taken = self.shapes[name], event.taken
+        watched.movies[event.outputs["movie"]] = Seen(taken.frames, taken.dtype, taken.sha256, taken.source)
+        watched.sidecars = watched.sidecars or tuple(taken.sidecars)
+        self._work(watched)
+
+    def work(self) -> None:
+        """Give out what has become due."""
+        for watched in self.shapes.values():
+            self._work(watched)
+
+    @property
+    def busy(self) -> bool:
+        """Whether a worker looks at movies now; a session does not end before it is known."""
+        return any(watched.doing for watched in self.shapes.values())
+
+    def _work(self, watched: Watched) -> None:
+        state = watched.record.get("state")
+        if watched.doing or state == "needed":
+            return
+        voters = Case(watched.shape, 0, {}, "", "", movies=watched.movies).voters()
+        if state == "not needed":
+            if watched.looked == 0:  # an earlier session knew it
+                watched.looked = int(watched.record["evidence"]["movies"])
+            if len(voters) >= look_due(watched.looked):
+                watched.looked = len(voters)
+                self._look(watched, voters[-LOOKED_AT:])
+            return
+        due = FIRST
+        while due <= watched.tried:
+            due *= 2
+        if len(voters) >= due and watched.tried < MOST:
+            watched.tried = watched.looked = len(voters)
+            self._look(watched, voters[:MOST])
+        elif watched.tried >= MOST and len(voters) >= look_due(watched.looked):
+            watched.looked = len(voters)
+            self._look(watched, voters[-MOST:])
+
+    def _look(self, watched: Watched, movies: list[str]) -> None:
+        job = self.tables.stages[0].job.name
+        suffix = f"_{watched.shape[1]}x{watched.shape[0]}" if watched.number else ""
+        sources = [watched.movies[movie].source for movie in (movies[0], movies[-1])]
+        task = GainTask(
+            do="need",
+            root=str(self.tables.writer.project.root),
+            shape=watched.shape,
+            movies=movies,
+            picture=f"{job}/gain_needed{suffix}.png",
+            sources=[*dict.fromkeys(sources), *watched.sidecars],
+            session=self._session,
+        )
+        watched.doing = movies
+        self._submit(watched.case, task)
+
+    def finished(self, name: str, future: Future[dict[str, Any]]) -> None:
+        """Take what a worker has found. A look that failed is made again with more movies: nothing waits for it."""
+        watched = self.shapes[name]
+        movies, watched.doing = watched.doing, []
+        try:
+            outcome = future.result()
+        except Exception as error:
+            outcome = {"reason": f"the worker was lost ({type(error).__name__}: {error})"}
+        fault = f"gain-need-fault:{name}"
+        if outcome.get("reason"):
+            self.problems.open(
+                fault, f"It could not be looked at whether the movies need a gain reference: {outcome['reason']}"
+            )
+            return
+        self.problems.close(fault)
+        evidence = outcome["evidence"]
+        if evidence["kind"] == "unsure":
+            return
+        state = "needed" if evidence["kind"] == "needed" else "not needed"
+        if state == watched.record.get("state"):
+            return
+        record = {
+            "state": state,
+            "shape": list(watched.shape),
+            "number": watched.number,
+            "reference": "",
+            "sentence": self._sentence(watched, movies, evidence),
+            "evidence": evidence,
+        }
+        self.tables.writer.gain(name, record)
+        watched.record = record
+        if state == "needed":
+            self._tell(watched)
+
+    def _tell(self, watched: Watched) -> None:
+        self.problems.open(f"gain-needed:{watched.case}", watched.record["sentence"], "error")
+
+    def _sentence(self, watched: Watched, movies: list[str], evidence: Mapping[str, Any]) -> str:
+        number = evidence["movies"]
+        if evidence["kind"] == "clean":
+            return (
+                f"No gain reference is used, and the movies need none: {number} of them share no pattern of pixels "
+                f"(below {max(evidence['limit'], 0.001):.1%})."
+            )
+        which = f"the first {number} movies"
+        if watched.record.get("state") == "not needed" or movies[0] != next(iter(watched.movies)):
+            which = (
+                f"the newest {number} movies ({Path(movies[0]).name} to {Path(movies[-1]).name}; earlier ones did not)"
+            )
+        return (
+            f"No gain reference is used, but the movies need one: {which} show the same pattern of pixels, which differ by "
+            f"{evidence['strength']:.1%} (one standard deviation), whatever the specimen is. With it, particles are missed and noise is picked. "
+            f"{_candidate_words(evidence.get('candidate') or {})}"
+            "When the pattern is known and shall stay, add --no-gain-check instead."
+        )
+
+
+def _candidate_words(candidate: Mapping[str, Any]) -> str:
+    if not candidate:
+        return (
+            "No reference was found beside the data: ask for the camera's, stop the session, and start it again with the same options and "
+            "--gain FILE. "
+        )
+    path = candidate["path"]
+    why = (
+        f"whose pattern is that of the movies (slope {candidate['slope']:+.2f}, and ±1 is right)"
+        if candidate["slope"]
+        else "which has the right size"
+    )
+    return (
+        f"Beside the data lies {path}, {why}: stop the session, and start it again with the same options and "
+        f"--gain {shlex.quote(path)}. "
+    )
