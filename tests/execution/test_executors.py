@@ -2,30 +2,33 @@
 
 import contextlib
 import os
+import shlex
 import subprocess
 import sys
 import time
 import timeit
+from collections.abc import Iterator
+from concurrent.futures import Future
 from pathlib import Path
+from typing import Any, ClassVar
 
 import psutil
 import pytest
 
-from beamside.execution.engine import put_scripts_on_path
+from beamside.execution.connection import UNCONNECTED_SECONDS, Connection
+from beamside.execution.engine import pool_command, put_scripts_on_path, remove_left_directories
 from beamside.execution.executors import LocalWorkers, WorkersLostError, start_executor
-from beamside.execution.orphans import end_with_session, process_created
+from beamside.execution.orphans import process_created
 from beamside.execution.settings import ExecutionSettings, available_cores
 
 SESSION_THAT_IS_KILLED = """
-import os, signal, sys
+import os, signal, sys, time
 from beamside.execution.executors import LocalWorkers
-from beamside.execution.orphans import end_with_session, process_created
 if __name__ == "__main__":
-    workers = LocalWorkers(1)
-    me = os.getpid()
-    print(workers.submit(os.getpid).result(), flush=True)
-    workers.submit(end_with_session, me, process_created(me)).result()
-    os.kill(me, signal.SIGKILL)
+    workers = LocalWorkers(2)
+    while sys.argv[1] == "idle" and not workers._engine.connected():
+        time.sleep(0.1)
+    os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
@@ -58,11 +61,21 @@ def kill_part(workers: LocalWorkers, part: str) -> None:
     if part == "interchange":
         assert engine._executor.interchange_proc is not None
         engine._executor.interchange_proc.kill()
-    for group in engine.pool_groups() if part == "pool" else ():
-        for process in psutil.process_iter():
-            with contextlib.suppress(psutil.Error, ProcessLookupError):
-                if os.getpgid(process.pid) == group and "process_worker_pool" in " ".join(process.cmdline()):
-                    process.kill()
+    for group in engine.pool_groups() if part == "helper" else ():
+        spawned = [process for process in psutil.process_iter() if in_group(process, group) and is_spawned(process)]
+        min(spawned, key=lambda process: process.create_time()).kill()  # the pool starts it before its workers
+
+
+def in_group(process: psutil.Process, group: int) -> bool:
+    with contextlib.suppress(psutil.Error, ProcessLookupError):
+        return os.getpgid(process.pid) == group
+    return False
+
+
+def is_spawned(process: psutil.Process) -> bool:
+    with contextlib.suppress(psutil.Error):
+        return "spawn_main" in " ".join(process.cmdline())
+    return False
 
 
 def submit_often(workers: LocalWorkers) -> None:
@@ -73,12 +86,11 @@ def submit_often(workers: LocalWorkers) -> None:
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
-@pytest.mark.parametrize("part", ["interchange", "pool"])
+@pytest.mark.parametrize("part", ["interchange", "helper"])
 def test_when_a_part_that_drives_the_workers_dies_it_is_started_again_and_its_workers_end(part: str) -> None:
     workers = LocalWorkers(1)
     try:
         worker = workers.submit(os.getpid).result(timeout=60)
-        workers.submit(end_with_session, os.getpid(), process_created(os.getpid())).result(timeout=60)
         lost = workers.submit(timeit.timeit, "time.sleep(600)", "import time", number=1)
         groups = workers._engine.pool_groups()
         kill_part(workers, part)
@@ -107,21 +119,125 @@ def test_workers_that_die_again_and_again_are_given_up(monkeypatch: pytest.Monke
 
 
 @pytest.mark.slow
-def test_nothing_is_left_when_a_session_is_killed(tmp_path: Path) -> None:
-    program, output = tmp_path / "session.py", tmp_path / "worker"
+@pytest.mark.parametrize("when", ["while its workers start", "idle"])
+def test_nothing_is_left_when_a_session_is_killed_and_another_one_tidies_up(tmp_path: Path, when: str) -> None:
+    program = tmp_path / "session.py"
     program.write_text(SESSION_THAT_IS_KILLED)
     tag = f"BEAMSIDE_TEST_TAG={tmp_path.name}"
-    with output.open("w") as stream:
-        environment = {**os.environ, **dict([tag.split("=")])}
-        finished = subprocess.run(
-            [sys.executable, str(program)], stdout=stream, timeout=120, check=False, env=environment
-        )
+    environment = {**os.environ, **dict([tag.split("=")])}
+    finished = subprocess.run([sys.executable, str(program), when], timeout=120, check=False, env=environment)
     assert finished.returncode == -9
-    assert output.read_text().strip().isdigit()
-    deadline = time.monotonic() + 45
+    remove_left_directories()
+    deadline = time.monotonic() + 60
     while (left := tagged(tag)) and time.monotonic() < deadline:
-        time.sleep(0.5)
+        time.sleep(0.2)
     assert not left
+
+
+class MadeUpEngine:
+    """An engine whose workers come or not; what was submitted stays."""
+
+    made: ClassVar[list["MadeUpEngine"]] = []
+    here: ClassVar[bool | None] = False
+
+    def __init__(self, _workers: int) -> None:
+        self.submitted: list[Future[Any]] = []
+        self.pools, self.killed = 1, False
+        self.made.append(self)
+
+    def submit(self, *_: Any, **__: Any) -> Future[Any]:
+        self.submitted.append(Future())
+        return self.submitted[-1]
+
+    def alive(self) -> bool:
+        return True
+
+    def connected(self) -> bool | None:
+        return self.here
+
+    def pools_started(self) -> int:
+        return self.pools
+
+    def last_words(self) -> str:
+        return "No module named parsl"
+
+    def kill(self) -> None:
+        self.killed = True
+        for future in self.submitted:
+            future.set_exception(RuntimeError("killed"))
+
+    shutdown = kill
+
+
+@pytest.fixture
+def made_up(monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalWorkers]:
+    monkeypatch.setattr("beamside.execution.executors.WATCH_SECONDS", 1e6)  # the tests look themselves
+    monkeypatch.setattr(MadeUpEngine, "made", [])
+    workers = LocalWorkers(1, make_engine=MadeUpEngine)  # type: ignore[arg-type]
+    yield workers
+    workers._end.set()
+
+
+def look(workers: LocalWorkers, times: int) -> None:
+    """Look so often, each time after another pool of workers has ended at once."""
+    for _ in range(times):
+        workers._look_at_connection()
+        MadeUpEngine.made[-1].pools += 1
+
+
+def test_workers_that_cannot_start_are_told_with_their_words_and_given_up(made_up: LocalWorkers) -> None:
+    future = made_up.submit(pow, 2, 2)
+    look(made_up, 2)
+    assert made_up.trouble == ""
+    look(made_up, 3)
+    assert "cannot be started: No module named parsl" in made_up.trouble
+    look(made_up, 3)
+    assert len(MadeUpEngine.made) == 2
+    assert MadeUpEngine.made[0].killed
+    assert len(MadeUpEngine.made[1].submitted) == 1, "nobody can have begun with it: it is given to the next ones"
+    assert not future.done()
+    look(made_up, 20)
+    assert "No module named parsl" in made_up.broken
+    with pytest.raises(WorkersLostError, match="3 attempts"):
+        future.result(timeout=0)
+    with pytest.raises(WorkersLostError):
+        made_up.submit(pow, 2, 2)
+
+
+def test_workers_that_come_after_all_are_no_trouble(made_up: LocalWorkers, monkeypatch: pytest.MonkeyPatch) -> None:
+    look(made_up, 4)
+    assert made_up.trouble
+    monkeypatch.setattr(MadeUpEngine, "here", True)
+    look(made_up, 1)
+    assert made_up.trouble == ""
+    assert len(MadeUpEngine.made) == 1
+
+
+def test_what_drives_the_workers_and_does_not_answer_is_replaced(
+    made_up: LocalWorkers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(MadeUpEngine, "here", True)
+    look(made_up, 1)
+    future = made_up.submit(pow, 2, 2)
+    monkeypatch.setattr(MadeUpEngine, "here", None)
+    look(made_up, 1)
+    assert len(MadeUpEngine.made) == 2
+    with pytest.raises(WorkersLostError, match="all workers were lost"):
+        future.result(timeout=0)
+
+
+def test_workers_that_start_slowly_have_their_time() -> None:
+    connection = Connection(since=100.0)
+    assert connection.look(100 + UNCONNECTED_SECONDS, False, 1) == ""
+    assert connection.look(101 + UNCONNECTED_SECONDS, False, 1) == "failed"
+    assert connection.look(500, True, 1) == ""
+    assert connection.look(501, False, 3) == "", "a pool that ended is started again"
+
+
+def test_the_pool_is_started_with_this_python_wherever_it_is() -> None:
+    command = pool_command("process_worker_pool.py {debug} --block_id={{block_id}}", ["/a {b}/python", "-m", "pool"])
+    filled = command.format(debug="-d").format(block_id=3)
+    assert shlex.split(filled) == ["/a {b}/python", "-m", "pool", "-d", "--block_id=3"]
 
 
 def test_the_scripts_of_this_python_are_found_without_activating_its_environment(

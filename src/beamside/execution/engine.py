@@ -1,7 +1,8 @@
 """Worker processes of this machine, run by Parsl: warm, isolated, and replaced when they die.
 
-Parsl starts its programs by name, so the directory of this Python is put on PATH; its files go to a temporary directory, whose name has no spaces.
-Parsl does not notice when its interchange, the process between it and the workers, has died; `alive` tells.
+Parsl's programs are started with this Python, and watch the session (see `beamside.execution.orphans`); the directory of its scripts is put on PATH
+for what they start by name. Files go to a temporary directory of this user, whose name has no spaces. Parsl does not notice when its interchange, the
+process between it and the workers, has died, nor that its workers never come; `alive` and `connected` tell.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import shlex
 import shutil
 import signal
 import sys
@@ -22,8 +24,16 @@ from typing import Any
 
 import psutil
 
+from beamside.execution.orphans import process_created
+
 SHUTDOWN_SECONDS, KILLED_SECONDS = 30.0, 5.0
 """How long an orderly end may take before the processes are killed, and how long what remains in this process may take then."""
+
+ANSWER_SECONDS = 20.0
+"""How long the interchange may take to say who is connected."""
+
+WORDS_SHOWN = 300
+"""So many characters of what a pool of workers said last are shown."""
 
 SEND_AGAIN_SECONDS = 0.02
 """How often a task is offered to an interchange that is not there."""
@@ -89,10 +99,14 @@ class Engine:
         from parsl.concurrent import ParslPoolExecutor
         from parsl.config import Config
         from parsl.executors import HighThroughputExecutor
+        from parsl.executors.high_throughput.executor import DEFAULT_LAUNCH_CMD
         from parsl.launchers import SimpleLauncher
         from parsl.providers import LocalProvider
 
         put_scripts_on_path()
+        session = [str(os.getpid()), repr(process_created(os.getpid()))]
+        # -P: what lies in the directory where the session was started must not be taken for a module
+        python = [sys.executable, "-P", "-m"]
         logging.getLogger("parsl").setLevel(logging.ERROR)
         remove_left_directories()
         self._directory = Path(tempfile.mkdtemp(prefix=f"{DIRECTORY}{os.getpid()}-"))
@@ -112,7 +126,9 @@ class Engine:
             heartbeat_threshold=30,
             # A pool of workers that dies is started again; Parsl's own handler would give up all work for good.
             block_error_handler=False,
-            interchange_launch_cmd=[sys.executable, "-m", "beamside.execution.interchange"],
+            encrypted=True,
+            interchange_launch_cmd=[*python, "beamside.execution.interchange", *session],
+            launch_cmd=pool_command(DEFAULT_LAUNCH_CMD, [*python, "beamside.execution.pool", *session]),
             provider=self._provider,
             worker_logdir_root=str(self._directory),
             working_dir=str(self._directory),
@@ -135,9 +151,41 @@ class Engine:
         return self._pool.submit(function, *args, **kwargs)  # type: ignore[no-any-return, no-untyped-call]
 
     def alive(self) -> bool:
-        """Return True while the interchange runs."""
+        """Return True while the interchange runs and takes tasks."""
         process = self._executor.interchange_proc
-        return process is not None and process.poll() is None
+        return process is not None and process.poll() is None and not self._executor.bad_state_is_set
+
+    def connected(self) -> bool | None:
+        """Return whether a pool of workers is connected to the interchange; None when the interchange does not answer."""
+        client = self._executor.command_client
+        if not client._lock.acquire(timeout=ANSWER_SECONDS):
+            return None  # another command waits for its answer all the time
+        client._lock.release()
+        try:
+            managers = client.run("MANAGERS", timeout_s=ANSWER_SECONDS)  # type: ignore[no-untyped-call]
+        except Exception as error:  # Parsl's errors here have no common base
+            log.warning("the workers' interchange does not answer (%s: %s)", type(error).__name__, error)
+            return None
+        return any(manager["active"] and manager["worker_count"] for manager in managers)
+
+    def pools_started(self) -> int:
+        """Return how many pools of workers were started so far: another one whenever one has ended."""
+        return len(self._provider.resources)
+
+    def last_words(self) -> str:
+        """Return what the pools of workers said last on standard error, in one line; "" when they said nothing."""
+        said = [path.read_text(errors="replace") for path in sorted(self._directory.rglob("*.sh.err"), key=_modified)]
+        lines = [line.strip() for text in said for line in text.splitlines() if line.strip()]
+        return lines[-1][-WORDS_SHOWN:] if lines else ""
+
+    def cpu_seconds(self) -> float:
+        """Return the processor time of all processes of the pools, and of those that these have waited for."""
+        groups, total = self.pool_groups(), 0.0
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error, ProcessLookupError):
+                if os.getpgid(process.pid) in groups:
+                    total += sum(process.cpu_times()[:4])
+        return total
 
     def wait(self) -> None:
         """Wait until all tasks are done."""
@@ -185,6 +233,24 @@ class Engine:
                 if not resource["status"].terminal:
                     groups.add(os.getpgid(resource["remote_pid"]))
         return groups - {os.getpgid(0)}
+
+
+def pool_command(parsls: str, ours: list[str]) -> str:
+    """Return Parsl's template of the command that starts a pool of workers, with our program in the place of its script.
+
+    Parsl fills the template in twice, so that braces in the path of this Python are doubled twice.
+    """
+    script, _, options = parsls.partition(" ")
+    if not script.startswith("process_worker_pool"):
+        raise RuntimeError(f"this version of Parsl starts its workers in an unknown way: {parsls}")
+    return f"{shlex.join(ours).replace('{', '{{{{').replace('}', '}}}}')} {options}"
+
+
+def _modified(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return 0.0
 
 
 def put_scripts_on_path() -> None:

@@ -10,6 +10,7 @@ from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from typing import Any
 
 from beamside.errors import BeamsideError
+from beamside.execution.connection import Connection
 from beamside.execution.engine import Engine
 from beamside.execution.settings import ExecutionSettings
 
@@ -18,8 +19,14 @@ log = logging.getLogger(__name__)
 WATCH_SECONDS = 1.0
 """Time between two looks at whether the engine lives."""
 
+CONNECTION_SECONDS = 5.0
+"""Time between two looks at whether the workers are there."""
+
 RESTARTS, RESTARTS_WITHIN = 5, 600.0
 """An engine that dies more often than this, in so many seconds, is not started again: something is wrong with the machine."""
+
+STARTS = 3
+"""So many engines in a row whose workers never came are enough to know that they cannot be started."""
 
 
 class WorkersLostError(BeamsideError):
@@ -34,15 +41,20 @@ def start_executor(settings: ExecutionSettings) -> Executor:
 
 
 class LocalWorkers(Executor):
-    """Worker processes on this machine. When what drives them dies, it is started again, and only what was in hand is lost."""
+    """Worker processes on this machine. When what drives them dies, it is started again, and only what was in hand is lost.
 
-    def __init__(self, workers: int) -> None:
-        self._workers = workers
-        self._engine = Engine(workers)
+    `trouble` says, for people, what is wrong with the workers now; `broken` that they are given up. Both are "" when all is well.
+    """
+
+    def __init__(self, workers: int, *, make_engine: Callable[[int], Engine] = Engine) -> None:
+        self._workers, self._make_engine = workers, make_engine
+        self._engine = make_engine(workers)
+        self._connection = Connection(time.monotonic())
         self._lock = threading.RLock()
-        self._pending: set[Future[Any]] = set()
+        self._pending: dict[Future[Any], Callable[[Engine], Future[Any]]] = {}
         self._deaths: list[float] = []
-        self._broken = ""
+        self._fruitless = 0
+        self.trouble = self.broken = ""
         self._end = threading.Event()
         threading.Thread(target=self._watch, name="workers-watch", daemon=True).start()
 
@@ -52,28 +64,44 @@ class LocalWorkers(Executor):
         Raises WorkersLostError when the workers have died so often that they are not started again.
         """
         with self._lock:
-            if self._broken:
-                raise WorkersLostError(self._broken)
+            if self.broken:
+                raise WorkersLostError(self.broken)
             future: Future[Any] = Future()
-            self._pending.add(future)
-            self._engine.submit(function, *args, **kwargs).add_done_callback(lambda inner: self._settle(future, inner))
+            self._give(future, lambda engine: engine.submit(function, *args, **kwargs))
             return future
+
+    def restart(self, reason: str) -> None:
+        """Start the workers anew; what they have in hand is lost."""
+        with self._lock:
+            if not self._end.is_set():
+                self._replace_engine(reason)
+
+    def cpu_seconds(self) -> float:
+        """Return the processor time that the workers have used; it grows as long as they work."""
+        with self._lock:
+            return self._engine.cpu_seconds()
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """End the workers; with ``wait=False`` also those that are busy."""
         if self._end.is_set():
             return
-        if wait and not self._broken:
+        if wait and not self.broken:
             self._engine.wait()
         self._end.set()
         with self._lock:
             self._engine.shutdown()
 
-    def _settle(self, future: Future[Any], inner: Future[Any]) -> None:
+    def _give(self, future: Future[Any], call: Callable[[Engine], Future[Any]]) -> None:
+        self._pending[future] = call
+        engine = self._engine
+        call(engine).add_done_callback(lambda inner: self._settle(future, inner, engine))
+
+    def _settle(self, future: Future[Any], inner: Future[Any], engine: Engine) -> None:
         with self._lock:
-            if future not in self._pending:
-                return  # it was given up when the engine died
-            self._pending.discard(future)
+            if future not in self._pending or engine is not self._engine:
+                return  # it was given up, or given to another engine, when its own died
+            del self._pending[future]
+            self._connection.ever = True  # an answer has come
         error = inner.exception()
         if error is not None:
             future.set_exception(error)
@@ -81,31 +109,60 @@ class LocalWorkers(Executor):
             future.set_result(inner.result())
 
     def _watch(self) -> None:
+        next_look = 0.0
         while not self._end.wait(WATCH_SECONDS):
-            if not self._engine.alive():
-                self._replace_engine()
+            with self._lock:
+                if self._end.is_set():
+                    return
+                if not self._engine.alive():
+                    self._replace_engine("the process that drives the workers has died")
+                elif time.monotonic() >= next_look:
+                    next_look = time.monotonic() + CONNECTION_SECONDS
+                    self._look_at_connection()
 
-    def _replace_engine(self) -> None:
-        with self._lock:
-            if self._end.is_set():
-                return
-            now = time.monotonic()
-            self._deaths = [*(death for death in self._deaths if now - death < RESTARTS_WITHIN), now]
-            often = len(self._deaths) > RESTARTS
-            self._engine.kill()
-            lost, self._pending = self._pending, set()
-            if often:
-                self._broken = (
-                    f"The worker processes were lost {RESTARTS + 1} times in {RESTARTS_WITHIN / 60:g} minutes and are not started again; "
-                    "look for what ends them (memory, limits of the system), then resume the session."
-                )
-                self._end.set()
-            else:
-                log.warning("the process that drives the workers has died; it is started again")
-                try:
-                    self._engine = Engine(self._workers)
-                except Exception as error:
-                    self._broken = f"The worker processes cannot be started again ({type(error).__name__}: {error})."
-                    self._end.set()
-        for future in lost:
-            future.set_exception(WorkersLostError("all workers were lost and had to be started again"))
+    def _look_at_connection(self) -> None:
+        connected = self._engine.connected()
+        if connected is None:
+            self._replace_engine("the process that drives the workers does not answer")
+            return
+        found = self._connection.look(time.monotonic(), connected, self._engine.pools_started())
+        if connected:
+            self.trouble, self._fruitless = "", 0
+        elif found:
+            words = self._engine.last_words() or "they end, or do not come, without a word"
+            self.trouble = f"The worker processes cannot be started: {words}"
+            if found == "failed":
+                self._replace_engine(f"the workers do not come ({words})")
+
+    def _replace_engine(self, reason: str) -> None:
+        now = time.monotonic()
+        self._deaths = [*(death for death in self._deaths if now - death < RESTARTS_WITHIN), now]
+        began, words = self._connection.ever, self._engine.last_words()
+        self._fruitless = 0 if began else self._fruitless + 1
+        waiting, self._pending = self._pending, {}
+        self._engine.kill()
+        if self._fruitless >= STARTS:
+            self.broken = f"The worker processes could not be started in {STARTS} attempts ({words or reason}); mend that, then resume the session."
+        elif len(self._deaths) > RESTARTS:
+            self.broken = (
+                f"The worker processes were lost {RESTARTS + 1} times in {RESTARTS_WITHIN / 60:g} minutes and are not started again; "
+                "look for what ends them (memory, limits of the system), then resume the session."
+            )
+        else:
+            log.warning("%s; they are started again", reason)
+            self._start_engine()
+        if self.broken:
+            self._end.set()
+        elif not began:
+            for future, call in waiting.items():  # no worker can have begun with it
+                self._give(future, call)
+            return
+        for future in waiting:
+            future.set_exception(WorkersLostError(self.broken or "all workers were lost and had to be started again"))
+
+    def _start_engine(self) -> None:
+        try:
+            self._engine = self._make_engine(self._workers)
+            self._connection = Connection(time.monotonic())
+        except Exception as error:
+            self.broken = f"The worker processes cannot be started again ({type(error).__name__}: {error})."
