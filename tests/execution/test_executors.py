@@ -181,6 +181,8 @@ def made_up(monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalWorkers]:
 def look(workers: LocalWorkers, times: int) -> None:
     """Look so often, each time after another pool of workers has ended at once."""
     for _ in range(times):
+        if workers.broken:
+            return
         workers._look_at_connection()
         MadeUpEngine.made[-1].pools += 1
 
