@@ -19,8 +19,8 @@ from beamside.jobs import registry
 LIGHT_JOBS = Path(__file__).with_name("light_jobs.py")
 
 
-def load_light_jobs() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("light_jobs", LIGHT_JOBS)
+def load_jobs(name: str = "light_jobs") -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, LIGHT_JOBS.with_name(f"{name}.py"))
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -36,11 +36,18 @@ def light_jobs_program() -> Path:
 @pytest.fixture
 def light_workflow(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     sections()
-    monkeypatch.setitem(registry.WORKFLOWS, "movies", load_light_jobs().LIGHT_WORKFLOW)
+    monkeypatch.setitem(registry.WORKFLOWS, "movies", load_jobs().LIGHT_WORKFLOW)
     monkeypatch.setattr("beamside.jobs.worker._limit_threads", lambda _threads: None)
     registry.workflow.cache_clear()
     monkeypatch.setattr("beamside.flow.table.RETRY_SECONDS", 0.01)
     yield
+    registry.workflow.cache_clear()
+
+
+@pytest.fixture
+def whole_chain(light_workflow: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All seven job types with their real declarations and light work; see `whole_chain.py`."""
+    monkeypatch.setitem(registry.WORKFLOWS, "movies", load_jobs("whole_chain").WHOLE_CHAIN)
     registry.workflow.cache_clear()
 
 

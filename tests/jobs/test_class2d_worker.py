@@ -9,7 +9,7 @@ from beamside.formats.mrc import read_mrc, write_mrc
 from beamside.formats.star import StarBlock, read_star, write_star
 from beamside.jobs.base import Item, Optics, Result, Workspace
 from beamside.jobs.class2d import Class2dParameters
-from beamside.jobs.class2d_worker import Checkpoint, classify_round, gather, shell_power
+from beamside.jobs.class2d_worker import Checkpoint, classify_round, file_number, gather, shell_power
 from beamside.jobs.extract import PARTICLE_COLUMNS
 
 BOX, PIXEL = 24, 8.0
@@ -89,13 +89,24 @@ def test_new_particles_join_the_classes_that_are_there(workspace: Workspace) -> 
     assert len(rows) == 60
 
 
-def test_particles_that_changed_make_it_begin_anew(workspace: Workspace) -> None:
+def test_particles_that_changed_make_it_begin_anew_beside_the_round_of_before(workspace: Workspace) -> None:
     first = [make_item(workspace.root, "a", 40, 0)]
-    classify_round(first, PARAMETERS, workspace, round_name="round001", final=False)
+    before = classify_round(first, PARAMETERS, workspace, round_name="round001", final=False)
+    files = {path: (workspace.root / path).read_bytes() for path in before.outputs.values()}
     again = classify_round(
         [make_item(workspace.root, "a", 30, 0)], PARAMETERS, workspace, round_name="round002", final=False
     )
     assert again.metrics["iterations"] <= PARAMETERS.class_iterations
+    assert set(again.outputs.values()).isdisjoint(files)
+    assert {path: (workspace.root / path).read_bytes() for path in files} == files
+
+
+def test_files_are_numbered_after_the_rounds_that_are_whole(tmp_path: Path) -> None:
+    assert file_number(tmp_path, 8) == 8
+    (tmp_path / "run_it008_optimiser.star").touch()
+    (tmp_path / "run_it009_data.star").touch()  # of a round that was cut short
+    assert file_number(tmp_path, 3) == 9
+    assert file_number(tmp_path, 30) == 30
 
 
 def test_fewer_classes_make_it_begin_anew(workspace: Workspace) -> None:

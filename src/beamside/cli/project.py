@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+
 import click
 
 from beamside.errors import ProjectError
@@ -18,8 +20,8 @@ def project() -> None:
 def rebuild(project: str) -> None:
     """Make the STAR files, RELION's pipeline, the checksums and the index again.
 
-    They are made from the journals. Results whose files are gone, such as a corrected micrograph, wait to be computed again by
-    'beamside session resume'.
+    They are made from the journals. Results whose files are gone, such as a corrected micrograph, are counted;
+    'beamside session resume --recompute missing' computes them again.
     """
     from beamside.acquisition.manifest import CHECKSUMS_NAME
     from beamside.flow.projection import rebuild as rebuild_projection
@@ -30,7 +32,8 @@ def rebuild(project: str) -> None:
         f"{found.root}: STAR files, default_pipeline.star, {CHECKSUMS_NAME} and an index of {rebuilt.records} records were made again."
     )
     if rebuilt.lost:
-        click.echo(f"{rebuilt.lost} results lack files; 'beamside session resume {found.root}' computes them again.")
+        command = f"beamside session resume {shlex.quote(str(found.root))} --recompute missing"
+        click.echo(f"{rebuilt.lost} results lack files; '{command}' computes them again.")
 
 
 @project.command("verify")

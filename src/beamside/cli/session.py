@@ -8,7 +8,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import click
 from click.core import ParameterSource
@@ -22,9 +22,18 @@ from beamside.errors import ConfigError, ProjectError
 from beamside.flow import control
 from beamside.flow.gain import answer_questions, no_question
 from beamside.flow.gain_case import answered, present_records, question_of
+from beamside.flow.missing import Recompute
 from beamside.flow.registry import find_project, known_projects
 from beamside.flow.settings import SessionSettings, sections
-from beamside.flow.start import adopt_files, load_settings, prepare, recompute_cost, session_command, start_background
+from beamside.flow.start import (
+    adopt_files,
+    load_settings,
+    prepare,
+    recompute_cost,
+    session_command,
+    start_background,
+    state_of_results,
+)
 from beamside.formats.atomic import atomic_path
 from beamside.project.project import Project
 from beamside.project.records import WAITS_FOR_ANSWER
@@ -156,14 +165,13 @@ def status(project: str | None, watch: bool, as_json: bool) -> None:
     The exit code says whether it needs a person: 0 it does not; 3 it failed, is dead or does not respond; 4 a problem is an error; 5 it waits for an
     answer; 2 the command itself failed.
     """
-    from beamside.cli.progress import exit_code, follow, print_status, status_json
-    from beamside.monitor.status import read_status
+    from beamside.cli.progress import exit_code, follow, print_status, status_json, status_now
 
     found = find_project(project)
     if watch:
         shown = follow(found)
     else:
-        shown = read_status(found)
+        shown = status_now(found)
         if as_json:
             click.echo(status_json(shown))
         else:
@@ -258,15 +266,33 @@ def pause(project: str | None) -> None:
 @session.command("resume")
 @click.argument("project", required=False)
 @click.option("--foreground", is_flag=True, help="Stay and show progress; Ctrl-C stops the session.")
-def resume(project: str | None, foreground: bool) -> None:
-    """Go on with a paused session, or continue one that was stopped or has died, exactly where it was."""
+@click.option(
+    "--recompute",
+    type=click.Choice(get_args(Recompute)),
+    help="Also compute again: 'missing', results whose files were cleaned or lost; 'outdated', those of earlier versions of the algorithms; "
+    "or 'all'.",
+)
+def resume(project: str | None, foreground: bool, recompute: str | None) -> None:
+    """Go on with a paused session, or continue one that was stopped or has died, exactly where it was.
+
+    Nothing that is done is computed again, unless its own inputs have changed: results of earlier versions of Beamside stay valid, and files that
+    were cleaned in RELION stay away. What there is of these is said; --recompute computes it again.
+    """
     found = _named(project)
     if found.writer_process() is not None:
+        if recompute:
+            control.send(found, "recompute", {"what": recompute})
         control.send(found, "resume")
         click.echo(f"The session {found.root} goes on.")
         return
-    for warning in prepare(load_settings(found)):
+    settings = load_settings(found)
+    for warning in prepare(settings):
         click.echo(f"beamside: {warning}", err=True)
+    if recompute:
+        control.send(found, "recompute", {"what": recompute})
+    else:
+        for trouble in state_of_results(found, settings):
+            click.echo(trouble.sentence)
     (_stay if foreground else _leave)(found)
 
 

@@ -2,6 +2,9 @@
 
 2D classification runs at a number of particles, at each further increment, and once more over all at the end. An aggregate that follows another one,
 as class selection does, runs after each of its rounds.
+
+What a round has published stays until one over complete inputs takes its place: no round begins while results of before are being made again, or
+while files that it would read are gone. A smaller selection would follow, and the classes of later rounds would begin from it.
 """
 
 from __future__ import annotations
@@ -9,6 +12,7 @@ from __future__ import annotations
 import hashlib
 
 from beamside.flow.dispatch import Dispatcher
+from beamside.flow.missing import without_inputs
 from beamside.flow.settings import SessionSettings
 from beamside.flow.stages import Stage
 from beamside.flow.table import Tables
@@ -31,34 +35,71 @@ class Rounds:
         return any([self._consider(stage, final) for stage in self.tables.stages if stage.job_type.aggregate])  # noqa: C419 - all must be looked at
 
     def _consider(self, stage: Stage, final: bool) -> bool:
+        assert stage.upstream is not None
         if stage.in_flight:
             return True
-        assert stage.upstream is not None
+        if stage.deleted:
+            return False
         if stage.upstream.job_type.aggregate:
             return self._follow(stage, stage.upstream)
-        done = [entry for entry in stage.upstream.job.items.values() if entry.state is ItemState.DONE and entry.result]
-        items = [entry.name for entry in done if stage.upstream.usable(entry.name)]
+        return self._classify(stage, stage.upstream, final)
+
+    def _classify(self, stage: Stage, before: Stage, final: bool) -> bool:
+        """Start a round over all items of the stage `before`, where one is due and its inputs are complete."""
+        done = [entry for entry in before.job.items.values() if entry.state is ItemState.DONE and entry.result]
+        items = [entry.name for entry in done if before.usable(entry.name)]
         particles = sum(int(entry.result["metrics"]["extracted"]) for entry in done if entry.result)
         key = self._key(stage, items)
         last = next((entry for entry in reversed(stage.job.items.values()) if entry.state in FINAL_STATES), None)
-        if last is not None and last.state is ItemState.FAILED and last.key == key:
+        failed = last is not None and last.state is ItemState.FAILED and last.key == key
+        if failed or any(before.being_redone(name) for name in before.job.items):
             return False
-        if not (self._final_due(stage, particles, key) if final else self._due(stage, particles)):
+        due = self._final_due(stage, particles, key) if final else self._due(stage, particles)
+        if not due or not self._has_inputs(stage, items):
             return False
         self._tried = particles
         self._start(stage, items, key, final)
         return True
 
+    def _has_inputs(self, stage: Stage, items: list[str]) -> bool:
+        """Return True when all files that a round over `items` reads are there; says so when they are not, or are there again."""
+        problem = f"round-inputs:{stage.name}"
+        gone = without_inputs(self.tables.root, stage, items)
+        if gone and not self.tables.problems.is_open(problem):
+            self.tables.restore()
+            gone = without_inputs(self.tables.root, stage, gone)
+        if not gone:
+            self.tables.problems.close(problem)
+        elif not self.tables.problems.is_open(problem):
+            assert stage.upstream is not None
+            sentence = (
+                f"{stage.job_type.title} is not done anew: {len(gone)} of {len(items)} results of {stage.upstream.job_type.title} that it is made "
+                f"from lack files. What it has published stays."
+            )
+            self.tables.problems.open(problem, sentence)
+            self.tables.tell()
+        return not gone
+
     def _follow(self, stage: Stage, before: Stage) -> bool:
-        """Start the round of `stage` that goes with the newest one of the aggregate `before`, or with one that was cut short."""
+        """Start the round of `stage` that goes with the newest one of the aggregate `before`, or with one that was cut short.
+
+        One that is older than what `stage` has published is passed over: it would take the place of something newer.
+        """
+        order = list(before.job.items)
         rounds = {
             entry.name: entry for entry in before.job.items.values() if entry.state is ItemState.DONE and entry.result
         }
+        published = [entry.name for entry in stage.job.items.values() if entry.result is not None]
+        newest = max((order.index(name) for name in published if name in order), default=-1)
         cut_short = [entry.name for entry in stage.job.items.values() if entry.state is ItemState.WAITING]
         for name in (name for name in (*cut_short, *list(rounds)[-1:]) if name in rounds):
+            if order.index(name) < newest:
+                continue
             key = stage.settings_key() + hashlib.sha256(rounds[name].key.encode()).hexdigest()[:12]
             entry = stage.entry(name)
-            if entry is not None and entry.state in FINAL_STATES and entry.key == key:
+            if entry is not None and entry.state in FINAL_STATES and stage.is_round_of(entry, key):
+                continue
+            if not self._has_inputs(stage, [name]):
                 continue
             result = rounds[name].result
             self.tables.add_round(stage, name)
@@ -98,7 +139,7 @@ class Rounds:
 
     def _final_due(self, stage: Stage, particles: int, key: str) -> bool:
         last = next((entry for entry in reversed(stage.job.items.values()) if entry.state is ItemState.DONE), None)
-        if last is not None and last.key == key and last.result and last.result["values"].get("final"):
+        if last is not None and stage.is_round_of(last, key) and last.result and last.result["values"].get("final"):
             return False
         fewest = FEWEST_PARTICLES_PER_CLASS * 2
         if particles >= fewest:

@@ -15,9 +15,9 @@ from typing import Any, Literal, get_args
 
 from beamside.project.project import Project
 
-Command = Literal["pause", "resume", "finish", "stop", "report", "retry", "gain"]
+Command = Literal["pause", "resume", "finish", "stop", "report", "retry", "gain", "recompute"]
 """pause: start nothing new; resume: go on; finish: process all that is there, then end; stop: end now; report: write the
-report now; retry: try failed items again; gain: use the gain reference as the details say."""
+report now; retry: try failed items again; recompute: compute results again as the details say; gain: use the gain reference as the details say."""
 
 
 @dataclass(frozen=True)

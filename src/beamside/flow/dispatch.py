@@ -52,10 +52,11 @@ class Dispatcher:
     def fill(self) -> None:
         """Give out what is ready, the last stages first, in each the oldest first."""
         for stage in reversed(self.tables.stages):
-            if stage.upstream is None or stage.job_type.aggregate:
+            if stage.upstream is None or stage.job_type.aggregate or stage.deleted:
                 continue
             for name in self._ready(stage, self.free_places):
-                self._submit_item(stage, name)
+                if self.tables.inputs_ready(stage, name):
+                    self._submit_item(stage, name)
 
     def submit_round(self, stage: Stage, name: str, items: list[str], key: str, *, final: bool) -> None:
         """Give out one round of an aggregate."""
@@ -77,12 +78,13 @@ class Dispatcher:
     def _ready(self, stage: Stage, limit: int) -> list[str]:
         found: list[str] = []
         now = time.monotonic()
-        assert stage.upstream is not None
+        before = list(stage.chain())
         for name in stage.waiting:
             if len(found) >= limit:
                 break
-            before = stage.upstream.entry(name)
-            if before is not None and before.state is ItemState.DONE and stage.not_before.get(name, 0.0) <= now:
+            entries = [other.entry(name) for other in before]
+            done = all(entry is not None and entry.state is ItemState.DONE for entry in entries)
+            if done and stage.not_before.get(name, 0.0) <= now:
                 found.append(name)
         return found
 

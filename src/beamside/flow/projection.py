@@ -10,7 +10,7 @@ import logging
 import shlex
 import sqlite3
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -18,6 +18,7 @@ from typing import Any, Literal
 
 from beamside.acquisition.manifest import Manifest
 from beamside.errors import BeamsideError
+from beamside.flow.missing import gone_results
 from beamside.flow.settings import SessionSettings
 from beamside.flow.stages import Stage
 from beamside.flow.table import LOCK_SECONDS, Tables
@@ -67,8 +68,17 @@ class Pace:
 class Projection:
     """Keeps everything that is derived from the journals up to date."""
 
-    def __init__(self, settings: SessionSettings, writer: ProjectWriter, stages: Sequence[Stage]) -> None:
+    def __init__(
+        self,
+        settings: SessionSettings,
+        writer: ProjectWriter,
+        stages: Sequence[Stage],
+        *,
+        deleted: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Begin with nothing written; `deleted` is called when RELION has deleted a job, or taken that back."""
         self.settings, self.writer, self.stages = settings, writer, stages
+        self._deleted = deleted
         self.root = writer.project.root
         self.index = Index(writer.project, elsewhere=False)
         self._star_pace = {stage.name: Pace(3.0) for stage in stages}
@@ -78,11 +88,16 @@ class Projection:
         self._options_written: dict[str, dict[str, str]] = {}
         self._index_pace, self._live_pace, self._pipeline_pace = Pace(1.0), Pace(1.0), Pace(5.0)
 
+    @property
+    def present(self) -> list[Stage]:
+        """The stages whose jobs are there: nothing is written of those that RELION has deleted."""
+        return [stage for stage in self.stages if not stage.gone]
+
     def open_jobs(self) -> None:
         """Make the job directories, and tell RELION that the jobs run."""
         create_relion_root(self.root, wait=LOCK_SECONDS)
         command = f"beamside session start # as {shlex.quote(str(self.root))}"
-        for stage in self.stages:
+        for stage in self.present:
             clear_markers(self.root, stage.job.name)
             self.writer.set_status(stage.job.name, "Running")
         self.write_job_files(command)
@@ -90,12 +105,12 @@ class Projection:
 
     def write_job_files(self, command: str) -> None:
         """Write the files of each job from which RELION knows its options; `command` goes to the job's notes."""
-        for stage in self.stages:
+        for stage in self.present:
             write_job_files(self.root, self._relion_job(stage), self._options(stage), command, datetime.now())
 
     def write_options(self) -> None:
         """Write the options of the jobs again: since they were opened, it became known how the gain reference is used."""
-        for stage in self.stages:
+        for stage in self.present:
             write_job_options(self.root, self._relion_job(stage), self._options(stage))
 
     def _options(self, stage: Stage) -> dict[str, str]:
@@ -107,7 +122,7 @@ class Projection:
 
     def close_jobs(self, *, finished: bool) -> None:
         """Say how the jobs ended."""
-        for stage in self.stages:
+        for stage in self.present:
             status, marker = self._ending(stage, finished)
             self.writer.set_status(stage.job.name, status)
             mark_exit(self.root, stage.job.name, marker)
@@ -127,7 +142,7 @@ class Projection:
         if force or self._index_pace.due():
             self._catch_up()
             self._index_pace.done()
-        for stage in self.stages:
+        for stage in self.present:
             self._write_star_files(stage, force)
         if force or self._pipeline_pace.due():
             self.publish()
@@ -183,7 +198,7 @@ class Projection:
             before = next((other for other in stage.chain() if other.name == name), None)
             if before is None:
                 before = stage.upstream
-            if before is not None:
+            if before is not None and not before.gone:
                 node = before.job_type.main_node(before.rows() if before.job_type.aggregate else ())
                 found += [f"{before.job.name}/{node.file}"] if node is not None else []
         return found
@@ -205,9 +220,15 @@ class Projection:
     def publish(self) -> None:
         """Write RELION's pipeline, also when nothing of ours has changed: RELION drops what it does not know when it writes."""
         try:
-            publish_pipeline(self.root, [self._relion_job(stage) for stage in self.stages])
+            pipeline = publish_pipeline(self.root, [self._relion_job(stage) for stage in self.stages])
         except BeamsideError as error:
             log.warning("RELION's pipeline file could not be written now: %s", error)
+            return
+        gone = [pipeline.job(stage.job.name) is None for stage in self.stages]
+        if gone != [stage.gone for stage in self.stages]:
+            for stage, now in zip(self.stages, gone, strict=True):
+                stage.gone = now
+            self._deleted()
 
 
 def write_star_files(root: Path, stage: Stage, rows: Sequence[Row]) -> None:
@@ -227,7 +248,7 @@ def write_star_files(root: Path, stage: Stage, rows: Sequence[Row]) -> None:
 
 @dataclass(frozen=True)
 class Rebuilt:
-    """What was made again: the number of records in the index, and of results to be computed again by the next session."""
+    """What was made again: the number of records in the index; and of how many results files are gone that cleaning has not put into ``Trash/``."""
 
     records: int
     lost: int
@@ -236,22 +257,23 @@ class Rebuilt:
 def rebuild(project: Project) -> Rebuilt:
     """Make the STAR files, the files of RELION's jobs, the checksums and the index again from the journals and the manifest.
 
-    The files that jobs have made, such as micrographs and the STAR file of each, are not in the journals. Items that lack some wait again.
+    The files that jobs have made, such as micrographs and the STAR file of each, are not in the journals. Results that lack some are counted, and
+    computed again when that is asked for.
     """
     project.require()
     with ProjectWriter(project) as writer:
         settings = SessionSettings.from_flat(writer.state.settings)
         tables = Tables(settings, writer)
-        lost = tables.redo_lost()
+        tables.restore()
+        gone = [one for stage in tables.stages if not stage.gone for one in gone_results(project.root, stage)]
         remove_index(project)
         Manifest(project.root)
         projection = Projection(settings, writer, tables.stages)
         create_relion_root(project.root, wait=LOCK_SECONDS)
         projection.write_job_files(f"beamside project rebuild {shlex.quote(str(project.root))}")
-        for stage in tables.stages:
-            rows = [row for row in stage.rows() if tables.has_files(row.result.outputs)]
-            write_star_files(project.root, stage, rows)
+        for stage in projection.present:
+            write_star_files(project.root, stage, stage.rows())
             if stage.job.status in ENDINGS:
                 mark_exit(project.root, stage.job.name, ENDINGS[stage.job.status])
         projection.publish()
-        return Rebuilt(projection.index.catch_up(), lost)
+        return Rebuilt(projection.index.catch_up(), sum(one.needed and not one.cleaned for one in gone))

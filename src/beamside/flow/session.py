@@ -12,7 +12,7 @@ import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from typing import Any
+from typing import Any, get_args
 
 from beamside.acquisition.arrivals import LookReport, Remark
 from beamside.acquisition.intake import Intake
@@ -26,6 +26,7 @@ from beamside.flow.classification import Rounds
 from beamside.flow.dispatch import Dispatcher, Finished, failure
 from beamside.flow.gain import GainChecked, GainDesk
 from beamside.flow.incoming import MicrographPreparation, MoviePreparation, known_reference
+from beamside.flow.missing import Recompute
 from beamside.flow.problems import Problems
 from beamside.flow.projection import Pace, Projection
 from beamside.flow.settings import SessionSettings
@@ -77,7 +78,8 @@ class Session:
         for_another = control.receive(self.project)
         with ProjectWriter(self.project) as writer:
             for message in for_another:  # asked of a session that has died since; this one was started to work
-                message.path.unlink(missing_ok=True)
+                if message.command != "recompute":
+                    message.path.unlink(missing_ok=True)
             self.writer = writer
             self.problems = Problems(writer)
             self.problems.begin()
@@ -86,9 +88,11 @@ class Session:
             if writer.state.settings != self.settings.to_json():
                 self.problems.forget("metadata-")  # every file is compared again with what is given now
                 writer.settings(self.settings.to_json())
-            self.tables = Tables(self.settings, writer, self.problems)
+            asked = {message.details.get("what") for message in for_another if message.command == "recompute"}
+            new_for_deleted = bool(asked & {"missing", "all"})
+            self.tables = Tables(self.settings, writer, self.problems, new_for_deleted=new_for_deleted)
             stages = self.tables.stages
-            self.projection = Projection(self.settings, writer, stages)
+            self.projection = Projection(self.settings, writer, stages, deleted=self.tables.tell)
             self.projection.open_jobs()
             self.tables.recover()
             self.finishing = self.finishing or died_while_finishing(writer.state.sessions)
@@ -137,8 +141,16 @@ class Session:
             self.arrivals.retry()
         elif command == "gain":
             self.gain.answer(details or {})
+        elif command == "recompute":
+            self._recompute(details or {})
         elif command == "report":
             self._report(final=False)
+
+    def _recompute(self, details: Mapping[str, Any]) -> None:
+        what = str(details.get("what"))
+        if what in get_args(Recompute):
+            self._empty_looks = 0
+            self.tables.recompute(what)
 
     def _set_state(self, state: str) -> None:
         if state != self.state:
@@ -196,6 +208,7 @@ class Session:
                     self._rounds_pace.done()
                 self.gain.work()
                 self.dispatcher.fill()
+            self.tables.tell_again()
             self.problems.flush()
             self.projection.refresh(self._live())
             if self.projection.abort_asked():
@@ -306,6 +319,7 @@ class Session:
             state = WAITS_FOR_ANSWER
         self.arrivals.end.set()
         self.tables.release_in_flight()
+        self.tables.tell()
         self.problems.flush(force=True)
         self.projection.close_jobs(finished=state == "finished")
         self.writer.session(state)

@@ -5,15 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from beamside.flow.keys import item_key
+from beamside.flow.keys import earlier_versions, item_key
 from beamside.jobs.base import Item, JobType, Optics, Result, Row
 from beamside.parameters import ParameterModel
 from beamside.project.records import FINAL_STATES, ItemEntry, ItemState, JobEntry
 
+SETTINGS_LENGTH = 8
+"""Length of the part of an aggregate's keys that its parameters make."""
+
 
 @dataclass
 class Stage:
-    """A job type, its parameters, its job's table, and the stage it follows."""
+    """A job type, its parameters, its job's table, and the stage it follows. `gone` says that RELION has deleted the job."""
 
     job_type: JobType
     parameters: ParameterModel
@@ -23,6 +26,7 @@ class Stage:
     waiting: dict[str, None] = field(default_factory=dict)
     not_before: dict[str, float] = field(default_factory=dict)
     in_flight: set[str] = field(default_factory=set)
+    gone: bool = False
 
     @property
     def name(self) -> str:
@@ -44,11 +48,35 @@ class Stage:
                 found[stage.name] = Result.from_json(entry.result)
         return found
 
+    @property
+    def deleted(self) -> bool:
+        """True when RELION has deleted this job, or one that it is made from: nothing is done here until that is taken back."""
+        return self.gone or (self.upstream is not None and self.upstream.deleted)
+
     def expected_key(self, item: str) -> str:
-        """Return the key that a result for `item` has now; the first stage's key is that of the file's content."""
+        """Return the key that a result for `item` has now; the first stage's key is that of the file's content.
+
+        A result that only the version of an algorithm sets apart, its own or of one before, is valid and keeps its key.
+        """
         if self.upstream is None:
             return self.job.items[item].key
-        return item_key(self.job_type, self.parameters, self.optics, [self.upstream.expected_key(item)])
+        before = self.upstream.expected_key(item)
+        entry = self.job.items.get(item)
+        if entry is not None and self._version_of(entry, before):
+            return entry.key
+        return item_key(self.job_type, self.parameters, self.optics, [before])
+
+    def _version_of(self, entry: ItemEntry, before: str) -> str:
+        """Return the version of the algorithm by which the result of `entry` was made from a result with the key `before`; "" when it was not."""
+        for version in (self.job_type.version, *self._versions(entry)):
+            if entry.key == item_key(self.job_type, self.parameters, self.optics, [before], version):
+                return version
+        return ""
+
+    def _versions(self, entry: ItemEntry) -> list[str]:
+        """Return the earlier versions that a result may be of: the one it names, or all that there were."""
+        named = (entry.result or {}).get("version")
+        return [named] if named else earlier_versions(self.job_type)
 
     def usable(self, item: str) -> bool:
         """Return True when the result of this stage may be used further: it is there and no stage has given the item up."""
@@ -72,26 +100,61 @@ class Stage:
         stages = (*self.chain(), self)
         return tuple(stage.job.revision for stage in stages if stage.job_type.aggregate == self.job_type.aggregate)
 
-    def settings_key(self) -> str:
+    def settings_key(self, version: str = "") -> str:
         """Return the part of an aggregate's keys that its parameters make; what it is made from makes the rest."""
-        return item_key(self.job_type, self.parameters, self.optics, [])[:8]
+        return item_key(self.job_type, self.parameters, self.optics, [], version)[:SETTINGS_LENGTH]
+
+    def settings_version(self, entry: ItemEntry) -> str:
+        """Return the version of the algorithm by which a round was made with the present parameters; "" when it was made with others."""
+        for version in (self.job_type.version, *self._versions(entry)):
+            if entry.key.startswith(self.settings_key(version)):
+                return version
+        return ""
+
+    def is_round_of(self, entry: ItemEntry, key: str) -> bool:
+        """Tell whether a round that is done is the one with `key`, by the present version of the algorithm or an earlier one."""
+        return entry.key[SETTINGS_LENGTH:] == key[SETTINGS_LENGTH:] and bool(self.settings_version(entry))
+
+    def newest_round(self) -> ItemEntry | None:
+        """Return the last round of an aggregate that is done."""
+        return next((entry for entry in reversed(self.job.items.values()) if entry.state is ItemState.DONE), None)
 
     def stale(self) -> list[str]:
         """Return the finished items whose key is not that of the present inputs and parameters; of an aggregate, its last round."""
         if self.upstream is None:
             return []
         if self.job_type.aggregate:
-            done = [entry for entry in self.job.items.values() if entry.state is ItemState.DONE]
-            return [entry.name for entry in done[-1:] if not entry.key.startswith(self.settings_key())]
+            last = self.newest_round()
+            return [last.name] if last is not None and not self.settings_version(last) else []
         return [
             entry.name
             for entry in self.job.items.values()
             if entry.state in FINAL_STATES and entry.key != self.expected_key(entry.name)
         ]
 
+    def outdated(self) -> dict[str, str]:
+        """Return the results that an earlier version of the algorithm has made, with that version; of an aggregate, its last round."""
+        if self.upstream is None:
+            return {}
+        if self.job_type.aggregate:
+            last = self.newest_round()
+            versions = {last.name: self.settings_version(last)} if last is not None else {}
+        else:
+            done = [entry for entry in self.job.items.values() if entry.result and entry.state in FINAL_STATES]
+            versions = {entry.name: self._version_of(entry, self.upstream.expected_key(entry.name)) for entry in done}
+        return {name: version for name, version in versions.items() if version not in ("", self.job_type.version)}
+
+    def being_redone(self, item: str) -> bool:
+        """Tell whether an item that had a result here is being made again, here or in a stage before."""
+        entry = self.job.items.get(item)
+        if entry is None or entry.result is None:
+            return False
+        entries = [stage.job.items.get(item) for stage in (*self.chain(), self)]
+        return any(other is not None and other.state not in FINAL_STATES for other in entries)
+
     def settled(self) -> bool:
-        """Return True when nothing waits and nothing is being processed here."""
-        return not self.in_flight and (self.job_type.aggregate or not self.waiting)
+        """Return True when nothing waits that can be done, and nothing is being processed here."""
+        return not self.in_flight and (self.job_type.aggregate or self.deleted or not self.waiting)
 
     def entry(self, item: str) -> ItemEntry | None:
         """Return the table's entry of an item."""

@@ -11,16 +11,22 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from beamside.acquisition.arrivals import Trouble
 from beamside.acquisition.scan import Scanner
 from beamside.errors import BeamsideError, ConfigError, InputError, ProjectBusyError
+from beamside.flow.again import DoneAgain
+from beamside.flow.missing import survey
 from beamside.flow.registry import register
 from beamside.flow.settings import SessionSettings
-from beamside.flow.table import stale_items
+from beamside.flow.table import INPUTS_CHANGED, open_stages, stale_items
 from beamside.formats.atomic import atomic_path
 from beamside.formats.image import read_image
 from beamside.jobs.registry import parameter_types
 from beamside.project.journal import read_journal
 from beamside.project.project import Project
+from beamside.project.records import FINAL_STATES
+from beamside.project.relion_recovery import read_pipeline
+from beamside.project.relion_trash import was_deleted
 
 START_SECONDS = 240.0
 """How long a session may take to say that it runs: it may first wait until it is known that the holder of RELION's lock is dead."""
@@ -66,6 +72,25 @@ def recompute_cost(settings: SessionSettings) -> dict[str, int]:
     """Return how many finished items of each job type would be computed again with `settings`, by title."""
     project = Project(settings.root)
     return stale_items(settings, project.load()) if project.exists else {}
+
+
+def state_of_results(project: Project, settings: SessionSettings) -> list[Trouble]:
+    """Return what there is to say of a project's results while no session runs, in the words of the session that goes on.
+
+    What it computes again and why, which results lack files or are of earlier versions, and which jobs RELION has deleted.
+    """
+    stages = open_stages(settings, project.load())
+    pipeline = read_pipeline(project.root)
+    for stage in stages:
+        stage.gone = was_deleted(project.root, stage.job.name, pipeline)
+    again = DoneAgain()
+    for stage in stages:
+        for entry in [] if stage.deleted else stage.job.items.values():
+            if entry.state not in FINAL_STATES:
+                again.add(stage, entry.name, entry.reason or "the session ended while this was processed")
+        for name in stage.stale():
+            again.add(stage, name, INPUTS_CHANGED)
+    return [*again.troubles(), *survey(project.root, stages)]
 
 
 def load_settings(project: Project) -> SessionSettings:

@@ -6,21 +6,26 @@ import hashlib
 import json
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from beamside.acquisition.arrivals import LookReport, Remark
 from beamside.acquisition.names import candidate_stems
+from beamside.flow.again import AGAIN, DoneAgain
 from beamside.flow.arrivals import Taken
+from beamside.flow.missing import TOLD, NotThere, gone_results, survey, to_make_first
 from beamside.flow.problems import Problems
 from beamside.flow.settings import SessionSettings
 from beamside.flow.stages import Stage
-from beamside.jobs.base import JobType
+from beamside.jobs.base import JobType, Result
 from beamside.jobs.registry import workflow
+from beamside.parameters import ParameterModel
 from beamside.project.project import ProjectWriter
-from beamside.project.records import FINAL_STATES, IN_FLIGHT_STATES, ItemEntry, ItemState, ProjectState
+from beamside.project.records import FINAL_STATES, IN_FLIGHT_STATES, SESSION_ENDS, ItemEntry, ItemState, ProjectState
 from beamside.project.relion_publish import next_job_number
+from beamside.project.relion_recovery import read_pipeline
+from beamside.project.relion_trash import was_deleted
 
 log = logging.getLogger(__name__)
 
@@ -29,6 +34,8 @@ LOCK_SECONDS = 150.0
 
 RETRY_SECONDS = 5.0
 """Pause before an item is tried again; it grows with every attempt."""
+
+INPUTS_CHANGED = "its inputs or parameters changed"
 
 
 SET_ASIDE = "set aside: "
@@ -46,14 +53,30 @@ def _intake_key(sha256: str, values: Mapping[str, Any], problem: str = "") -> st
 class Tables:
     """All stages of a session. Every change goes to the journal first."""
 
-    def __init__(self, settings: SessionSettings, writer: ProjectWriter, problems: Problems | None = None) -> None:
+    def __init__(
+        self,
+        settings: SessionSettings,
+        writer: ProjectWriter,
+        problems: Problems | None = None,
+        *,
+        new_for_deleted: bool = False,
+    ) -> None:
+        """Open the project's jobs; with `new_for_deleted`, make new ones for those that RELION has deleted."""
         self.settings, self.writer = settings, writer
+        self.root = writer.project.root
         self.problems = problems if problems is not None else Problems(writer)
         self.changed: set[str] = set()
+        self.again = DoneAgain()
         self.stages: list[Stage] = []
+        pipeline, new = read_pipeline(self.root), list[Stage]()
         for job_type in workflow(settings.session.mode):
             upstream = self.stages[-1] if self.stages else None
-            self.stages.append(self._open_stage(job_type, upstream))
+            stage = self._open_stage(job_type, upstream)
+            stage.gone = was_deleted(self.root, stage.job.name, pipeline)
+            if new_for_deleted and (stage.gone or (upstream in new and job_type.aggregate)):
+                stage = self._make_stage(job_type, upstream)
+                new += [stage] if job_type.aggregate else []  # the rounds of what follows it are named after its rounds
+            self.stages.append(stage)
 
     def stage(self, name: str) -> Stage:
         """Return the stage of a job type."""
@@ -69,18 +92,20 @@ class Tables:
                     )
                 if entry.state is ItemState.WAITING and not stage.job_type.aggregate and stage.upstream is not None:
                     stage.waiting[entry.name] = None
+                    if entry.result is not None:
+                        self.again.add(stage, entry.name, entry.reason)
                 elif entry.state is ItemState.FAILED and stage.job_type.aggregate:
                     self._record(stage, entry.name, ItemState.WAITING, attempt=0, reason="a new session tries again")
             for name in stage.stale():
-                self._redo(stage, name, "its inputs or parameters changed")
-        if lost := self.redo_lost():
-            self.writer.note(
-                "warning", f"The files of {lost} results are gone from the project; they are computed again."
-            )
+                self._redo(stage, name, INPUTS_CHANGED)
+        self.restore()
+        if died(self.writer.state.sessions):
+            self._redo_lost()
         for stage in self.stages:
             for entry in list(stage.job.items.values()):
                 if entry.state is ItemState.DONE:
                     self._advance(stage, entry.name)
+        self.tell()
 
     def retry_failed(self) -> None:
         """Let every failed item be tried again."""
@@ -89,22 +114,74 @@ class Tables:
                 if entry.state is ItemState.FAILED:
                     self._redo(stage, entry.name, "asked to try again")
 
-    def redo_lost(self) -> int:
-        """Let every result whose files are gone be computed again, and what follows from it; of rounds the last one. Returns how many there are."""
-        again: set[str] = set()
-        redone = 0
-        for stage in self.stages[1:]:
-            done = [entry for entry in stage.job.items.values() if entry.state is ItemState.DONE and entry.result]
-            for entry in done[-1:] if stage.job_type.aggregate else done:
-                if entry.name in again or (entry.result and not self.has_files(entry.result["outputs"])):
-                    self._redo(stage, entry.name, "files of its result, or of one that it was made from, are gone")
-                    again.add(entry.name)
-                    redone += 1
-        return redone
+    # -- what is gone, and what is computed again --------------------------------------------------------------------
 
-    def has_files(self, outputs: Mapping[str, str]) -> bool:
-        """Return True when all files of a result are in the project."""
-        return all((self.writer.project.root / path).exists() for path in outputs.values())
+    def tell(self) -> None:
+        """Tell which results lack files or are of earlier versions, and which jobs were deleted."""
+        self._tell_results()
+        self.tell_again()
+
+    def tell_again(self) -> None:
+        """Tell what is computed again now, and why; when that has come to an end, also what there still is to tell of the results."""
+        if self.again.changed:
+            self.problems.hold(AGAIN, self.again.troubles())
+            self.again.changed = False
+            if not self.again:
+                self._tell_results()
+
+    def _tell_results(self) -> None:
+        found = survey(self.root, self.stages)
+        for prefix in TOLD:
+            self.problems.hold(prefix, [trouble for trouble in found if trouble.key.startswith(prefix)])
+
+    def restore(self) -> None:
+        """Write the files again whose content the tables have."""
+        for stage in self.stages:
+            results = [] if stage.gone else [Result.from_json(e.result) for e in stage.job.items.values() if e.result]
+            try:
+                if number := stage.job_type.restore(results, stage.job.name, self.root):
+                    log.info("%s: %d files that were gone were written again from the tables", stage.job.name, number)
+            except OSError as error:
+                log.warning("%s: files that are gone could not be written again: %s", stage.job.name, error)
+
+    def recompute(self, what: str) -> None:
+        """Let results be computed again because that was asked for; `what` is "missing", "outdated" or "all"."""
+        for stage in self.stages[1:]:
+            if stage.deleted:
+                continue
+            reasons: dict[str, str] = {}
+            if what in ("outdated", "all"):
+                reasons = {
+                    name: f"asked for: it was made by version {version} of the algorithm"
+                    for name, version in stage.outdated().items()
+                }
+            if what in ("missing", "all"):
+                reasons |= {
+                    gone.name: "asked for: files of its result are gone" for gone in gone_results(self.root, stage)
+                }
+            for name, reason in reasons.items():
+                self._redo(stage, name, reason)
+        self.tell()
+
+    def inputs_ready(self, stage: Stage, name: str) -> bool:
+        """Return True when the files that `stage` reads of an item are there; what is gone is made first, or the item is given up."""
+        first = to_make_first(self.root, stage, name)
+        if isinstance(first, NotThere):
+            stage.waiting.pop(name, None)
+            reason = f"{first.path} is not in the project any more: put it back, then try again with 'beamside session retry'"
+            self._finish(stage, name, ItemState.FAILED, key="", reason=reason)
+        elif first is not None:
+            self._redo(first, name, f"a file that {stage.job_type.title} needs is gone")
+        return first is None
+
+    def _redo_lost(self) -> None:
+        """Let results be computed again whose files a machine that failed did not bring to the disk any more."""
+        for stage in self.stages[1:]:
+            for gone in [] if stage.deleted else gone_results(self.root, stage):
+                if gone.needed and not gone.cleaned:
+                    self._redo(
+                        stage, gone.name, "the session before did not end in order, and files of its result are gone"
+                    )
 
     def release_in_flight(self) -> None:
         """Put what is still being processed back to waiting: the session ends without it."""
@@ -264,15 +341,21 @@ class Tables:
     # -- inside -----------------------------------------------------------------------------------------------------
 
     def _open_stage(self, job_type: JobType, upstream: Stage | None) -> Stage:
-        parameters = self.settings.jobs[job_type.name] if job_type.name in self.settings.jobs else job_type.Parameters()
+        parameters = stage_parameters(self.settings, job_type)
         dumped = parameters.model_dump(mode="json")
         job = self.writer.state.job_of_type(job_type.name)
         if job is None:
-            number = next_job_number(self.writer.project.root, wait=LOCK_SECONDS)
-            name = f"{job_type.directory}/job{number:03d}"
-            job = self.writer.create_job(name, job_type.name, dumped, (upstream.job.name,) if upstream else (), "live")
-        elif job.parameters != dumped:
+            return self._make_stage(job_type, upstream)
+        if job.parameters != dumped:
             self.writer.set_parameters(job.name, dumped)
+        return Stage(job_type, parameters, self.settings.optics.optics(), job, upstream)
+
+    def _make_stage(self, job_type: JobType, upstream: Stage | None) -> Stage:
+        """Make a new job."""
+        parameters = stage_parameters(self.settings, job_type)
+        name = f"{job_type.directory}/job{next_job_number(self.root, wait=LOCK_SECONDS):03d}"
+        inputs = (upstream.job.name,) if upstream else ()
+        job = self.writer.create_job(name, job_type.name, parameters.model_dump(mode="json"), inputs, "live")
         return Stage(job_type, parameters, self.settings.optics.optics(), job, upstream)
 
     def _record(self, stage: Stage, name: str, state: ItemState, **details: Any) -> None:
@@ -282,6 +365,7 @@ class Tables:
     def _finish(self, stage: Stage, name: str, state: ItemState, **details: Any) -> None:
         self._record(stage, name, state, **details)
         stage.not_before.pop(name, None)
+        self.again.discard(stage, name)
         if state is ItemState.DONE:
             self._advance(stage, name)
         else:
@@ -311,30 +395,48 @@ class Tables:
             before = stage.upstream.entry(name)
             if before is not None and before.state in (ItemState.FAILED, ItemState.REJECTED):
                 return
+        if (entry := stage.entry(name)) is not None and entry.state not in FINAL_STATES:
+            return
         self._record(stage, name, ItemState.WAITING, attempt=0, reason=reason)
         stage.waiting[name] = None
+        self.again.add(stage, name, reason)
 
-    def _give_up_after(self, stage: Stage, name: str, state: ItemState) -> None:
-        """Items of later stages that wait for one that was given up cannot be done."""
+    def _give_up_after(self, stage: Stage, name: str, state: ItemState, reason: str = "") -> None:
+        """Items of later stages that wait for one that was given up cannot be done, also where a stage between has a result from before."""
+        reason = reason or f"{stage.job_type.title} was {state.value}"
         for follower in self._followers(stage):
             entry = follower.entry(name)
             if entry is not None and entry.state is ItemState.WAITING:
-                self._finish(
-                    follower, name, ItemState.FAILED, key="", reason=f"{stage.job_type.title} was {state.value}"
-                )
+                self._finish(follower, name, ItemState.FAILED, key="", reason=reason)
                 follower.waiting.pop(name, None)
+            elif entry is not None and entry.state is ItemState.DONE:
+                self._give_up_after(follower, name, state, reason)
 
 
-def stale_items(settings: SessionSettings, state: ProjectState) -> dict[str, int]:
-    """Return how many finished items of each job type would be computed again with `settings`, by the job type's title."""
-    upstream: Stage | None = None
-    counts: dict[str, int] = {}
+def open_stages(settings: SessionSettings, state: ProjectState) -> list[Stage]:
+    """Return the stages of a project's jobs as `settings` see them, for looking only."""
+    stages: list[Stage] = []
     for job_type in workflow(settings.session.mode):
         job = state.job_of_type(job_type.name)
         if job is None:
             break
-        parameters = settings.jobs[job_type.name] if job_type.name in settings.jobs else job_type.Parameters()
-        upstream = Stage(job_type, parameters, settings.optics.optics(), job, upstream)
-        if number := len(upstream.stale()):
-            counts[job_type.title] = number
-    return counts
+        upstream = stages[-1] if stages else None
+        parameters = stage_parameters(settings, job_type)
+        stages.append(Stage(job_type, parameters, settings.optics.optics(), job, upstream))
+    return stages
+
+
+def stage_parameters(settings: SessionSettings, job_type: JobType) -> ParameterModel:
+    """Return the parameters of a job type."""
+    return settings.jobs[job_type.name] if job_type.name in settings.jobs else job_type.Parameters()
+
+
+def stale_items(settings: SessionSettings, state: ProjectState) -> dict[str, int]:
+    """Return how many finished items of each job type would be computed again with `settings`, by the job type's title."""
+    counts = {stage.job_type.title: len(stage.stale()) for stage in open_stages(settings, state)}
+    return {title: number for title, number in counts.items() if number}
+
+
+def died(sessions: Sequence[Mapping[str, Any]]) -> bool:
+    """Tell from the records of a project's sessions whether the last one has not come to an end."""
+    return bool(sessions) and sessions[-1]["state"] not in SESSION_ENDS

@@ -177,7 +177,7 @@ class JobType(ABC):
     relion_type: ClassVar[int]
     relion_label: ClassVar[str]
     version: ClassVar[str]
-    """Version of the algorithm; a change makes results be computed again."""
+    """Version of the algorithm. Results of an earlier one stay valid, and are computed again when that is asked for."""
     requires: ClassVar[tuple[str, ...]]
     """Names of the job types whose results an item needs before this one; the first is the one it follows."""
     Parameters: ClassVar[type[ParameterModel]]
@@ -187,6 +187,11 @@ class JobType(ABC):
     aggregate: ClassVar[bool] = False
     optics_used: ClassVar[tuple[str, ...]] = tuple(Optics.__dataclass_fields__)
     """Names of the `Optics` values that change this job's results."""
+
+    reads: ClassVar[tuple[str, ...]] = ()
+    """Roles of the files that it reads of the results before; one that is gone is made again first. A role that no result has is left out."""
+    spare: ClassVar[tuple[str, ...]] = ()
+    """Roles in ``Result.outputs``, besides those of `pictures`, of files that no later step needs: for people, or to save time."""
 
     inputs: ClassVar[tuple[str, ...]] = ()
     """Job types whose main output file RELION would take as input, in order; one that a workflow lacks stands for the job before."""
@@ -215,6 +220,15 @@ class JobType(ABC):
         when the original is gone. Raises InputError for files that cannot be used.
         """
         return parameters
+
+    def needed(self, outputs: Mapping[str, str]) -> dict[str, str]:
+        """Return those of a result's files, by role, that later steps or tables may need: all but pictures and what is spare."""
+        spare = {*self.spare, *(picture.role for picture in self.pictures)}
+        return {role: path for role, path in outputs.items() if role not in spare}
+
+    def restore(self, results: Sequence[Result], job: str, root: Path) -> int:
+        """Write files of `results` that are gone and of which the job's tables have the content again; returns how many. Nothing is computed."""
+        return 0
 
     @abstractmethod
     def star_files(

@@ -71,6 +71,7 @@ class Classification2d(JobType):
         Metric("iterations", "Iterations", digits=0, description="Iterations since the start."),
     )
     pictures = (Picture("classes_image", "Class averages"),)
+    reads = ("particles", "particles_star")
     inputs = ("extract",)
     input_options = ("fn_img",)
     fixed_options = {"do_ctf_correction": "Yes", "do_zero_mask": "Yes", "dont_skip_align": "Yes", "psi_sampling": "6"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,9 +71,10 @@ def classify_round(
         )
     checkpoint.save(found, gathered.members)
     rows = [Row(item, item.results["extract"]) for item in items]
-    description = _describe(found, gathered, settings, diameter)
+    number = file_number(job, found.iteration)
+    description = _describe(found, gathered, settings, diameter, number)
     outputs = write_round(workspace.root, workspace.job, description, gathered.rows, rows, workspace.optics)
-    picture = job / f"run_it{found.iteration:03d}_classes.png"
+    picture = job / f"run_it{number:03d}_classes.png"
     _save_montage(picture, found)
     used = found.class_weights >= USED
     return Result(
@@ -92,6 +94,16 @@ def classify_round(
             "class_table": _class_table(found),
         },
     )
+
+
+def file_number(job: Path, iteration: int) -> int:
+    """Return the number for a round's files: that of its last iteration, or the next one after the rounds that are there.
+
+    A classification that begins anew counts its iterations from 1, and must not write over the rounds of the one before. A round counts when its
+    optimiser file is there, which is written last: what a round that was cut short has left is written over.
+    """
+    found = (re.fullmatch(r"run_it(\d+)_optimiser\.star", path.name) for path in job.glob("run_it*_optimiser.star"))
+    return max([iteration, *(int(match[1]) + 1 for match in found if match)])
 
 
 class Checkpoint:
@@ -196,9 +208,9 @@ def _fits(state: State, settings: ClassifySettings, stack: FileStack) -> bool:
     return len(state.references) <= settings.classes and state.references.shape[-1] == stack.box
 
 
-def _describe(found: State, gathered: Gathered, settings: ClassifySettings, diameter: float) -> Round:
+def _describe(found: State, gathered: Gathered, settings: ClassifySettings, diameter: float, number: int) -> Round:
     return Round(
-        iteration=found.iteration,
+        iteration=number,
         pixel_size=settings.pixel_size,
         mask_diameter=diameter,
         tau2_fudge=settings.tau2_fudge,

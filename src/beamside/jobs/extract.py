@@ -7,7 +7,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from beamside.formats.star import StarBlock, Value, read_star
+from beamside.errors import InputError
+from beamside.formats.star import StarBlock, Value, read_star, write_star
 from beamside.jobs.base import Item, JobType, Metric, Node, Optics, Picture, Result, Row, StarContent, Workspace
 from beamside.jobs.optics import optics_block
 from beamside.parameters import ParameterModel, parameter
@@ -70,6 +71,7 @@ class Extraction(JobType):
     )
     nodes = (Node("particles.star", 3, "ParticlesData.star.relion"),)
     pictures = (Picture("particles_image", "Extracted particles"),)
+    reads = ("micrograph", "coordinates")
     inputs = ("ctf", "pick")
     input_options = ("star_mics", "coords_suffix")
     fixed_options = {
@@ -91,10 +93,39 @@ class Extraction(JobType):
     ) -> dict[str, StarContent]:
         """Return ``particles.star``: the rows of all micrographs' own STAR files."""
         lines: list[list[Value]] = []
+        before: dict[str, list[list[Value]]] | None = None
         for row in rows:
-            if "particles_star" in row.result.outputs:
-                lines += particles_of(root / row.result.outputs["particles_star"]).rows
-        return {"particles.star": particles_star(list(PARTICLE_COLUMNS), lines, rows, optics)}
+            outputs = row.result.outputs
+            if "particles_star" not in outputs:
+                continue
+            try:
+                lines += particles_of(root / outputs["particles_star"]).rows
+            except FileNotFoundError:  # the table keeps what it has of files that were cleaned, as RELION's does
+                before = particles_by_stack(root / job / PARTICLES) if before is None else before
+                lines += before.get(outputs["particles"], [])
+        return {PARTICLES: particles_star(list(PARTICLE_COLUMNS), lines, rows, optics)}
+
+    def restore(self, results: Sequence[Result], job: str, root: Path) -> int:
+        """Write the STAR files of micrographs whose particles are there, from the table of all: RELION's gentle cleaning takes these files away."""
+        gone = [
+            result
+            for result in results
+            if "particles_star" in result.outputs
+            and not (root / result.outputs["particles_star"]).exists()
+            and (root / result.outputs["particles"]).exists()
+        ]
+        kept = particles_by_stack(root / job / PARTICLES) if gone else {}
+        restored = 0
+        for result in gone:
+            rows = kept.get(result.outputs["particles"], [])
+            if len(rows) == int(result.metrics["extracted"]):
+                write_star(root / result.outputs["particles_star"], [particles_block(rows)])
+                restored += 1
+        return restored
+
+
+PARTICLES = "particles.star"
+"""The table of all particles, in the job directory."""
 
 
 PARTICLE_COLUMNS = (
@@ -129,6 +160,28 @@ def particles_star(
         rlnImageDimensionality=2,
     )
     return [block, StarBlock("particles", columns, lines)]
+
+
+def particles_block(rows: list[list[Value]]) -> StarBlock:
+    """Return the table of one micrograph's particles."""
+    return StarBlock("images", list(PARTICLE_COLUMNS), rows)
+
+
+def particles_by_stack(path: Path) -> dict[str, list[list[Value]]]:
+    """Return the rows of the table of all particles by the stack that has their images; nothing where the table is gone or is not ours."""
+    try:
+        table = read_star(path).get("particles")
+    except InputError:
+        return {}
+    if table is None or not set(PARTICLE_COLUMNS) <= set(table.columns):
+        return {}
+    places = [table.columns.index(name) for name in PARTICLE_COLUMNS]
+    image = PARTICLE_COLUMNS.index("rlnImageName")
+    found: dict[str, list[list[Value]]] = {}
+    for row in table.rows:
+        line = [row[place] for place in places]
+        found.setdefault(str(line[image]).split("@", 1)[-1], []).append(line)
+    return found
 
 
 def particles_of(path: Path) -> StarBlock:

@@ -6,12 +6,12 @@ import numpy as np
 import torch
 
 from beamside.formats.mrc import read_mrc, write_mrc
-from beamside.formats.star import StarBlock, Value, read_star, write_star
+from beamside.formats.star import Value, read_star, write_star
 from beamside.imaging import pictures
 from beamside.imaging.particles import choose_box, extract_particles, good_size
 from beamside.jobs.base import Item, Result, Workspace
 from beamside.jobs.ctf import ctf_values, defocus_offset
-from beamside.jobs.extract import PARTICLE_COLUMNS, ExtractParameters
+from beamside.jobs.extract import ExtractParameters, particles_block
 from beamside.jobs.output import save_picture
 
 SHOWN = 24
@@ -47,7 +47,7 @@ def extract(item: Item, parameters: ExtractParameters, workspace: Workspace) -> 
     write_mrc(stack, particles, image_pixel_size, durable=False)
     save_picture(picture, pictures.class_montage(particles[:SHOWN], columns=min(SHOWN // 2, len(particles)), tile=64))
     rows = _rows(picks, workspace.relative(stack), micrograph, item.results["ctf"])
-    write_star(star, [StarBlock("images", list(PARTICLE_COLUMNS), rows)])
+    write_star(star, [particles_block(rows)])
     return Result(
         metrics=metrics,
         outputs={

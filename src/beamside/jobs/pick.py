@@ -153,6 +153,8 @@ class Picking(JobType):
         Node("autopick.star", 2, "MicrographsCoords.star.relion.autopick"),
     )
     pictures = (Picture("picks_image", "Picked particles"),)
+    reads = ("micrograph",)
+    spare = ("candidates",)
     inputs = ("ctf",)
     input_options = ("fn_input_autopick",)
     fixed_options = {"do_ref3d": "No", "angpix": "-1", "log_upper_thr": "999", "log_invert": "No"}

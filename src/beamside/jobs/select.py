@@ -113,6 +113,7 @@ class Selection(JobType):
         Node("class_averages.star", 5, "ImagesData.star.relion.classaverages"),
     )
     pictures = (Picture("selection_image", "Classes by score; those selected are framed"),)
+    reads = ("data", "model", "optimiser", "classes")
     inputs = ("class2d",)
     input_options = ("fn_model",)
     fixed_options = {"do_class_ranker": "Yes", "do_regroup": "No", "do_select_values": "No", "do_split": "No"}

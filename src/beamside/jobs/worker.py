@@ -66,11 +66,11 @@ def run_task(task: Mapping[str, Any]) -> dict[str, Any]:
     except Exception as error:
         outcome = Outcome(None, f"{type(error).__name__}: {error}", log=traceback.format_exc())
     else:
-        outcome = Outcome(result.to_json())
+        outcome = Outcome(result)
     return {**asdict(outcome), "seconds": time.perf_counter() - started}
 
 
-def _run(task: Task) -> Result:
+def _run(task: Task) -> dict[str, Any]:
     if task.session[0]:
         end_with_session(*task.session)
     _limit_threads(task.threads)
@@ -81,8 +81,10 @@ def _run(task: Task) -> Result:
         Item(name, {kind: Result.from_json(result) for kind, result in results.items()}) for name, results in task.items
     ]
     if job_type.aggregate:
-        return job_type.update(items, parameters, workspace, round_name=task.round_name, final=task.final)
-    return job_type.process(items[0], parameters, workspace)
+        result = job_type.update(items, parameters, workspace, round_name=task.round_name, final=task.final)
+    else:
+        result = job_type.process(items[0], parameters, workspace)
+    return {**result.to_json(), "version": job_type.version}
 
 
 def find_type(mode: str, name: str) -> JobType:

@@ -7,7 +7,7 @@ status                    ours, except that RELION's stays when RELION ran the j
 alias                     the file's, if it has one (a user gave it in RELION); else ours. `set_alias` changes it
 outputs                   ours, and those RELION added while their file exists or a job uses them; older iterations of one of ours are dropped
 inputs                    ours and RELION's; RELION's alone when it ran the job itself
-deleted in RELION         a job that is in ``Trash/`` and neither in the file nor in its place stays deleted
+deleted in RELION         a job that RELION has deleted (`beamside.project.relion_trash`) stays deleted
 ========================  =================================================================================================================
 
 Jobs that are not ours are kept as they are, in their order. Label columns, which RELION 3.1 drops at every write, are made again.
@@ -43,6 +43,7 @@ from beamside.project.relion_pipeline import (
     parse_pipeline,
 )
 from beamside.project.relion_recovery import read_pipeline
+from beamside.project.relion_trash import was_deleted
 
 CHANGED_MARKER = ".pipeline_has_changed"
 """RELION's window reads the pipeline again when this file appears."""
@@ -183,7 +184,7 @@ def _merged(root: Path, before: Pipeline, ours: Sequence[RelionJob]) -> Pipeline
     used = {name for job in (*before.jobs, *ours) for name in job.inputs}
     for job in ours:
         old = jobs.get(job.name)
-        if old is None and _was_deleted(root, job):
+        if old is None and was_deleted(root, job.name, before):
             continue
         taken = {other.alias for other in jobs.values() if other.name != job.name}
         alias = (old.alias if old else None) or job.alias
@@ -220,10 +221,6 @@ def _ran_in_relion(root: Path, job: RelionJob) -> bool:
     return processes is not None and not (
         "rlnPipeLineProcessType" in processes and "rlnPipeLineProcessTypeLabel" in processes
     )
-
-
-def _was_deleted(root: Path, job: RelionJob) -> bool:
-    return not (root / job.name).exists() and (root / "Trash" / job.name).is_dir()
 
 
 def _loose_nodes(before: Pipeline, jobs: Iterable[RelionJob]) -> tuple[RelionNode, ...]:

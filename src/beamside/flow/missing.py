@@ -1,0 +1,185 @@
+"""What is no longer there, or no longer the newest: files of results that were cleaned or lost, results of earlier versions, deleted jobs.
+
+None of it is a reason to compute anything by itself. It is told, with what it means and the command that computes again; a file that is gone is made
+again without being asked only where work that is to be done needs it.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from beamside.acquisition.arrivals import Severity, Trouble
+from beamside.flow.stages import Stage
+from beamside.jobs.base import JobType
+from beamside.project.records import FINAL_STATES
+from beamside.project.relion_trash import in_trash
+
+Recompute = Literal["missing", "outdated", "all"]
+"""What is asked to be computed again: results whose files are gone, those of earlier versions of the algorithms, or both."""
+
+TOLD = ("files:", "outdated:", "deleted:")
+"""How the keys of what `survey` tells begin."""
+
+
+@dataclass(frozen=True)
+class Gone:
+    """A finished result that lacks files.
+
+    Attributes
+    ----------
+    roles : the files that are gone
+    needed : whether a later step may need one of them
+    cleaned : whether all of them are in ``Trash/``, where RELION moves what its user cleans or deletes
+    """
+
+    name: str
+    roles: frozenset[str]
+    needed: bool
+    cleaned: bool
+
+
+def gone_results(root: Path, stage: Stage) -> list[Gone]:
+    """Return the results of a stage that lack files; of an aggregate's rounds only the newest counts."""
+    if stage.job_type.aggregate:
+        last = stage.newest_round()
+        entries = [last] if last is not None else []
+    else:
+        entries = [entry for entry in stage.job.items.values() if entry.state in FINAL_STATES]
+    found = []
+    for entry in entries:
+        outputs: dict[str, str] = (entry.result or {}).get("outputs", {})
+        gone = {role: path for role, path in outputs.items() if not (root / path).exists()}
+        if gone:
+            needed = bool(stage.job_type.needed(gone))
+            found.append(Gone(entry.name, frozenset(gone), needed, all(in_trash(root, path) for path in gone.values())))
+    return found
+
+
+@dataclass(frozen=True)
+class NotThere:
+    """A file of the camera's that a result would have to be made from, and that is not in the project."""
+
+    path: str
+
+
+def to_make_first(root: Path, stage: Stage, item: str) -> Stage | NotThere | None:
+    """Return the stage whose result for `item` has to be made again before `stage` can process it, because a file that it reads is gone.
+
+    None when all files are there.
+    """
+    for role in stage.job_type.reads:
+        owner, path = _owner(stage, item, role)
+        if owner is None or (root / path).exists():
+            continue
+        if owner.upstream is None:
+            return NotThere(path)
+        return to_make_first(root, owner, item) or owner
+    return None
+
+
+def _owner(stage: Stage, item: str, role: str) -> tuple[Stage | None, str]:
+    """Return the last stage before `stage` whose result for `item` has a file of this role, and the file."""
+    for before in reversed(list(stage.chain())):
+        entry = before.entry(item)
+        outputs = entry.result["outputs"] if entry is not None and entry.result is not None else {}
+        if role in outputs:
+            return before, outputs[role]
+    return None, ""
+
+
+def without_inputs(root: Path, stage: Stage, items: Iterable[str]) -> list[str]:
+    """Return those of `items` of the stage before whose files a round of the aggregate `stage` would read and that are gone."""
+    assert stage.upstream is not None
+    gone = []
+    for name in items:
+        entry = stage.upstream.job.items[name]
+        outputs = entry.result["outputs"] if entry.result is not None else {}
+        if not all((root / outputs[role]).exists() for role in stage.job_type.reads if role in outputs):
+            gone.append(name)
+    return gone
+
+
+def survey(root: Path, stages: Sequence[Stage]) -> list[Trouble]:
+    """Return what is to be told of a project's results: which lack files, are of earlier versions, or belong to jobs that were deleted."""
+    command = f"beamside session resume {shlex.quote(str(root))} --recompute"
+    found = [_deleted(stage, command) for stage in stages if stage.gone]
+    for stage in (stage for stage in stages if not stage.gone):
+        found += _gone_files(root, stage, stages, command)
+        found += _outdated(stage, command)
+    return found
+
+
+def _deleted(stage: Stage, command: str) -> Trouble:
+    return Trouble(
+        f"deleted:{stage.job.name}",
+        f"{stage.job.name} ({stage.job_type.title}) was deleted in RELION. Neither it nor what follows it goes on until it is undeleted "
+        f"there. To have a new job in its place, and its results computed again: {command} missing",
+    )
+
+
+def _gone_files(root: Path, stage: Stage, stages: Sequence[Stage], command: str) -> list[Trouble]:
+    found = []
+    gone = gone_results(root, stage)
+    for cleaned in (True, False):
+        for needed in (False, True):
+            some = [one for one in gone if (one.cleaned, one.needed) == (cleaned, needed)]
+            if some:
+                found.append(_files_trouble(stage, stages, some, command))
+    return found
+
+
+def _files_trouble(stage: Stage, stages: Sequence[Stage], gone: list[Gone], command: str) -> Trouble:
+    cleaned, needed = gone[0].cleaned, gone[0].needed
+    what = "were cleaned: they are in Trash/" if cleaned else "are gone, and are not in Trash/"
+    key = f"files:{stage.name}:{'cleaned' if cleaned else 'lost'}:{'needed' if needed else 'spare'}"
+    whose = f"{stage.job_type.title}: files of {_results(len(gone))} {what}."
+    again = f"To compute them again: {command} missing"
+    if stage.upstream is None:
+        meaning = (
+            "What was made from them stays; nothing can be computed from them again until they are back in their place."
+        )
+        return Trouble(key, f"{whose} {meaning}", "warning")
+    if not needed:
+        return Trouble(key, f"{whose} Nothing needs them. {again}", "info")
+    roles = frozenset().union(*(one.roles for one in gone))
+    readers = [
+        other.job_type.title for other in stages if other.upstream is stage and _reads_all(other.job_type, roles)
+    ]
+    if readers:
+        meaning = (
+            f"The results of {' and '.join(readers)} stay as they are, and no new round is made without these files."
+        )
+    else:
+        meaning = "What was made from them stays; they are made again where something has to be computed from them."
+    severity: Severity = "warning" if readers or not cleaned else "info"
+    return Trouble(key, f"{whose} {meaning} {again}", severity)
+
+
+def _reads_all(job_type: JobType, roles: frozenset[str]) -> bool:
+    return job_type.aggregate and not roles.isdisjoint(job_type.reads)
+
+
+def _outdated(stage: Stage, command: str) -> list[Trouble]:
+    counts = Counter(stage.outdated().values())
+    if not counts:
+        return []
+    versions = " and ".join(sorted(counts))
+    number = counts.total()
+    return [
+        Trouble(
+            f"outdated:{stage.name}",
+            f"{stage.job_type.title}: {_results(number)} {'is' if number == 1 else 'are'} by an earlier version of the algorithm "
+            f"({versions}; it is {stage.job_type.version} now), and valid. To compute {'it' if number == 1 else 'them'} again: "
+            f"{command} outdated",
+            "info",
+        )
+    ]
+
+
+def _results(number: int) -> str:
+    return "1 result" if number == 1 else f"{number} results"

@@ -1,0 +1,350 @@
+"""What a session that goes on computes again, and what it leaves as it is."""
+
+import shutil
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from beamside.flow import control
+from beamside.flow.session import Session
+from beamside.flow.settings import SessionSettings
+from beamside.flow.start import recompute_cost, state_of_results
+from beamside.flow.table import Tables
+from beamside.formats.star import format_star, read_star
+from beamside.jobs.registry import workflow
+from beamside.project.problems import open_problems
+from beamside.project.project import Project, ProjectWriter
+from beamside.project.records import ItemState
+from beamside.project.relion import read_pipeline
+from beamside.project.relion_pipeline import Pipeline, format_pipeline, parse_pipeline
+
+Settings = Callable[..., SessionSettings]
+WriteMovie = Callable[..., Path]
+
+pytestmark = pytest.mark.usefixtures("whole_chain")
+
+MOTION, CTF, PICK, EXTRACT, CLASSES, SELECT = (
+    "MotionCorr/job002",
+    "CtfFind/job003",
+    "AutoPick/job004",
+    "Extract/job005",
+    "Class2D/job006",
+    "Select/job007",
+)
+STEPS = ("motion", "ctf", "pick", "extract")
+
+
+def run(settings: SessionSettings, recompute: str = "") -> Project:
+    project = Project(settings.root)
+    if recompute:
+        control.send(project, "recompute", {"what": recompute})
+    assert Session(settings, until_empty=True).run() == "finished"
+    return project
+
+
+def calls(project: Project) -> Counter[str]:
+    """What was computed since this was asked last."""
+    path = project.root / "calls.txt"
+    found = Counter(path.read_text().splitlines() if path.exists() else [])
+    path.unlink(missing_ok=True)
+    return found
+
+
+def computed(names: str, steps: tuple[str, ...] = STEPS) -> Counter[str]:
+    return Counter(f"{step} {name}_fractions" for step in steps for name in names)
+
+
+def selected(project: Project) -> float:
+    """How many particles are in the newest selection."""
+    job = project.load().job_of_type("select")
+    assert job is not None
+    results = [entry.result for entry in job.items.values() if entry.result]
+    return float(results[-1]["metrics"]["selected"])
+
+
+def selections(project: Project) -> list[float]:
+    """How many particles each selection had, one after the other."""
+    job = project.load().job_of_type("select")
+    assert job is not None
+    records = [record for name in job.items for _, record in project.story(name) if "result" in record]
+    found = [record for record in records if "selected" in record["result"]["metrics"]]
+    return [record["result"]["metrics"]["selected"] for record in sorted(found, key=lambda record: record["time"])]
+
+
+def told(project: Project) -> str:
+    return "\n".join(entry.text() for entry in open_problems(project.load().problems.values()))
+
+
+def clean(project: Project, job: str, *, harsh: bool = False) -> None:
+    """What RELION's cleaning moves to Trash/."""
+    kept = {"AutoPick": [], "Extract": ["raw/*_extract.star"], "CtfFind": ["raw"], "MotionCorr": []}
+    patterns = ["raw"] if harsh else kept[job.split("/", maxsplit=1)[0]]
+    for path in [path for pattern in patterns for path in (project.root / job).glob(pattern)]:
+        target = project.root / "Trash" / path.relative_to(project.root).parent
+        target.mkdir(parents=True, exist_ok=True)
+        shutil.move(path, target)
+
+
+def delete(project: Project, *names: str) -> None:
+    """What RELION's window does to delete jobs: take them out of the pipeline, leave a record of them, move their directories to Trash/."""
+    before = read_pipeline(project.root)
+    gone = [job for job in before.jobs if job.name in names]
+    nodes = {node.name for job in gone for node in job.outputs}
+    kept = [job for job in before.jobs if job.name not in names]
+    record = project.root / gone[0].name / "deleted_pipeline.star"
+    record.write_text(format_star(format_pipeline(Pipeline(tuple(gone), before.counter))))
+    left = [replace(job, inputs=tuple(name for name in job.inputs if name not in nodes)) for job in kept]
+    (project.root / "default_pipeline.star").write_text(
+        format_star(format_pipeline(Pipeline(tuple(left), before.counter)))
+    )
+    for job in gone:
+        (project.root / "Trash" / job.name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.move(project.root / job.name, project.root / "Trash" / job.name)
+        (project.root / str(job.alias)).unlink(missing_ok=True)
+
+
+def undelete(project: Project, *names: str) -> None:
+    """What RELION's window does to take that back."""
+    record = next((project.root / "Trash").glob("*/job*/deleted_pipeline.star"))
+    deleted = parse_pipeline(record.read_bytes())
+    now = read_pipeline(project.root)
+    merged = Pipeline((*now.jobs, *deleted.jobs), now.counter)
+    (project.root / "default_pipeline.star").write_text(format_star(format_pipeline(merged)))
+    for name in names:
+        shutil.move(project.root / "Trash" / name, project.root / name)
+
+
+def graph(project: Project) -> dict[str, tuple[object, ...]]:
+    jobs = read_pipeline(project.root).jobs
+    return {job.name: (job.alias, set(job.inputs), {node.name for node in job.outputs}) for job in jobs}
+
+
+@pytest.fixture
+def settings(session_settings: Settings, write_movie: WriteMovie) -> SessionSettings:
+    """Four movies were processed."""
+    for name in "abcd":
+        write_movie(name)
+    found = session_settings()
+    project = run(found)
+    assert calls(project) == computed("abcd")
+    assert selected(project) == 20
+    return found
+
+
+def test_after_a_gentle_clean_one_more_movie_costs_one_movie(
+    settings: SessionSettings, write_movie: WriteMovie
+) -> None:
+    project = Project(settings.root)
+    for job in (MOTION, CTF, PICK, EXTRACT):
+        clean(project, job)
+    write_movie("e", value=2)
+    run(settings)
+    assert calls(project) == computed("e")
+    assert selected(project) == 25
+    assert len(read_star(project.root / EXTRACT / "particles.star")["particles"]) == 50
+    assert len(read_star(project.root / CTF / "micrographs_ctf.star")["micrographs"]) == 5
+    assert not (project.root / CTF / "raw/a_fractions.ctf").exists(), "what was cleaned stays away"
+    assert "CTF estimation: files of 4 results were cleaned" in told(project)
+    assert "Nothing needs them" in told(project)
+    run(settings, recompute="missing")
+    assert calls(project) == computed("abcd", ("ctf",))
+    assert "were cleaned" not in told(project)
+
+
+def test_a_selection_stays_while_the_particles_of_before_are_gone(
+    settings: SessionSettings, write_movie: WriteMovie
+) -> None:
+    project = Project(settings.root)
+    for job in (MOTION, EXTRACT):
+        clean(project, job, harsh=True)
+    table = project.root / EXTRACT / "particles.star"
+    write_movie("e", value=2)
+    run(settings)
+    assert calls(project) == computed("e")
+    assert selected(project) == 20
+    assert len(read_star(table)["particles"]) == 50, "the table keeps what it had"
+    assert "2D classification is not done anew: 4 of 5 results of Extraction" in told(project)
+    sentences = "\n".join(trouble.sentence for trouble in state_of_results(project, settings))
+    assert "Extraction: files of 4 results were cleaned: they are in Trash/." in sentences
+    assert "--recompute missing" in sentences
+    run(settings, recompute="missing")
+    assert calls(project) == computed("abcd", ("motion", "extract"))
+    assert selections(project)[-1] == 25
+    assert selections(project) == sorted(selections(project)), "no selection was smaller than the one before"
+
+
+def test_no_round_is_made_before_all_that_is_redone_is_there(
+    settings: SessionSettings, session_settings: Settings
+) -> None:
+    changed = session_settings(pick_threshold=1.0)
+    assert recompute_cost(changed) == {"Picking": 4, "Extraction": 4}
+    project = run(changed)
+    assert calls(project) == computed("abcd", ("pick", "extract"))
+    assert selections(project)[-1] == 20
+    assert selections(project) == sorted(selections(project))
+
+
+def test_files_that_were_lost_are_told_and_computed_again_when_asked(settings: SessionSettings) -> None:
+    project = Project(settings.root)
+    lost = project.root / EXTRACT / "raw/a_fractions.mrcs"
+    lost.unlink()
+    (project.root / PICK / "raw/b_fractions_picks.jpg").unlink()
+    run(settings)
+    assert calls(project) == Counter()
+    assert "Extraction: files of 1 result are gone, and are not in Trash/" in told(project)
+    assert "Picking: files of 1 result are gone" in told(project)
+    run(settings, recompute="missing")
+    assert calls(project) == computed("a", ("extract",)) + computed("b", ("pick",))
+    assert lost.exists()
+    assert told(project) == ""
+
+
+def test_what_a_machine_that_failed_lost_is_computed_again(settings: SessionSettings) -> None:
+    project = Project(settings.root)
+    with ProjectWriter(project) as writer:
+        writer.session("started", pid=1)
+    (project.root / EXTRACT / "raw/a_fractions.mrcs").unlink()
+    (project.root / PICK / "raw/b_fractions_picks.jpg").unlink()
+    run(settings)
+    assert calls(project) == computed("a", ("extract",))
+    assert selected(project) == 20
+
+
+def test_a_file_that_is_gone_is_made_again_where_something_is_to_be_made_from_it(
+    settings: SessionSettings, session_settings: Settings
+) -> None:
+    project = Project(settings.root)
+    clean(project, MOTION, harsh=True)
+    (project.root / "raw/b_fractions.tiff").unlink()
+    shutil.move(project.root / "Trash" / MOTION / "raw/c_fractions.mrc", project.root / MOTION)
+    (project.root / MOTION / "raw").mkdir()
+    shutil.move(project.root / MOTION / "c_fractions.mrc", project.root / MOTION / "raw/c_fractions.mrc")
+    run(session_settings(pick_threshold=1.0))
+    assert calls(project) == computed("ad", ("motion", "pick", "extract")) + computed("c", ("pick", "extract"))
+    job = project.load().job_of_type("pick")
+    assert job is not None
+    assert job.items["raw/b_fractions"].state is ItemState.FAILED
+    assert "raw/b_fractions.tiff is not in the project any more" in job.items["raw/b_fractions"].reason
+
+
+def test_what_waits_behind_a_result_that_cannot_be_made_again_is_given_up(
+    settings: SessionSettings, session_settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project = Project(settings.root)
+    (project.root / MOTION / "raw/a_fractions.mrc").unlink()
+    motion = next(kind for kind in workflow("movies") if kind.name == "motion")
+    process = type(motion).process
+
+    def fail(self: object, item: object, *arguments: object) -> object:
+        if "a_fractions" in str(item):
+            raise ValueError("broken")
+        return process(motion, item, *arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(type(motion), "process", fail)
+    run(session_settings(pick_threshold=1.0))
+    job = project.load().job_of_type("pick")
+    assert job is not None
+    assert job.items["raw/a_fractions"].reason == "Motion correction was failed"
+
+
+def test_results_of_an_earlier_version_stay_until_others_are_asked_for(
+    settings: SessionSettings, write_movie: WriteMovie, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project = Project(settings.root)
+    for kind in workflow("movies"):
+        if kind.name in ("motion", "pick", "class2d", "select"):
+            monkeypatch.setattr(type(kind), "version", str(int(kind.version) + 1))
+    assert recompute_cost(settings) == {}
+    run(settings)
+    assert calls(project) == Counter()
+    rounds = len(selections(project))
+    write_movie("e", value=2)
+    run(settings)
+    assert calls(project) == computed("e")
+    assert selected(project) == 25
+    assert len(selections(project)) > rounds
+    assert "Motion correction: 4 results are by an earlier version of the algorithm (6; it is 7 now)" in told(project)
+    assert "outdated" in told(project)
+    run(settings, recompute="outdated")
+    assert calls(project) == computed("abcd"), "what follows from new results is new"
+    assert told(project) == ""
+    run(settings)
+    assert calls(project) == Counter()
+    assert selections(project) == sorted(selections(project))
+
+
+def test_the_version_that_made_a_result_is_known_by_what_it_says(
+    settings: SessionSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kind = next(kind for kind in workflow("movies") if kind.name == "ctf")
+    monkeypatch.setattr(type(kind), "version", "of a plug-in")
+    with ProjectWriter(Project(settings.root)) as writer:
+        stage = Tables(settings, writer).stage("ctf")
+        assert set(stage.outdated().values()) == {"3"}
+        assert stage.stale() == []
+
+
+def test_a_deleted_job_stays_deleted_and_comes_back_as_it_was(
+    settings: SessionSettings, write_movie: WriteMovie
+) -> None:
+    project = Project(settings.root)
+    before = graph(project)
+    delete(project, EXTRACT, CLASSES, SELECT)
+    write_movie("e", value=2)
+    run(settings)
+    assert calls(project) == computed("e", ("motion", "ctf", "pick"))
+    assert not any((project.root / name).exists() for name in (EXTRACT, CLASSES, SELECT))
+    assert set(graph(project)) == set(before) - {EXTRACT, CLASSES, SELECT}
+    assert "Extract/job005 (Extraction) was deleted in RELION" in told(project)
+    undelete(project, EXTRACT, CLASSES, SELECT)
+    run(settings)
+    assert calls(project) == computed("e", ("extract",))
+    assert {name: (alias, inputs) for name, (alias, inputs, _) in graph(project).items()} == {
+        name: (alias, inputs) for name, (alias, inputs, _) in before.items() if name != SELECT
+    } | {SELECT: graph(project)[SELECT][:2]}
+    assert selected(project) == 25
+    assert "deleted" not in told(project)
+
+
+def test_one_deleted_job_alone_leaves_what_follows_it(settings: SessionSettings, write_movie: WriteMovie) -> None:
+    project = Project(settings.root)
+    delete(project, EXTRACT)
+    write_movie("e", value=2)
+    run(settings)
+    assert calls(project) == computed("e", ("motion", "ctf", "pick"))
+    assert not (project.root / EXTRACT).exists()
+    assert selected(project) == 20
+    assert (project.root / SELECT / "particles.star").exists()
+    run(settings, recompute="missing")
+    assert calls(project) == computed("abcde", ("extract",))
+    jobs = graph(project)
+    new = next(name for name in jobs if name.startswith("Extract/"))
+    assert new != EXTRACT
+    assert jobs[CLASSES][1] == {f"{new}/particles.star"}
+    assert selected(project) == 25
+    assert selections(project) == sorted(selections(project))
+
+
+def test_a_job_that_is_deleted_while_the_session_runs_is_not_made_again(
+    settings: SessionSettings, write_movie: WriteMovie, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project = Project(settings.root)
+    write_movie("e", value=2)
+    loop, looks = Session._take_events, []
+
+    def delete_first(session: Session) -> None:
+        if not looks:
+            delete(project, EXTRACT, CLASSES, SELECT)
+            session.projection.publish()
+        looks.append(1)
+        loop(session)
+
+    monkeypatch.setattr(Session, "_take_events", delete_first)
+    run(settings)
+    assert calls(project) == computed("e", ("motion", "ctf", "pick"))
+    assert not (project.root / EXTRACT).exists()
+    assert EXTRACT not in graph(project)
+    assert "Extract/job005 (Extraction) was deleted" in told(project)

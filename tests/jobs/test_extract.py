@@ -1,0 +1,78 @@
+"""The table of all particles, and what is written again from it."""
+
+from pathlib import Path
+
+import pytest
+
+from beamside.formats.star import read_star, write_star
+from beamside.jobs.base import Item, Optics, Result, Row
+from beamside.jobs.extract import Extraction, ExtractParameters, particles_block
+
+JOB = "Extract/job005"
+OPTICS = Optics(1.0, 300.0, 2.7, 0.1, 1.0)
+
+
+@pytest.fixture
+def rows(tmp_path: Path) -> list[Row]:
+    """Two micrographs of two and three particles, and the table of all."""
+    found = []
+    for name, count in (("a", 2), ("b", 3)):
+        stack, star = f"{JOB}/raw/{name}.mrcs", f"{JOB}/raw/{name}_extract.star"
+        (tmp_path / stack).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / stack).write_bytes(b"images")
+        lines: list[list[str | int | float]] = [
+            [1.25, 2.0, 0.5, 0, 0.0, f"{number:06d}@{stack}", f"MotionCorr/job002/raw/{name}.mrc", 1, *[1.0] * 8]
+            for number in range(1, count + 1)
+        ]
+        write_star(tmp_path / star, [particles_block(lines)])
+        outputs = {"particles": stack, "particles_star": star}
+        values = {"image_pixel_size": 4.0, "image_size": 64, "box": 256}
+        found.append(Row(Item(f"raw/{name}", {}), Result({"extracted": float(count)}, outputs, values)))
+    write_table(tmp_path, found)
+    return found
+
+
+def write_table(root: Path, rows: list[Row]) -> int:
+    content = Extraction().star_files(rows, ExtractParameters(), OPTICS, JOB, root)["particles.star"]
+    assert not isinstance(content, str)
+    write_star(root / JOB / "particles.star", content)
+    return len(content[-1])
+
+
+def test_files_that_were_cleaned_are_written_again_from_the_table(tmp_path: Path, rows: list[Row]) -> None:
+    stars = [tmp_path / row.result.outputs["particles_star"] for row in rows]
+    before = [read_star(star)["images"].rows for star in stars]
+    for star in stars:
+        star.unlink()
+    assert Extraction().restore([row.result for row in rows], JOB, tmp_path) == 2
+    assert [read_star(star)["images"].rows for star in stars] == before
+    assert Extraction().restore([row.result for row in rows], JOB, tmp_path) == 0
+
+
+def test_nothing_is_written_for_particles_that_are_gone_or_not_all_in_the_table(
+    tmp_path: Path, rows: list[Row]
+) -> None:
+    for row in rows:
+        (tmp_path / row.result.outputs["particles_star"]).unlink()
+    (tmp_path / rows[0].result.outputs["particles"]).unlink()
+    table = read_star(tmp_path / JOB / "particles.star")
+    table["particles"].rows.pop()
+    write_star(tmp_path / JOB / "particles.star", table.values())
+    assert Extraction().restore([row.result for row in rows], JOB, tmp_path) == 0
+
+
+@pytest.mark.parametrize("content", [None, "no STAR file {", "data_particles\n\nloop_\n_rlnImageName #1\n1@a.mrcs\n"])
+def test_a_table_that_is_gone_or_not_ours_gives_nothing(tmp_path: Path, rows: list[Row], content: str | None) -> None:
+    (tmp_path / rows[0].result.outputs["particles_star"]).unlink()
+    (tmp_path / JOB / "particles.star").unlink()
+    if content is not None:
+        (tmp_path / JOB / "particles.star").write_text(content)
+    assert Extraction().restore([row.result for row in rows], JOB, tmp_path) == 0
+    assert write_table(tmp_path, rows) == 3
+
+
+def test_the_table_keeps_the_particles_of_files_that_were_cleaned(tmp_path: Path, rows: list[Row]) -> None:
+    for path in rows[0].result.outputs.values():
+        (tmp_path / path).unlink()
+    assert write_table(tmp_path, rows) == 5
+    assert write_table(tmp_path, rows) == 5
