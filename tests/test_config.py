@@ -54,6 +54,16 @@ def load(tmp_path: Path, text: str) -> Facility:
     return load_facility(VOCABULARY, write(tmp_path / "site" / "beamside.toml", text))
 
 
+class TestReading:
+    def test_files_of_editors_of_windows_are_read(self, tmp_path: Path) -> None:
+        path = tmp_path / "beamside.toml"
+        path.write_bytes("\ufeff[stream]\r\nvoltage = 300\r\n".encode())
+        assert load_facility(VOCABULARY, path).profile()["voltage"].value == 300
+        path.write_bytes("[stream]\nvoltage = 300\n".encode("utf-16"))
+        with pytest.raises(ConfigError, match="save it as UTF-8"):
+            load_facility(VOCABULARY, path)
+
+
 class TestFinding:
     def test_without_any_file_there_is_an_empty_facility(self) -> None:
         facility = load_facility(VOCABULARY)

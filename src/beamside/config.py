@@ -224,8 +224,9 @@ def resolve(
 
 def _read_toml(path: Path) -> dict[str, Any]:
     try:
-        with path.open("rb") as file:
-            return tomllib.load(file)
+        return tomllib.loads(
+            path.read_bytes().decode("utf-8-sig")
+        )  # editors of Windows begin a file with a byte-order mark
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{path} is not valid TOML: {error}: correct that line") from error
     except UnicodeDecodeError as error:

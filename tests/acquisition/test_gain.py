@@ -200,7 +200,7 @@ def test_bad_lists_of_defects_get_a_sentence(tmp_path: Path, text: str, told: st
 
 def test_bad_masks_get_a_sentence(tmp_path: Path) -> None:
     write_mrc(tmp_path / "d.mrc", np.zeros((3, 3), np.int8))
-    with pytest.raises(GainError, match="3 x 3 pixels and the movies 12 x 10"):
+    with pytest.raises(GainError, match="3 x 3 pixels and the movies have 12 x 10"):
         prepare_defects(tmp_path / "d.mrc", (10, 12), output=tmp_path / "o.mrc")
     for name in ("none.txt", "none.mrc"):
         with pytest.raises(GainError, match="does not exist"):

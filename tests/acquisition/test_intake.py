@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 
 from beamside.acquisition import storage, transfer
@@ -446,3 +447,35 @@ def test_micrographs_of_every_format_are_taken_as_they_are(rig: Any, counts: Cal
     assert all((item.frames, item.shape, item.compressed) == (1, (32, 48), False) for item in taken.values())
     for path in taken:
         assert np.array_equal(read_image(rig.project / path), image)
+
+
+@pytest.mark.parametrize("ending", ["mrc", "tiff"])
+def test_big_endian_movies_are_compressed_to_the_same_counts(
+    rig: Any, counts: Callable[..., np.ndarray], ending: str
+) -> None:
+    frames = counts(dtype="u2")
+    if ending == "tiff":
+        tifffile.imwrite(rig.camera / "m.tiff", frames[:, ::-1], byteorder=">", photometric="minisblack", metadata=None)
+    else:
+        write_mrc(rig.camera / "m.mrc", frames)
+        data = bytearray((rig.camera / "m.mrc").read_bytes())
+        data[:208] = np.frombuffer(bytes(data[:208]), "<i4").astype(">i4").tobytes()
+        data[212:216] = b"\x11\x11\0\0"
+        data[1024:] = frames.astype(">u2").tobytes()
+        (rig.camera / "m.mrc").write_bytes(bytes(data))
+    (taken,) = rig.take_all()
+    assert taken.compressed
+    with open_movie(rig.project / taken.path) as movie:
+        assert np.array_equal(movie.read(), frames)
+
+
+def test_sidecars_of_a_movie_with_a_long_name_stay_beside_it_under_its_name(rig: Any) -> None:
+    stem = "FoilHole_" + "x" * 180
+    rig.movie(f"{stem}.tiff")
+    (rig.camera / f"{stem}.xml").write_text("<a/>")
+    (rig.camera / f"{stem}.tiff.mdoc").write_text("Voltage = 300\n")
+    (taken,) = rig.take_all()
+    item = Path(taken.path).stem
+    assert len(item) < 150
+    assert sorted(Path(path).name for path in taken.sidecars) == [f"{item}.tiff.mdoc", f"{item}.xml"]
+    assert rig.intake.taken()[0].source == str(rig.camera / f"{stem}.tiff"), "the manifest has the name of the source"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
 from pathlib import Path
 
 import mrcfile
@@ -194,3 +195,52 @@ def test_a_real_tilt_series_is_read_as_mrcfile_reads_it(real_data: Path) -> None
     (series,) = (real_data / "em/tilt_series_exosome").glob("*.mrc")
     with mrcfile.open(series, permissive=True) as peer:
         assert np.array_equal(map_mrc(series), peer.data)
+
+
+def write_bytes_of_others(
+    path: Path, stored: np.ndarray, order: str = "<", flags: int | None = None, limits: tuple[float, float] = (0, 0)
+) -> None:
+    """Write bytes (n, h, w) as they are, with IMOD's mark and `flags`, and with least and greatest value in the header."""
+    count, height, width = stored.shape
+    header = bytearray(1024)
+    struct.pack_into(order + "4i", header, 0, width, height, count, 0)
+    struct.pack_into(order + "2f", header, 76, *limits)
+    if flags is not None:
+        struct.pack_into(order + "2i", header, 152, 1146047817, flags)
+    header[208:216] = b"MAP " + (b"\x44\x44\0\0" if order == "<" else b"\x11\x11\0\0")
+    path.write_bytes(bytes(header) + stored.tobytes())
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize(
+    ("flags", "limits", "stored"),
+    [
+        pytest.param(1, (0, 0), lambda counts: (counts.astype(int) - 128).astype(np.int8), id="IMOD, signed"),
+        pytest.param(0, (0, 0), lambda counts: counts, id="SerialEM and old IMOD, unsigned"),
+        pytest.param(None, (0, 250), lambda counts: counts, id="no mark, a header that speaks of unsigned"),
+    ],
+)
+def test_bytes_mean_the_counts_that_their_program_meant(
+    tmp_path: Path, order: str, flags: int | None, limits: tuple[float, float], stored: Callable[..., np.ndarray]
+) -> None:
+    counts = np.random.default_rng(4).poisson(1.0, (3, 16, 32)).astype(np.uint8)
+    counts[1, 2, 3] = 250
+    write_bytes_of_others(tmp_path / "x.mrc", stored(counts), order, flags, limits)
+    with open_movie(tmp_path / "x.mrc") as movie:
+        assert movie.dtype == np.uint8
+        assert np.array_equal(movie.read(), counts)
+
+
+def test_bytes_without_a_word_about_them_are_signed_as_the_standard_says(tmp_path: Path) -> None:
+    values = np.random.default_rng(5).integers(-128, 128, (2, 8, 8)).astype(np.int8)
+    write_bytes_of_others(tmp_path / "x.mrc", values)
+    assert np.array_equal(read_sections(tmp_path / "x.mrc"), values)
+    counts = np.abs(values // 2)
+    write_bytes_of_others(tmp_path / "x.mrc", counts, flags=1)
+    assert np.array_equal(read_sections(tmp_path / "x.mrc"), counts), "a mark, and counts that are not shifted"
+
+
+def test_bytes_with_round_sides_are_read_in_the_order_of_the_machine_stamp(tmp_path: Path) -> None:
+    counts = np.random.default_rng(6).poisson(1.0, (256, 256, 512)).astype(np.int8)
+    write_bytes_of_others(tmp_path / "x.mrc", counts, ">")
+    assert read_header(tmp_path / "x.mrc").shape == (256, 256, 512)

@@ -278,3 +278,9 @@ class TestWriting:
             write_star(path, [StarBlock("x", ["a"], [[2]])])
         assert path.read_bytes() == before
         assert os.listdir(tmp_path) == ["a.star"]
+
+
+def test_a_byte_order_mark_of_an_editor_is_no_part_of_the_file() -> None:
+    text = "data_\n\nloop_\n_rlnReferenceImage #1\n000001@x.mrcs\n"
+    assert parse_star(b"\xef\xbb\xbf" + text.encode())[""].texts("rlnReferenceImage") == ["000001@x.mrcs"]
+    assert parse_star("\ufeff" + text)[""].texts("rlnReferenceImage") == ["000001@x.mrcs"]

@@ -15,8 +15,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from beamside.acquisition.defects import read_defects
 from beamside.errors import BeamsideError, GainError, GainNotReadyError, NotReadyError
-from beamside.formats.image import read_image
+from beamside.formats.image import IMAGE_SUFFIXES, read_image
 from beamside.formats.mrc import write_mrc
 from beamside.formats.orientation import RATIOS, Flip, Orientation, Rotation, fitting_orientations, fitting_ratio
 
@@ -177,7 +178,8 @@ def prepare_defects(source: str | Path, movie_shape: tuple[int, int], *, output:
 
     A mask is an MRC, TIFF or PNG image that is not 0 where a pixel is defective. It may have 2 or 4 times the pixels of the movie along each side,
     when a pixel with any defect in it is defective, or 1/2 or 1/4. A text file has lines ``x y width height`` in pixels of the movie, as
-    MotionCor2's. Both are in the movies' own orientation: the gain's rotation and flip do not apply.
+    MotionCor2's, or is SerialEM's; see `beamside.acquisition.defects`. All are in the movies' own orientation: the gain's rotation and flip do
+    not apply.
 
     Raises
     ------
@@ -185,24 +187,8 @@ def prepare_defects(source: str | Path, movie_shape: tuple[int, int], *, output:
         When the file is missing, unreadable or does not fit.
     """
     path = Path(source)
-    if path.suffix.lower() == ".txt":
-        if not path.is_file():
-            raise GainNotReadyError(f"The list of defects {path} does not exist: check --defects.")
-        mask = _read_rectangles(path, movie_shape)
-    else:
-        image = _read(path, "defect mask", "--defects")
-        ratio = fitting_ratio((image.shape[0], image.shape[1]), movie_shape)
-        if ratio is None:
-            raise GainError(
-                f"The defect mask {path} has {image.shape[1]} x {image.shape[0]} pixels and the movies {movie_shape[1]} x {movie_shape[0]}, "
-                "and neither is 1, 2 or 4 times the other: give the one of this camera and mode."
-            )
-        mask = image != 0
-        if ratio > 1:
-            step = round(ratio)
-            mask = mask.reshape(movie_shape[0], step, movie_shape[1], step).any(axis=(1, 3))
-        elif ratio < 1:
-            mask = mask.repeat(round(1 / ratio), axis=0).repeat(round(1 / ratio), axis=1)
+    given = read_defects(path).mask(movie_shape, path) if is_defect_list(path) else _read_mask(path)
+    mask = _fit_mask(given, movie_shape, path)
     if mask.mean() > _MOST_UNUSABLE:
         raise GainError(
             f"The defects {path} cover {mask.mean():.0%} of the camera: in a mask, 0 means a good pixel. Check --defects."
@@ -211,21 +197,36 @@ def prepare_defects(source: str | Path, movie_shape: tuple[int, int], *, output:
     return int(mask.sum())
 
 
-def _read_rectangles(path: Path, movie_shape: tuple[int, int]) -> NDArray[np.bool_]:
-    mask = np.zeros(movie_shape, bool)
-    for number, line in enumerate(path.read_text(errors="replace").splitlines(), start=1):
-        fields = line.partition("#")[0].split()
-        if not fields:
-            continue
-        try:
-            x, y, width, height = (int(field) for field in fields)
-        except ValueError:
-            raise GainError(
-                f"Line {number} of {path} is not 'x y width height' in whole pixels: {line.strip()!r}."
-            ) from None
-        if min(x, y, width, height) < 0 or x + width > movie_shape[1] or y + height > movie_shape[0]:
-            raise GainError(
-                f"Line {number} of {path} lies outside the movies' {movie_shape[1]} x {movie_shape[0]} pixels: {line.strip()!r}."
-            )
-        mask[y : y + height, x : x + width] = True
+def check_defects(source: str | Path) -> None:
+    """Raise GainError when a file of defects cannot be read; whether it fits is known when there are movies."""
+    path = Path(source)
+    if not is_defect_list(path):
+        _read_mask(path)
+        return
+    defects = read_defects(path)
+    if defects.camera:
+        defects.mask(defects.camera, path)
+
+
+def is_defect_list(path: Path) -> bool:
+    """Tell whether a file of defects is a text, by its ending: an image has one of those that images have."""
+    return path.suffix.lower() not in IMAGE_SUFFIXES
+
+
+def _read_mask(path: Path) -> NDArray[np.bool_]:
+    return np.not_equal(_read(path, "defect mask", "--defects"), 0)
+
+
+def _fit_mask(mask: NDArray[np.bool_], movie_shape: tuple[int, int], path: Path) -> NDArray[np.bool_]:
+    ratio = fitting_ratio((mask.shape[0], mask.shape[1]), movie_shape)
+    if ratio is None:
+        raise GainError(
+            f"The defects {path} are for {mask.shape[1]} x {mask.shape[0]} pixels and the movies have {movie_shape[1]} x {movie_shape[0]}, "
+            "and neither is 1, 2 or 4 times the other: give those of this camera and mode."
+        )
+    if ratio > 1:
+        step = round(ratio)
+        return np.asarray(mask.reshape(movie_shape[0], step, movie_shape[1], step).any(axis=(1, 3)))
+    if ratio < 1:
+        return mask.repeat(round(1 / ratio), axis=0).repeat(round(1 / ratio), axis=1)
     return mask

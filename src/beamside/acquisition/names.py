@@ -61,7 +61,10 @@ def version_stems(item: str) -> Iterator[str]:
 
 def sidecar_name(sidecar: str, movie_source: str, movie_stem: str) -> str:
     """Return the name of a sidecar in the project: changed in the same way as its movie's."""
+    file, stem = PurePath(sidecar).name, PurePath(movie_source).stem
+    if file.startswith(stem):
+        return movie_stem + _UNSAFE.sub("_", file[len(stem) :])
     name, plain = safe_name(PurePath(sidecar).name), safe_name(PurePath(movie_source).stem)
     if movie_stem.endswith(plain):
         return movie_stem[: -len(plain)] + name
-    return f"{movie_stem}{PurePath(name).suffix}" if name.startswith(plain) else f"{movie_stem}_{name}"
+    return f"{movie_stem}{PurePath(name).suffix}" if name.startswith(plain) else safe_name(f"{movie_stem}_{name}")

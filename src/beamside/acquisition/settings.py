@@ -61,7 +61,8 @@ class AcquisitionSettings(ParameterModel):
     )
     defects: str = parameter(
         "",
-        "Defective pixels of the camera: an MRC or TIFF mask (not 0 = defective) or a text file with lines 'x y width height'",
+        "Defective pixels of the camera: an MRC or TIFF mask (not 0 = defective), a text file with lines 'x y width height', "
+        "or SerialEM's defect file",
         flag="--defects",
         advanced=True,
         relion="fn_defect",

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from beamside.acquisition.arrivals import Trouble
+from beamside.acquisition.gain import check_defects
 from beamside.acquisition.scan import Scanner
 from beamside.errors import BeamsideError, ConfigError, InputError, ProjectBusyError
 from beamside.flow.again import DoneAgain
@@ -54,6 +55,8 @@ def prepare(settings: SessionSettings) -> list[str]:
     _check_file(settings.acquisition.gain, "gain reference", "--gain")
     _check_gain(settings.acquisition.gain)
     _check_file(settings.acquisition.defects, "defects file", "--defects")
+    if settings.acquisition.defects:
+        check_defects(settings.acquisition.defects)
     with atomic_path(settings_path(project)) as temporary:
         temporary.write_text(json.dumps(settings.to_json(), indent=1))
     return [*filter(None, [register(project)]), *_source_warnings(settings)]

@@ -17,6 +17,7 @@ from beamside.formats.dm import find_dm_image, read_dm
 from beamside.formats.movies import GAIN_SUFFIX, MRC_SUFFIXES, PNG_SUFFIXES, TIFF_SUFFIXES, open_movie
 
 DM_SUFFIXES = (".dm3", ".dm4")
+IMAGE_SUFFIXES = (*MRC_SUFFIXES, *TIFF_SUFFIXES, *PNG_SUFFIXES, *DM_SUFFIXES, GAIN_SUFFIX)
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 

@@ -11,7 +11,7 @@ import os
 import struct
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, BinaryIO, Literal
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -25,6 +25,8 @@ _DTYPES: dict[int, str] = {0: "i1", 1: "i2", 2: "f4", 4: "c8", 6: "u2", 12: "f2"
 _MODES = {np.dtype(code): mode for mode, code in _DTYPES.items()}
 _IMOD_STAMP = 1146047817
 _SIGNED_BYTES, _PACKED_BYTES = 1, 16
+_BIG_ENDIAN_STAMP = 0x11
+_SAMPLE_BYTES = 1 << 16
 _REFUSED = {3: "complex 16-bit numbers", 16: "colours"}
 HALVED_SIZES = frozenset({(3838, 7420), (3710, 7676), (5760, 8184), (4092, 11520)})
 """Width and height of super-resolution frames of K2 and K3 cameras whose 4-bit pixels are packed and counted as bytes, half as many in a row.
@@ -45,6 +47,7 @@ class MrcHeader:
     dtype : type of the pixels in the file, with its byte order (unsigned bytes for mode 101, once unpacked)
     pixel_size : Å per pixel along x; 0 when the header does not say
     data_offset : byte at which pixels start
+    shifted : bytes lie 128 below the counts that they stand for, as IMOD stores them; reading gives the counts
     """
 
     shape: tuple[int, int, int]
@@ -52,6 +55,7 @@ class MrcHeader:
     dtype: np.dtype[Any]
     pixel_size: float
     data_offset: int
+    shifted: bool = False
 
     @property
     def section_bytes(self) -> int:
@@ -79,6 +83,10 @@ def read_header(path: PathLike) -> MrcHeader:
     """
     with open(path, "rb") as file:
         raw = file.read(HEADER_BYTES)
+        return _parse_header(raw, file, path)
+
+
+def _parse_header(raw: bytes, file: BinaryIO, path: PathLike) -> MrcHeader:
     if len(raw) < HEADER_BYTES:
         raise NotReadyError(f"{path} has {len(raw)} bytes, less than an MRC header; it may still be written.")
     if not any(raw[:16]):
@@ -102,7 +110,9 @@ def read_header(path: PathLike) -> MrcHeader:
     offset = HEADER_BYTES + extended
     if mode == 0:
         nx, mode = _unpacked(raw, order, (nx, ny, nz), os.path.getsize(path) - offset)
-    return MrcHeader((nz, ny, nx), mode, _dtype(raw, mode, order), float(pixel_size), offset)
+    dtype = _dtype(raw, mode, order)
+    shifted = mode == 0 and dtype == np.int8 and _is_shifted(raw, order, file, offset)
+    return MrcHeader((nz, ny, nx), mode, np.dtype("u1") if shifted else dtype, float(pixel_size), offset, shifted)
 
 
 def _unpacked(raw: bytes, order: str, size: tuple[int, int, int], bytes_there: int) -> tuple[int, int]:
@@ -127,7 +137,8 @@ def _other_mode(raw: bytes) -> int:
 
 
 def _byte_order(raw: bytes) -> Literal["<", ">"] | None:
-    orders: tuple[Literal["<", ">"], ...] = ("<", ">")
+    """Return the byte order in which the header makes sense; where it does in both (bytes, with round sides), the machine stamp decides."""
+    orders: tuple[Literal["<", ">"], ...] = (">", "<") if raw[212] == _BIG_ENDIAN_STAMP else ("<", ">")
     for order in orders:
         nx, ny, nz, mode = struct.unpack_from(order + "4i", raw)
         if all(0 < side <= _MAX_SIDE for side in (nx, ny, nz)) and (mode in _DTYPES or mode == PACKED_MODE):
@@ -139,10 +150,33 @@ def _dtype(raw: bytes, mode: int, order: str) -> np.dtype[Any]:
     if mode == PACKED_MODE:
         return np.dtype("u1")
     if mode == 0:
-        # bytes are signed by the standard, but IMOD before version 4.2.23 wrote unsigned ones and marks which it did
-        stamp, flags = struct.unpack_from(order + "2i", raw, 152)
-        return np.dtype("u1") if stamp == _IMOD_STAMP and not flags & _SIGNED_BYTES else np.dtype("i1")
+        return np.dtype("i1") if _has_signed_bytes(raw, order) else np.dtype("u1")
     return np.dtype(order + _DTYPES[mode])
+
+
+def _has_signed_bytes(raw: bytes, order: str) -> bool:
+    """Tell whether the bytes of mode 0 are signed.
+
+    They are by the standard. IMOD, and SerialEM through it, mark in their own field which they wrote; where there is no mark, a header whose
+    greatest value is no signed byte, and whose least one is not negative, speaks of unsigned ones (IMOD's rule, too).
+    """
+    stamp, flags = struct.unpack_from(order + "2i", raw, 152)
+    if stamp == _IMOD_STAMP:
+        return bool(flags & _SIGNED_BYTES)
+    least, greatest = struct.unpack_from(order + "2f", raw, 76)
+    return not (least >= 0 and 127 < greatest <= 255)
+
+
+def _is_shifted(raw: bytes, order: str, file: BinaryIO, offset: int) -> bool:
+    """Tell whether signed bytes lie 128 below what they stand for: IMOD writes a count of 0 as -128.
+
+    Only where its mark is, and only where there are negative ones, as a count cannot be: another program may have written the mark with counts
+    as they are.
+    """
+    if struct.unpack_from(order + "i", raw, 152)[0] != _IMOD_STAMP:
+        return False
+    file.seek(offset)
+    return bool((np.frombuffer(file.read(_SAMPLE_BYTES), np.int8) < 0).any())
 
 
 def mrc_expected_size(path: PathLike) -> int:
@@ -180,6 +214,8 @@ def read_sections(path: PathLike, start: int = 0, stop: int | None = None) -> ND
         packed = np.fromfile(path, np.uint8, count * header.section_bytes, offset=offset)
         return unpack(packed.reshape(count, ny, -1), nx)
     sections = np.fromfile(path, header.dtype, count * ny * nx, offset=offset).reshape(count, ny, nx)
+    if header.shifted:
+        sections ^= 0x80
     return sections.astype(header.dtype.newbyteorder("="), copy=False)
 
 
@@ -204,6 +240,8 @@ def map_mrc(path: PathLike) -> NDArray[Any]:
         raise CorruptFileError(
             f"{path} has packed 4-bit data (mode 101), which cannot be memory-mapped: read it instead."
         )
+    if header.shifted:
+        raise CorruptFileError(f"{path} has IMOD's signed bytes, which cannot be memory-mapped: read it instead.")
     return np.memmap(path, header.dtype, "r", header.data_offset, header.shape)
 
 

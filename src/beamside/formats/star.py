@@ -150,6 +150,7 @@ def read_star(path: Path | str) -> dict[str, StarBlock]:
 def parse_star(content: bytes | str, source: str = "the text") -> dict[str, StarBlock]:
     """Return the blocks of a STAR file's content; `source` names it in errors. See `read_star`."""
     text = content if isinstance(content, str) else content.decode("utf-8", "surrogateescape")
+    text = text.removeprefix("\ufeff")  # a byte-order mark, with which editors of Windows begin a file
     if "\0" in text:
         raise CorruptFileError(
             f"{source} has null bytes, so it is not a STAR file or was damaged; get a new copy of it."
