@@ -10,7 +10,7 @@ from collections import deque
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from beamside.acquisition.arrivals import Arrival, LookReport, TakenFile
+from beamside.acquisition.arrivals import Arrival, LookReport, TakenFile, Trouble
 from beamside.acquisition.intake import Intake
 from beamside.acquisition.transfer import DestinationError
 from beamside.errors import BeamsideError, InputError, NotReadyError
@@ -80,6 +80,8 @@ class ArrivalThread(threading.Thread):
         self._unprepared: dict[str, Unprepared] = {}
         self._asked = queue.SimpleQueue[bool]()
         self._report = LookReport()
+        self.doing: tuple[str, float] = ("", 0.0)
+        """What it does now, and since when (monotonic seconds); read by the session's watchdog."""
 
     def run(self) -> None:
         """Tell what earlier sessions took (a session may have died before it noted that), then look again and again."""
@@ -115,12 +117,13 @@ class ArrivalThread(threading.Thread):
 
     def _look(self) -> None:
         if not self._offered:
-            self._report = self.intake.look()
+            self._report = self._look_once()
             self._offered.extend(self._report.new)
         while self._offered:
             if self.end.is_set() or self.paused.is_set():
                 return
             arrival = self._offered.popleft()
+            self.doing = (f"taking {arrival.source}", time.monotonic())
             try:
                 taken = self.intake.take(arrival)
             except (BeamsideError, OSError) as error:
@@ -131,7 +134,21 @@ class ArrivalThread(threading.Thread):
             else:
                 if taken is not None:
                     self._prepare(taken)
+            finally:
+                self.doing = ("", 0.0)
         self.events.put(Looked(self._report))
+
+    def _look_once(self) -> LookReport:
+        """Look at the source; whatever that raises is an outage of the source, not the end of the session."""
+        self.doing = ("looking at the source", time.monotonic())
+        try:
+            return self.intake.look()
+        except Exception as error:
+            log.exception("the source could not be looked at")
+            sentence = f"The source could not be looked at ({type(error).__name__}: {error}); it is tried again."
+            return LookReport(complete=False, standing=[Trouble("look-failed", sentence, "error")])
+        finally:
+            self.doing = ("", 0.0)
 
     def _prepare(self, taken: TakenFile) -> None:
         try:

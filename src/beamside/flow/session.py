@@ -33,6 +33,7 @@ from beamside.flow.settings import SessionSettings
 from beamside.flow.stages import Stage
 from beamside.flow.table import Tables
 from beamside.flow.waiting import waits
+from beamside.flow.watchdog import Watchdog, Work
 from beamside.jobs.fractions import left_over_sentence, upsampling_of
 from beamside.project.journal import damage_sentences
 from beamside.project.live import write_live
@@ -70,7 +71,7 @@ class Session:
         self._rounds_pace = Pace(0.0)
         self._full = False
         self._held = ""
-        self.waiting_at_source = 0
+        self.waiting_at_source = self._completed = 0
         self._last_look: LookReport | None = None
 
     def run(self) -> str:
@@ -98,6 +99,7 @@ class Session:
             self.finishing = self.finishing or died_while_finishing(writer.state.sessions)
             executor = start_executor(self.settings.execution)
             self.dispatcher = Dispatcher(self.settings, self.tables, executor, self.events)
+            self.watchdog = Watchdog(self.problems, executor)
             self.rounds = Rounds(self.settings, self.tables, self.dispatcher)
             self.gain = GainDesk(
                 self.settings,
@@ -209,6 +211,7 @@ class Session:
                 self.gain.work()
                 self.dispatcher.fill()
             self.tables.tell_again()
+            self.watchdog.look(self._work())
             self.problems.flush()
             self.projection.refresh(self._live())
             if self.projection.abort_asked():
@@ -217,6 +220,15 @@ class Session:
             self._periodic_report()
             if self._all_done():
                 return
+
+    def _work(self) -> Work:
+        """Return what there is to do, for the watchdog."""
+        given = [f"{stage.name} of {name}" for stage in self.tables.stages for name in stage.in_flight]
+        if self.gain.needs.busy or any(case.doing for case in self.gain.cases.values()):
+            given.append("the gain reference")
+        works = self.state == "running" and not self._full
+        waiting = sum(len(stage.waiting) for stage in self.tables.stages) if works else 0
+        return Work(given, waiting, self._completed, self.arrivals.doing)
 
     def _take_events(self) -> None:
         """Wait for an event, at most a tick, and take all that are there."""
@@ -246,6 +258,8 @@ class Session:
                 raise
 
     def _take(self, event: Any) -> None:
+        if isinstance(event, Finished | GainChecked) and event.future.exception() is None:
+            self._completed += 1
         if isinstance(event, Finished):
             self.dispatcher.finished(event)
         elif isinstance(event, GainChecked):

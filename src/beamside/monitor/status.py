@@ -28,6 +28,9 @@ RATE_WINDOW = 600.0
 SHORTEST_RATE_SPAN = 5.0
 """A rate from fewer seconds, such as that of files that were there when the session began, says nothing."""
 
+JOURNAL_WAITS = "waiting for the disk"
+"""What the live file says of a session that waits until its journal can be written."""
+
 OVER_SECONDS = 3600.0
 """So long after it ended is a problem still shown."""
 
@@ -142,7 +145,8 @@ class SessionStatus:
         """Return why the session needs a person, the worst first; "" when it does not."""
         if self.state in ("dead", "failed", NOT_RESPONDING):
             return "down"
-        if any(problem.severity == "error" for problem in self.problems):
+        # Without a journal that can be written, a problem cannot be recorded: the live file says it.
+        if self.state == JOURNAL_WAITS or any(problem.severity == "error" for problem in self.problems):
             return "error"
         return "question" if self.questions else ""
 
