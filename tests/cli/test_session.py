@@ -29,10 +29,9 @@ def project(home: Path) -> Iterator[Project]:
     wait_for(lambda: found.writer_process() is None)
 
 
-def wait_for(condition, seconds: float = 30.0) -> None:
-    end = time.monotonic() + seconds
+def wait_for(condition) -> None:
+    """Wait as long as it takes on a busy machine; a test that hangs is ended by pytest's own timeout."""
     while not condition():
-        assert time.monotonic() < end, "it did not happen"
         time.sleep(0.05)
 
 
@@ -200,7 +199,7 @@ class TestLife:
             wait_for(lambda: project.exists and read_status(project).state == "running")
             assert project.writer_process().pid == process.pid  # type: ignore[union-attr]
             process.send_signal(signal.SIGINT)
-            out, err = process.communicate(timeout=60)
+            out, err = process.communicate()
         assert process.returncode == 0, err
         assert "lab/run1: stopped" in out
         assert out.splitlines()[-1] == f"The session {project.root} has stopped. Its report: {project.report}"

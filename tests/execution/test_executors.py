@@ -47,11 +47,11 @@ def tagged(tag: str) -> list[str]:
 def test_workers_do_the_work_and_a_worker_that_dies_costs_only_its_task() -> None:
     workers = LocalWorkers(1)
     try:
-        assert workers.submit(pow, 2, 10).result(timeout=60) == 1024
+        assert workers.submit(pow, 2, 10).result() == 1024
         lost = workers.submit(os._exit, 3)
         with pytest.raises(Exception, match=r"(?i)worker|lost|exit"):
-            lost.result(timeout=60)
-        assert workers.submit(pow, 3, 2).result(timeout=60) == 9
+            lost.result()
+        assert workers.submit(pow, 3, 2).result() == 9
     finally:
         workers.shutdown(wait=False)
 
@@ -90,13 +90,13 @@ def submit_often(workers: LocalWorkers) -> None:
 def test_when_a_part_that_drives_the_workers_dies_it_is_started_again_and_its_workers_end(part: str) -> None:
     workers = LocalWorkers(1)
     try:
-        worker = workers.submit(os.getpid).result(timeout=60)
+        worker = workers.submit(os.getpid).result()
         lost = workers.submit(timeit.timeit, "time.sleep(600)", "import time", number=1)
         groups = workers._engine.pool_groups()
         kill_part(workers, part)
         with pytest.raises(Exception, match=r"(?i)lost|loss"):
-            lost.result(timeout=90)
-        assert workers.submit(pow, 3, 2).result(timeout=60) == 9
+            lost.result()
+        assert workers.submit(pow, 3, 2).result() == 9
         assert process_created(worker) == 0
         for group in groups:
             with pytest.raises(ProcessLookupError):
@@ -125,13 +125,11 @@ def test_nothing_is_left_when_a_session_is_killed_and_another_one_tidies_up(tmp_
     program.write_text(SESSION_THAT_IS_KILLED)
     tag = f"BEAMSIDE_TEST_TAG={tmp_path.name}"
     environment = {**os.environ, **dict([tag.split("=")])}
-    finished = subprocess.run([sys.executable, str(program), when], timeout=120, check=False, env=environment)
+    finished = subprocess.run([sys.executable, str(program), when], check=False, env=environment)
     assert finished.returncode == -9
     remove_left_directories()
-    deadline = time.monotonic() + 60
-    while (left := tagged(tag)) and time.monotonic() < deadline:
-        time.sleep(0.2)
-    assert not left
+    while tagged(tag):  # as long as it takes on a busy machine; a test that hangs is ended by pytest's own timeout
+        time.sleep(0.1)
 
 
 class MadeUpEngine:
@@ -201,7 +199,7 @@ def test_workers_that_cannot_start_are_told_with_their_words_and_given_up(made_u
     look(made_up, 20)
     assert "No module named parsl" in made_up.broken
     with pytest.raises(WorkersLostError, match="3 attempts"):
-        future.result(timeout=0)
+        future.result()
     with pytest.raises(WorkersLostError):
         made_up.submit(pow, 2, 2)
 
@@ -225,7 +223,7 @@ def test_what_drives_the_workers_and_does_not_answer_is_replaced(
     look(made_up, 1)
     assert len(MadeUpEngine.made) == 2
     with pytest.raises(WorkersLostError, match="all workers were lost"):
-        future.result(timeout=0)
+        future.result()
 
 
 def test_workers_that_start_slowly_have_their_time() -> None:

@@ -255,8 +255,7 @@ def test_after_kills_at_random_moments_the_same_decision_holds_and_no_movie_is_l
     assert states(project, "import") == [ItemState.DONE] * 10
 
 
-def wait_for(condition: Callable[[], bool], seconds: float = 30) -> None:
-    deadline = time.monotonic() + seconds
+def wait_for(condition: Callable[[], bool]) -> None:
+    """Wait as long as it takes on a busy machine; a test that hangs is ended by pytest's own timeout."""
     while not condition():
-        assert time.monotonic() < deadline
         time.sleep(0.05)

@@ -75,7 +75,6 @@ def test_after_kills_at_random_moments_the_tables_are_those_of_an_undisturbed_ru
 
 
 def wait_for_writer(project: Project, process: "subprocess.Popen[bytes]") -> None:
-    deadline = time.monotonic() + 30
+    """Wait as long as it takes on a busy machine; a test that hangs is ended by pytest's own timeout."""
     while project.writer_process() is None and process.poll() is None:
-        assert time.monotonic() < deadline, "the session did not start"
         time.sleep(0.01)
