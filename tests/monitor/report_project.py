@@ -28,6 +28,9 @@ METRICS: dict[str, dict[str, float]] = {
 }
 
 
+VALUES: dict[str, dict[str, Any]] = {"extract": {"box": 180, "image_size": 60, "image_pixel_size": 3.3}}
+
+
 class MadeUpSession:
     """Writes the journals of a session; `clock` is the time that the next record has."""
 
@@ -102,7 +105,7 @@ class MadeUpSession:
                 "particles": particles * part // 100,
                 "weight": part / 100,
                 "resolution": 12.0 - part / 10,
-                "quality": part / 50,
+                "quality": part / 50,  # as earlier versions wrote it: another measure than the class score
             }
             for part in (0, 40, 25, 35)
         ]
@@ -114,7 +117,7 @@ class MadeUpSession:
                 "iterations": 25.0,
             },
             "outputs": {"classes_image": montage},
-            "values": {"class_table": table, "final": number > 1},
+            "values": {"class_table": table, "final": number > 1, "mask_diameter": 198.0},
         }
         self._record(job, name, ItemState.WAITING)
         self._record(job, name, ItemState.QUEUED, attempt=1)
@@ -151,12 +154,14 @@ class MadeUpSession:
         outputs = {}
         declared = next(each for each in self.kinds if each.name == kind)
         for picture in declared.pictures if name != BAD_NAME else ():
+            if kind == "ctf" and picture.role == "thumbnail" and "motion" in self.jobs:
+                continue  # motion correction has drawn it
             outputs[picture.role] = f"{self.jobs[kind]}/{name}_{picture.role}.png"
             self._picture(outputs[picture.role], self.size, self.size)
         return {
             "metrics": {metric: value * abs(wave) for metric, value in METRICS[kind].items()},
             "outputs": outputs,
-            "values": {},
+            "values": VALUES.get(kind, {}),
             "rejected": rejected,
         }
 

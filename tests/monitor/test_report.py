@@ -192,7 +192,7 @@ def test_without_scripts_the_numbers_pictures_and_parameters_are_there(page: Pag
         "Defocus (µm)",
         "Total motion",
         "round002",
-        "Quality (0 to 1)",
+        "Share",
         "pixel_size",
         "1.1 Å",
         "300 kV",
@@ -209,9 +209,81 @@ def test_settings_that_differ_from_the_defaults_are_marked(project: Project) -> 
     assert rows["cs"].value == "2.7 mm"
 
 
+def test_what_was_left_to_the_program_is_shown_as_it_was_resolved(project: Project) -> None:
+    rows = {row.name: row for section in collect(project)["sections"] for row in section.rows}
+    resolved = {name: (rows[name].value, rows[name].automatic) for name in rows if rows[name].automatic}
+    assert resolved == {
+        "pick_border": ("60 Å", True),
+        "box_size": ("180 px", True),
+        "background_diameter": ("148.5 Å", True),
+        "class_increment": ("1000", True),
+        "class_mask": ("198 Å", True),
+    }
+    assert not any(rows[name].changed for name in resolved)
+
+
+def test_a_value_that_was_given_is_shown_as_it_was_given(session: Callable[..., Any]) -> None:
+    made = session()
+    settings = made.writer.state.settings
+    made.writer.settings({**settings, "box_size": 200, "pick_border": 25.0})
+    made.item(1)
+    rows = {row.name: row for section in collect(made.writer.project)["sections"] for row in section.rows}
+    assert (rows["box_size"].value, rows["box_size"].automatic) == ("200 px", False)
+    assert (rows["pick_border"].value, rows["pick_border"].automatic) == ("25 Å", False)
+
+
+@pytest.mark.parametrize("mode", ["movies", "micrographs"])
+def test_a_rejected_exposure_shows_its_micrograph_first(session: Callable[..., Any], mode: str) -> None:
+    made = session(mode)
+    made.item(1, stop="ctf", state="rejected", reason="no rings")
+    (card,) = collect(made.writer.project)["gallery"].cards
+    assert card.item.state == "rejected"
+    assert card.pictures[0].micrograph
+    assert "icrograph" in card.pictures[0].caption
+
+
+def test_pictures_of_micrographs_are_larger_than_others(session: Callable[..., Any]) -> None:
+    made = session()
+    made.size = 1200
+    made.item(1, stop="pick", state="waiting")
+    (card,) = collect(made.writer.project)["gallery"].cards
+    widths = {picture.caption: picture.width for picture in card.pictures}
+    assert widths == {
+        "Corrected micrograph": 1024,
+        "Motion track": 720,
+        "CTF fit, 1-D": 720,
+        "CTF fit, 2-D: spectrum and model": 720,
+    }
+
+
+def test_open_problems_come_before_what_failed(session: Callable[..., Any]) -> None:
+    made = session()
+    made.item(1, stop="motion", reason="a frame is missing")
+    with made.now():
+        made.writer.problem(
+            {
+                "key": "disk",
+                "state": "open",
+                "sentence": "The disk of the target is full.",
+                "severity": "error",
+                "count": 2,
+            }
+        )
+    text = Page(render(collect(made.writer.project))).text
+    section = text[text.index("Problems", text.index("Measurements")) :]
+    assert section.index("The disk of the target is full. (for the 2nd time)") < section.index("a frame is missing")
+
+
+def test_every_table_of_the_pages_width_can_be_scrolled(project: Project) -> None:
+    content = collect(project)
+    html = render(content)
+    in_columns = len(content["gallery"].cards) + len(content["sections"])  # these are narrow, and wrap
+    assert html.count("<table") - in_columns == len(re.findall(r'<div class="scroll[^"]*"><table', html))
+
+
 def test_classes_are_listed_by_size_and_empty_ones_left_out(project: Project) -> None:
     (view,) = collect(project)["classes"]
-    assert view.class_headings == ("Class", "Particles", "Share", "Resolution", "Quality (0 to 1)")
+    assert view.class_headings == ("Class", "Particles", "Share", "Resolution")
     assert [row[:3] for row in view.classes] == [("2", "960", "40.0 %"), ("4", "840", "35.0 %"), ("3", "600", "25.0 %")]
     assert [row[0] for row in view.rounds] == ["round002", "round001"]
     assert len(view.pictures) == 1
@@ -223,7 +295,7 @@ def test_selected_classes_are_listed_by_score(session: Callable[..., Any]) -> No
     made.selection([(100, 0.31, False), (0, 0.0, False), (80, 0.92, True)])
     (view,) = collect(made.writer.project)["classes"]
     assert view.title == "Class selection"
-    assert view.class_headings == ("Class", "Particles", "Resolution", "Score (0 to 1)", "Selected", "Long axis")
+    assert view.class_headings == ("Class", "Particles", "Resolution", "Class score (0 to 1)", "Selected", "Long axis")
     assert view.classes == (
         ("3", "80", "12.0 Å", "0.92", "yes", "150 Å"),
         ("1", "100", "12.0 Å", "0.31", "no", "150 Å"),

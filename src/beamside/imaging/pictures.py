@@ -58,8 +58,8 @@ def reduce_image(image: Array, max_size: int) -> Array:
     return reduced + offset
 
 
-def thumbnail(image: Array, max_size: int = 512) -> Image.Image:
-    """Return a small grey picture of a micrograph ``(h, w)``, with contrast from its percentiles."""
+def thumbnail(image: Array, max_size: int = 1024) -> Image.Image:
+    """Return a grey picture of a micrograph ``(h, w)``, large enough to judge it, with contrast from its percentiles."""
     return Image.fromarray(to_bytes(reduce_image(image, max_size)))
 
 

@@ -52,10 +52,11 @@ class Node:
 
 @dataclass(frozen=True)
 class Picture:
-    """An image for people that a job writes for each item: role in ``Result.outputs`` and caption."""
+    """An image for people that a job writes for each item: role in ``Result.outputs``, caption, and whether it shows a whole micrograph."""
 
     role: str
     caption: str
+    micrograph: bool = False
 
 
 @dataclass(frozen=True)
@@ -229,6 +230,16 @@ class JobType(ABC):
     def restore(self, results: Sequence[Result], job: str, root: Path) -> int:
         """Write files of `results` that are gone and of which the job's tables have the content again; returns how many. Nothing is computed."""
         return 0
+
+    def automatic(self, settings: Mapping[str, Any], newest: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+        """Return what the parameters of this job that are 0, which means "automatic", became; those that are not known yet are left out.
+
+        Parameters
+        ----------
+        settings : of the session, by name
+        newest : values of the newest result of each job type
+        """
+        return {}
 
     @abstractmethod
     def star_files(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +91,11 @@ class Classification2d(JobType):
     def main_node(self, rows: Sequence[Row]) -> Node | None:
         """Return the newest round's optimiser file, which names all the others."""
         return next(reversed(self.current_nodes(rows)), None)
+
+    def automatic(self, settings: Mapping[str, Any], newest: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+        """Return the mask, and the particles between two rounds."""
+        mask = newest.get("class2d", {}).get("mask_diameter")
+        return {"class_increment": settings["class_min"], **({"class_mask": mask} if mask else {})}
 
     def star_files(
         self, rows: Sequence[Row], parameters: Any, optics: Optics, job: str, root: Path

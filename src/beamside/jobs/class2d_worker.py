@@ -91,6 +91,7 @@ def classify_round(
             "pixel_size": pixel_size,
             "micrograph_pixel_size": _micrograph_pixel_size(items),
             "particle_diameter": _largest_diameter(items),
+            "mask_diameter": diameter,
             "class_table": _class_table(found),
         },
     )
@@ -258,7 +259,6 @@ def _class_table(found: State) -> list[dict[str, float]]:
             "particles": int(counts[k]),
             "weight": float(found.class_weights[k]),
             "resolution": float(found.resolution[k]),
-            "quality": float(found.quality[k]),
         }
         for k in range(len(found.references))
     ]

@@ -82,9 +82,13 @@ class CtfEstimation(JobType):
         Metric("tilt_angle", "Tilt", "°", digits=1, description="Of the specimen, when it is searched."),
     )
     nodes = (Node("micrographs_ctf.star", 1, "MicrographsData.star.relion.ctf"),)
-    pictures = (Picture("ctf_plot", "CTF fit, 1-D"), Picture("ctf_image", "CTF fit, 2-D: spectrum and model"))
     reads = ("power_spectrum", "micrograph")
     spare = ("ctf_spectrum",)
+    pictures = (
+        Picture("thumbnail", "Micrograph", micrograph=True),
+        Picture("ctf_plot", "CTF fit, 1-D"),
+        Picture("ctf_image", "CTF fit, 2-D: spectrum and model"),
+    )
     inputs = ("motion",)
     input_options = ("input_star_mics",)
     fixed_options = {"use_ctffind4": "Yes", "use_gctf": "No", "box": "512", "use_given_ps": "Yes"}

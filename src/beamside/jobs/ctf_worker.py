@@ -54,7 +54,7 @@ def fit(item: Item, parameters: CtfParameters, workspace: Workspace) -> Result:
         }
     return Result(
         metrics=_metrics(found, tilt, parameters),
-        outputs=_write(item, found, field, workspace),
+        outputs={**_write(item, found, field, workspace), **_thumbnail(item, workspace)},
         values=values,
         rejected=_rejection(found, parameters),
     )
@@ -80,6 +80,15 @@ def _settings(parameters: CtfParameters, workspace: Workspace, spectrum_pixel_si
 
 def _micrograph(item: Item, workspace: Workspace) -> Tensor:
     return torch.from_numpy(np.array(read_mrc(workspace.absolute(item.output("micrograph"))), dtype=np.float32))
+
+
+def _thumbnail(item: Item, workspace: Workspace) -> dict[str, str]:
+    """Draw a micrograph that came as a sum, so that a rejected one can be looked at; motion correction has drawn those of movies."""
+    if "motion" in item.results:
+        return {}
+    path = workspace.path(item, "_thumbnail.jpg")
+    save_picture(path, pictures.thumbnail(_micrograph(item, workspace).numpy()))
+    return {"thumbnail": workspace.relative(path)}
 
 
 def _spectrum(item: Item, workspace: Workspace, pixel_size: float) -> tuple[Tensor, float]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from beamside.errors import InputError
 from beamside.formats.star import StarBlock, Value, read_star, write_star
+from beamside.imaging.boxes import BACKGROUND_FRACTION
 from beamside.jobs.base import Item, JobType, Metric, Node, Optics, Picture, Result, Row, StarContent, Workspace
 from beamside.jobs.optics import optics_block
 from beamside.parameters import ParameterModel, parameter
@@ -87,6 +88,14 @@ class Extraction(JobType):
         from beamside.jobs.extract_worker import extract
 
         return extract(item, parameters, workspace)
+
+    def automatic(self, settings: Mapping[str, Any], newest: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+        """Return the box, and the circle outside which the background is measured."""
+        values = newest.get("extract", {})
+        if "box" not in values:
+            return {}
+        box = float(values["image_pixel_size"] * values["image_size"])
+        return {"box_size": int(values["box"]), "background_diameter": BACKGROUND_FRACTION * box}
 
     def star_files(
         self, rows: Sequence[Row], parameters: Any, optics: Optics, job: str, root: Path

@@ -112,8 +112,8 @@ class MotionCorrection(JobType):
         ),
     )
     nodes = (Node("corrected_micrographs.star", 1, "MicrographsData.star.relion.motioncorr"),)
-    pictures = (Picture("thumbnail", "Corrected micrograph"), Picture("motion_plot", "Motion track"))
     reads = ("movie",)
+    pictures = (Picture("thumbnail", "Corrected micrograph", micrograph=True), Picture("motion_plot", "Motion track"))
     inputs = ("import",)
     input_options = ("input_star_mics",)
     fixed_options = {

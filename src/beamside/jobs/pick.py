@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -116,6 +116,11 @@ class PickParameters(ParameterModel):
         return value
 
 
+def automatic_border(min_diameter: float) -> float:
+    """Return the distance in Å that picks keep from the edges of the micrograph."""
+    return min_diameter / 2
+
+
 class Picking(JobType):
     """Find particles: by their size, with references, or with Topaz."""
 
@@ -152,9 +157,9 @@ class Picking(JobType):
         Node("coords_suffix_autopick.star", 2, "MicrographsCoords.star.relion.autopick"),
         Node("autopick.star", 2, "MicrographsCoords.star.relion.autopick"),
     )
-    pictures = (Picture("picks_image", "Picked particles"),)
     reads = ("micrograph",)
     spare = ("candidates",)
+    pictures = (Picture("picks_image", "Picked particles", micrograph=True),)
     inputs = ("ctf",)
     input_options = ("fn_input_autopick",)
     fixed_options = {"do_ref3d": "No", "angpix": "-1", "log_upper_thr": "999", "log_invert": "No"}
@@ -184,6 +189,10 @@ class Picking(JobType):
         from beamside.jobs.pick_worker import pick
 
         return pick(item, parameters, workspace)
+
+    def automatic(self, settings: Mapping[str, Any], newest: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+        """Return the distance from the edges."""
+        return {"pick_border": automatic_border(settings["particle_diameter"][0])}
 
     def star_files(
         self, rows: Sequence[Row], parameters: Any, optics: Optics, job: str, root: Path

@@ -37,7 +37,7 @@ from beamside.monitor.report_numbers import (
     tiles,
 )
 from beamside.monitor.report_pictures import PictureStore
-from beamside.monitor.report_settings import facts, parameter_sections, versions
+from beamside.monitor.report_settings import automatic_values, facts, parameter_sections, versions
 from beamside.monitor.status import SessionStatus, read_status
 from beamside.project.index import Index
 from beamside.project.project import Project
@@ -115,7 +115,7 @@ def _collect(project: Project, status: SessionStatus, index: Index) -> dict[str,
         "gallery": gallery,
         "classes": classes,
         "gains": gains,
-        "sections": parameter_sections(settings, kinds),
+        "sections": parameter_sections(settings, kinds, automatic_values(settings, kinds, index) if settings else {}),
         "versions": versions(project, index),
         "plots": {**plot_data(items, kinds, index), "cards": [card.number for card in gallery.cards]},
     }

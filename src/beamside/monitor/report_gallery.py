@@ -3,20 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from beamside.jobs.base import JobType
 from beamside.monitor.report_items import ItemView, RoundView, metric_values
-from beamside.monitor.report_pictures import LARGE, SHOWN_ITEMS, Embedded, PictureStore, choose_items
+from beamside.monitor.report_pictures import (
+    BUDGET,
+    LARGE,
+    MICROGRAPH_BUDGET,
+    MICROGRAPH_SIZES,
+    SHOWN_ITEMS,
+    SIZES,
+    Embedded,
+    PictureStore,
+    choose_items,
+)
 from beamside.monitor.report_text import clock, count, duration, metric_heading, metric_text
 
 CLASS_COLUMNS: Mapping[str, tuple[str, str]] = {
     "particles": ("Particles", "{:.0f}"),
     "weight": ("Share", "{:.1%}"),
     "resolution": ("Resolution", "{:.1f} Å"),
-    "quality": ("Quality (0 to 1)", "{:.2f}"),
-    "score": ("Score (0 to 1)", "{:.2f}"),
+    "score": ("Class score (0 to 1)", "{:.2f}"),
     "kept": ("Selected", ""),
     "long": ("Long axis", "{:.0f} Å"),
     "short": ("Short axis", "{:.0f} Å"),
@@ -69,11 +78,16 @@ def gallery_view(items: Sequence[ItemView], kinds: Sequence[JobType], store: Pic
     ]
     shown = choose_items(order, problems, metrics, SHOWN_ITEMS)
     chosen = [(number, item) for number, item in enumerate(items) if item.name in shown][::-1]
-    size = store.fitting_size([path for _, item in chosen for _, path in item.pictures])
-    embedded = iter(store.embed([(caption, path, size) for _, item in chosen for caption, path in item.pictures]))
+    pictures_of = [picture for _, item in chosen for picture in item.pictures]
+    sizes = {
+        whole: store.fitting_size([path for _, path, shows_it in pictures_of if shows_it is whole], steps, budget)
+        for whole, steps, budget in ((True, MICROGRAPH_SIZES, MICROGRAPH_BUDGET), (False, SIZES, BUDGET))
+    }
+    embedded = iter(store.embed([(caption, path, sizes[whole]) for caption, path, whole in pictures_of]))
     cards = []
     for number, item in chosen:
-        pictures = tuple(picture for _ in item.pictures if (picture := next(embedded)) is not None)
+        made = [(whole, next(embedded)) for _, _, whole in item.pictures]
+        pictures = tuple(replace(picture, micrograph=whole) for whole, picture in made if picture is not None)
         cards.append(
             Card(number, item, clock(item.taken), pictures, _values(item, kinds), _values(item, kinds, main=True))
         )

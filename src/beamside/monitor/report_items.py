@@ -24,7 +24,7 @@ class ItemView:
     taken : when it came, in seconds since 1970
     stage : title of the job that it waits for, or that failed with it or rejected it
     values : stored values of metrics, by (job type, metric)
-    pictures : (caption, path below the project)
+    pictures : (caption, path below the project, whether it shows the whole micrograph)
     steps : (job title, state, seconds of processing)
     """
 
@@ -34,7 +34,7 @@ class ItemView:
     stage: str = ""
     reason: str = ""
     values: dict[tuple[str, str], float] = field(default_factory=dict)
-    pictures: list[tuple[str, str]] = field(default_factory=list)
+    pictures: list[tuple[str, str, bool]] = field(default_factory=list)
     steps: list[tuple[str, str, float]] = field(default_factory=list)
 
     @property
@@ -104,7 +104,11 @@ def _take_result(view: ItemView, kind: JobType, result: dict[str, Any]) -> None:
     metrics = result.get("metrics") or {}
     view.values.update(((kind.name, name), value) for name, value in _finite(metrics).items())
     outputs = result.get("outputs") or {}
-    view.pictures += [(picture.caption, outputs[picture.role]) for picture in kind.pictures if picture.role in outputs]
+    view.pictures += [
+        (picture.caption, outputs[picture.role], picture.micrograph)
+        for picture in kind.pictures
+        if picture.role in outputs
+    ]
 
 
 def read_rounds(index: Index, job: str) -> list[RoundView]:

@@ -177,16 +177,16 @@ def history(index: Index) -> list[HistoryRow]:
     ]
     for record in index.events("problem"):
         if record.get("sentence") and record.get("state") != "closed":
-            notes.append((record["time"], str(record["severity"]), str(record["sentence"])))
+            notes.append((record["time"], "problem", str(record["sentence"])))
     gains = [(record["time"], "gain", str(record["sentence"])) for record in index.events("gain")]
     return [HistoryRow(clock(moment), level, text) for moment, level, text in sorted(events + notes + gains)]
 
 
 def present_warnings(happened: Sequence[HistoryRow]) -> list[HistoryRow]:
-    """Return the warnings since the session was started last; those of before are told again when they still hold."""
+    """Return the notes that warn, since the session was started last; those of before are told again when they still hold."""
     begin = _sentence({"state": "started"})
     last = max((number for number, row in enumerate(happened) if row.text == begin), default=0)
-    return [row for row in happened[last:] if row.level in ("warning", "error")]
+    return [row for row in happened[last:] if row.level == "warning"]
 
 
 def _sentence(record: Mapping[str, Any]) -> str:

@@ -42,11 +42,15 @@ class Size:
 LARGE = Size(1800, 86)
 """For the few pictures of aggregates."""
 
-SIZES = (Size(720, 76), Size(560, 72), Size(440, 66), Size(360, 62), Size(300, 60), Size(240, 52))
-"""For the many pictures of items: the first of these with which all of them fit."""
+MICROGRAPH_SIZES = (Size(1024, 78), Size(1024, 68), Size(860, 66), Size(720, 64), Size(600, 60))
+"""For pictures of whole micrographs, with which people judge them: the first of these with which all of them fit, else the last."""
 
-BUDGET = 9_000_000
-"""Bytes that all pictures of items may take together; in the page they take a third more."""
+SIZES = (Size(720, 76), Size(560, 72), Size(440, 66), Size(360, 62), Size(300, 60), Size(240, 52))
+"""For the other pictures of items, in the same way."""
+
+MICROGRAPH_BUDGET = 14_000_000
+BUDGET = 5_000_000
+"""Bytes that all pictures of micrographs, and all others of items, may take together; in the page they take a third more."""
 
 TRIED = 18
 """So many pictures are made to see how much room all of them would take."""
@@ -54,13 +58,14 @@ TRIED = 18
 
 @dataclass(frozen=True)
 class Embedded:
-    """A picture inside the page."""
+    """A picture inside the page; `micrograph` says that it shows a whole one."""
 
     caption: str
     uri: str
     width: int
     height: int
     drawing: bool
+    micrograph: bool = False
 
 
 def choose_items(
@@ -112,15 +117,15 @@ class PictureStore:
         with ThreadPoolExecutor(max_workers=min(4, len(os.sched_getaffinity(0)))) as pool:
             return list(pool.map(lambda picture: self._embed(*picture), wanted))
 
-    def fitting_size(self, paths: Sequence[str], budget: int = BUDGET) -> Size:
-        """Return the size with which the pictures `paths` (below the project) take at most about `budget` bytes, judged by some of them."""
+    def fitting_size(self, paths: Sequence[str], sizes: Sequence[Size] = SIZES, budget: int = BUDGET) -> Size:
+        """Return that of `sizes` with which the pictures `paths` (below the project) take at most about `budget` bytes, judged by some of them."""
         stretch = max(1, len(paths) // TRIED)
         tried = paths[::stretch]
-        for size in SIZES:
+        for size in sizes:
             found = [len(copy.uri) * 3 // 4 for copy in self.embed([("", path, size) for path in tried]) if copy]
             if not found or sum(found) / len(found) * len(paths) <= budget:
                 return size
-        return SIZES[-1]
+        return sizes[-1]
 
     def forget_unused(self) -> None:
         """Remove copies that this report did not use."""
@@ -144,9 +149,8 @@ class PictureStore:
         except (OSError, UnidentifiedImageError, ValueError, SyntaxError, Image.DecompressionBombError):
             # A picture that is missing or damaged is left out: the item's numbers are there without it.
             return None
-        return Embedded(
-            caption, "data:image/jpeg;base64," + base64.b64encode(content).decode("ascii"), width, height, drawing
-        )
+        uri = "data:image/jpeg;base64," + base64.b64encode(content).decode("ascii")
+        return Embedded(caption, uri, width, height, drawing)
 
     def _cached(self, name: str) -> bytes:
         try:

@@ -34,13 +34,14 @@ OPTICS = (
 
 @dataclass(frozen=True)
 class ParameterRow:
-    """One parameter as it was used."""
+    """One parameter as it was used; `automatic` says that it was left to the program, and `value` is what became of it."""
 
     name: str
     description: str
     value: str
     default: str
     changed: bool
+    automatic: bool = False
 
 
 @dataclass(frozen=True)
@@ -76,8 +77,21 @@ def _optics(settings: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     return [fact for fact in OPTICS if fact[0] != unused]
 
 
-def parameter_sections(settings: Mapping[str, Any], kinds: Sequence[JobType]) -> list[ParameterSection]:
-    """Return all parameters that the session's workflow has, with those that differ from the defaults marked."""
+def automatic_values(settings: Mapping[str, Any], kinds: Sequence[JobType], index: Index) -> dict[str, Any]:
+    """Return what the parameters became that were left to the program, by name."""
+    jobs = index.jobs()
+    newest = {kind.name: index.newest_values(jobs[kind.name]) for kind in kinds if kind.name in jobs}
+    found = {name: value for kind in kinds for name, value in kind.automatic(settings, newest).items()}
+    return {name: value for name, value in found.items() if not settings.get(name)}
+
+
+def parameter_sections(
+    settings: Mapping[str, Any], kinds: Sequence[JobType], automatic: Mapping[str, Any]
+) -> list[ParameterSection]:
+    """Return all parameters that the session's workflow has, with those that differ from the defaults marked.
+
+    Those in `automatic` are shown as they were resolved.
+    """
     jobs = {kind.name for kind in kinds}
     general = {"session", "acquisition", "optics", "execution"}
     found = []
@@ -89,11 +103,9 @@ def parameter_sections(settings: Mapping[str, Any], kinds: Sequence[JobType]) ->
                 shown = f"default: {setting_text(default, info.unit)}" if default is not None else "has no default"
                 description = (info.field.description or "").rstrip(".")
                 changed = default is None or value != default
-                rows.append(
-                    ParameterRow(
-                        info.name, description, setting_text(value, info.unit if value != "" else ""), shown, changed
-                    )
-                )
+                left = info.name in automatic
+                text = setting_text(automatic.get(info.name, value), info.unit if value != "" else "")
+                rows.append(ParameterRow(info.name, description, text, shown, changed, left))
         if rows:
             found.append(ParameterSection(section.title, tuple(rows)))
     return found

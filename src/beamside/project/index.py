@@ -88,6 +88,13 @@ class Index:
         for name, result in self._rows(query, (job,)):
             yield name, json.loads(result)
 
+    def newest_values(self, job: str) -> dict[str, Any]:
+        """Return the values of the result that a job had last; none before there is one."""
+        rows = self._rows(
+            "SELECT result FROM item WHERE job = ? AND result IS NOT NULL ORDER BY newest DESC LIMIT 1", (job,)
+        )
+        return dict(json.loads(rows[0][0]).get("values") or {}) if rows else {}
+
     def problems(self) -> list[tuple[str, str, str, str]]:
         """Return (job, item, state, reason) of everything that failed or was rejected."""
         query = "SELECT job, name, state, reason FROM item WHERE state IN ('failed', 'rejected') ORDER BY changed"
