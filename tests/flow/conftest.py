@@ -52,6 +52,11 @@ def whole_chain(light_workflow: None, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
+def relion_window() -> ModuleType:
+    return load_jobs("relion_window")
+
+
+@pytest.fixture
 def write_movie(tmp_path: Path) -> Callable[..., Path]:
     def write(name: str, shape: tuple[int, int, int] = (3, 64, 64), value: int = 1) -> Path:
         path = tmp_path / "camera" / f"{name}_fractions.tiff"

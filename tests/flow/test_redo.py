@@ -3,8 +3,8 @@
 import shutil
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -13,13 +13,12 @@ from beamside.flow.session import Session
 from beamside.flow.settings import SessionSettings
 from beamside.flow.start import recompute_cost, state_of_results
 from beamside.flow.table import Tables
-from beamside.formats.star import format_star, read_star
+from beamside.formats.star import read_star
 from beamside.jobs.registry import workflow
 from beamside.project.problems import open_problems
 from beamside.project.project import Project, ProjectWriter
 from beamside.project.records import ItemState
 from beamside.project.relion import read_pipeline
-from beamside.project.relion_pipeline import Pipeline, format_pipeline, parse_pipeline
 
 Settings = Callable[..., SessionSettings]
 WriteMovie = Callable[..., Path]
@@ -86,35 +85,6 @@ def clean(project: Project, job: str, *, harsh: bool = False) -> None:
         target = project.root / "Trash" / path.relative_to(project.root).parent
         target.mkdir(parents=True, exist_ok=True)
         shutil.move(path, target)
-
-
-def delete(project: Project, *names: str) -> None:
-    """What RELION's window does to delete jobs: take them out of the pipeline, leave a record of them, move their directories to Trash/."""
-    before = read_pipeline(project.root)
-    gone = [job for job in before.jobs if job.name in names]
-    nodes = {node.name for job in gone for node in job.outputs}
-    kept = [job for job in before.jobs if job.name not in names]
-    record = project.root / gone[0].name / "deleted_pipeline.star"
-    record.write_text(format_star(format_pipeline(Pipeline(tuple(gone), before.counter))))
-    left = [replace(job, inputs=tuple(name for name in job.inputs if name not in nodes)) for job in kept]
-    (project.root / "default_pipeline.star").write_text(
-        format_star(format_pipeline(Pipeline(tuple(left), before.counter)))
-    )
-    for job in gone:
-        (project.root / "Trash" / job.name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.move(project.root / job.name, project.root / "Trash" / job.name)
-        (project.root / str(job.alias)).unlink(missing_ok=True)
-
-
-def undelete(project: Project, *names: str) -> None:
-    """What RELION's window does to take that back."""
-    record = next((project.root / "Trash").glob("*/job*/deleted_pipeline.star"))
-    deleted = parse_pipeline(record.read_bytes())
-    now = read_pipeline(project.root)
-    merged = Pipeline((*now.jobs, *deleted.jobs), now.counter)
-    (project.root / "default_pipeline.star").write_text(format_star(format_pipeline(merged)))
-    for name in names:
-        shutil.move(project.root / "Trash" / name, project.root / name)
 
 
 def graph(project: Project) -> dict[str, tuple[object, ...]]:
@@ -288,18 +258,18 @@ def test_the_version_that_made_a_result_is_known_by_what_it_says(
 
 
 def test_a_deleted_job_stays_deleted_and_comes_back_as_it_was(
-    settings: SessionSettings, write_movie: WriteMovie
+    settings: SessionSettings, write_movie: WriteMovie, relion_window: ModuleType
 ) -> None:
     project = Project(settings.root)
     before = graph(project)
-    delete(project, EXTRACT, CLASSES, SELECT)
+    relion_window.delete(project.root, EXTRACT, CLASSES, SELECT)
     write_movie("e", value=2)
     run(settings)
     assert calls(project) == computed("e", ("motion", "ctf", "pick"))
     assert not any((project.root / name).exists() for name in (EXTRACT, CLASSES, SELECT))
     assert set(graph(project)) == set(before) - {EXTRACT, CLASSES, SELECT}
     assert "Extract/job005 (Extraction) was deleted in RELION" in told(project)
-    undelete(project, EXTRACT, CLASSES, SELECT)
+    relion_window.undelete(project.root, EXTRACT)
     run(settings)
     assert calls(project) == computed("e", ("extract",))
     assert {name: (alias, inputs) for name, (alias, inputs, _) in graph(project).items()} == {
@@ -309,9 +279,11 @@ def test_a_deleted_job_stays_deleted_and_comes_back_as_it_was(
     assert "deleted" not in told(project)
 
 
-def test_one_deleted_job_alone_leaves_what_follows_it(settings: SessionSettings, write_movie: WriteMovie) -> None:
+def test_one_deleted_job_alone_leaves_what_follows_it(
+    settings: SessionSettings, write_movie: WriteMovie, relion_window: ModuleType
+) -> None:
     project = Project(settings.root)
-    delete(project, EXTRACT)
+    relion_window.delete(project.root, EXTRACT)
     write_movie("e", value=2)
     run(settings)
     assert calls(project) == computed("e", ("motion", "ctf", "pick"))
@@ -329,7 +301,7 @@ def test_one_deleted_job_alone_leaves_what_follows_it(settings: SessionSettings,
 
 
 def test_a_job_that_is_deleted_while_the_session_runs_is_not_made_again(
-    settings: SessionSettings, write_movie: WriteMovie, monkeypatch: pytest.MonkeyPatch
+    settings: SessionSettings, write_movie: WriteMovie, relion_window: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     project = Project(settings.root)
     write_movie("e", value=2)
@@ -337,7 +309,7 @@ def test_a_job_that_is_deleted_while_the_session_runs_is_not_made_again(
 
     def delete_first(session: Session) -> None:
         if not looks:
-            delete(project, EXTRACT, CLASSES, SELECT)
+            relion_window.delete(project.root, EXTRACT, CLASSES, SELECT)
             session.projection.publish()
         looks.append(1)
         loop(session)
