@@ -227,7 +227,8 @@ class Session:
         if self.gain.needs.busy or any(case.doing for case in self.gain.cases.values()):
             given.append("the gain reference")
         works = self.state == "running" and not self._full
-        waiting = sum(len(stage.waiting) for stage in self.tables.stages) if works else 0
+        stages = [stage for stage in self.tables.stages if not stage.job_type.aggregate and not stage.deleted]
+        waiting = sum(len(stage.waiting) for stage in stages) if works else 0
         return Work(given, waiting, self._completed, self.arrivals.doing)
 
     def _take_events(self) -> None:
