@@ -259,8 +259,25 @@ def _running(project: str | None) -> Project:
 def pause(project: str | None) -> None:
     """Start no new work; what is running is completed, and 'resume' goes on."""
     found = _running(project)
-    control.send(found, "pause")
-    click.echo(f"The session {found.root} pauses; 'beamside session resume' goes on.")
+    if _ask(found, "pause"):
+        click.echo(f"The session {found.root} pauses; 'beamside session resume' goes on.")
+
+
+def _ask(project: Project, command: control.Command, details: Mapping[str, Any] | None = None) -> bool:
+    """Ask a running session and wait for the outcome; returns False, and says so, when it has not come yet.
+
+    Raises ProjectError when the session will not do it, or ended before.
+    """
+    outcome = control.ask(project, command, details)
+    if outcome is None:
+        click.echo(f"The session {project.root} is busy and has not answered yet; the command waits until it has time.")
+    elif outcome.kind == "ended":
+        raise ProjectError(
+            f"the session {project.root} has ended in the meantime; 'beamside session resume' continues it"
+        )
+    elif outcome.kind == "refused":
+        raise ProjectError(f"{project.root}: {outcome.sentence}")
+    return outcome is not None
 
 
 @session.command("resume")
@@ -282,9 +299,12 @@ def resume(project: str | None, foreground: bool, recompute: str | None) -> None
     if found.writer_process() is not None:
         if recompute:
             control.send(found, "recompute", {"what": recompute})
-        control.send(found, "resume")
-        click.echo(f"The session {found.root} goes on.")
-        return
+        outcome = control.ask(found, "resume")
+        if outcome is None or outcome.kind != "ended":
+            waits = "" if outcome else " as soon as it has time to read this"
+            click.echo(f"The session {found.root} goes on{waits}.")
+            return
+        wait_until_ended(found, STOP_SECONDS)  # it was ending; then it is continued like any other
     settings = load_settings(found)
     for warning in prepare(settings):
         click.echo(f"beamside: {warning}", err=True)
@@ -305,10 +325,14 @@ def resume(project: str | None, foreground: bool, recompute: str | None) -> None
 def stop(project: str | None, finish: bool, no_wait: bool) -> None:
     """End a session. Nothing is lost: 'resume' continues it."""
     found = _running(project)
-    control.send(found, "finish" if finish else "stop")
     if no_wait:
+        control.send(found, "finish" if finish else "stop")
         click.echo(f"The session {found.root} was told to {'finish' if finish else 'stop'}.")
         return
+    if finish:
+        _ask(found, "finish")
+    else:
+        control.send(found, "stop")
     if finish:
         from beamside.cli.progress import follow
 
@@ -323,8 +347,8 @@ def stop(project: str | None, finish: bool, no_wait: bool) -> None:
 def retry(project: str | None) -> None:
     """Try again everything that has failed."""
     found = _running(project)
-    control.send(found, "retry")
-    click.echo(f"The session {found.root} tries again what has failed.")
+    if _ask(found, "retry"):
+        click.echo(f"The session {found.root} tries again what has failed.")
 
 
 @session.command("gain")
@@ -383,9 +407,13 @@ def gain(
         other = any(question_of(record) for record in records)
         raise ProjectError(f"{found.root}: {no_question(reference, other)}")
     if found.writer_process() is not None:
-        control.send(found, "gain", details)
-        click.echo(f"The session {found.root} goes on with that.")
-        return
+        outcome = control.ask(found, "gain", details)
+        if outcome is None or outcome.kind == "done":
+            click.echo(f"The session {found.root} goes on with that" + ("." if outcome else " as soon as it has time."))
+            return
+        if outcome.kind == "refused":
+            raise ProjectError(f"{found.root}: {outcome.sentence}")
+        wait_until_ended(found, STOP_SECONDS)  # it ended without seeing the answer, which is recorded here then
     for record in answer_questions(found, details):
         click.echo(record["sentence"])
     click.echo(f"Go on with: beamside session resume {shlex.quote(str(found.root))}")

@@ -458,9 +458,14 @@ def no_question(gain: str, other: bool = False) -> str:
 def answer_questions(project: Project, details: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Record an answer in a project whose session does not run; returns the new records. Raises ProjectBusyError when it does."""
     with ProjectWriter(project) as writer:
-        present = present_records(writer.state.gains.values(), writer.state.settings.get("gain") or "")
-        new = {record["key"]: answered(record, details) for record in present}
-        for key, record in new.items():
-            if record is not None:
-                writer.gain(key, record)
-        return [writer.state.gains[key] for key, record in new.items() if record is not None]
+        return record_answer(writer, details)
+
+
+def record_answer(writer: ProjectWriter, details: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Record an answer to every question that the journal has and that it answers; returns the new records."""
+    present = present_records(writer.state.gains.values(), writer.state.settings.get("gain") or "")
+    new = {record["key"]: answered(record, details) for record in present}
+    for key, record in new.items():
+        if record is not None:
+            writer.gain(key, record)
+    return [writer.state.gains[key] for key, record in new.items() if record is not None]

@@ -18,13 +18,14 @@ from beamside.acquisition.arrivals import LookReport, Remark
 from beamside.acquisition.intake import Intake
 from beamside.acquisition.manifest import Manifest
 from beamside.acquisition.metadata_check import Given, compare_metadata
-from beamside.errors import BeamsideError, JournalError
+from beamside.errors import BeamsideError, ConfigError, JournalError, ProjectError
 from beamside.execution.executors import start_executor
 from beamside.flow import control
 from beamside.flow.arrivals import ArrivalThread, Looked, NotTaken, Taken
 from beamside.flow.classification import Rounds
 from beamside.flow.dispatch import Dispatcher, Finished, failure
-from beamside.flow.gain import GainChecked, GainDesk
+from beamside.flow.gain import GainChecked, GainDesk, record_answer
+from beamside.flow.inbox import Inbox
 from beamside.flow.incoming import MicrographPreparation, MoviePreparation, known_reference
 from beamside.flow.missing import Recompute
 from beamside.flow.problems import Problems
@@ -47,6 +48,18 @@ EMPTY_LOOKS = 3
 
 TICK = 0.5
 """Longest time, in seconds, after which the loop looks at commands and clocks."""
+
+
+DONE: Mapping[control.Command, str] = {
+    "pause": "Nothing new is started; what is running is completed.",
+    "resume": "The session goes on.",
+    "finish": "What is there is processed, then the session ends.",
+    "stop": "The session ends.",
+    "retry": "What has failed is tried again.",
+    "recompute": "What was asked for is computed again.",
+    "report": "The report is being written.",
+}
+"""What is answered when a command was carried out."""
 
 
 class Session:
@@ -78,10 +91,9 @@ class Session:
         """Run until the end; returns "finished", "stopped", or "waiting for an answer" when a person has not answered what the session asks."""
         for_another = control.receive(self.project)
         with ProjectWriter(self.project) as writer:
-            for message in for_another:  # asked of a session that has died since; this one was started to work
-                if message.command != "recompute":
-                    message.path.unlink(missing_ok=True)
             self.writer = writer
+            self.inbox = Inbox(writer)
+            self.inbox.begin(for_another, died=died(writer.state.sessions))
             self.problems = Problems(writer)
             self.problems.begin()
             for sentence in damage_sentences(writer.state.damage).values():  # status and report have it from the index
@@ -89,7 +101,11 @@ class Session:
             if writer.state.settings != self.settings.to_json():
                 self.problems.forget("metadata-")  # every file is compared again with what is given now
                 writer.settings(self.settings.to_json())
-            asked = {message.details.get("what") for message in for_another if message.command == "recompute"}
+            asked = {
+                message.details.get("what")
+                for message in self.inbox.left(for_another)
+                if message.command == "recompute"
+            }
             new_for_deleted = bool(asked & {"missing", "all"})
             self.tables = Tables(self.settings, writer, self.problems, new_for_deleted=new_for_deleted)
             stages = self.tables.stages
@@ -123,9 +139,8 @@ class Session:
                 executor.shutdown(wait=False)
                 self.arrivals.join(timeout=60)
 
-    def ask(self, command: control.Command, details: Mapping[str, Any] | None = None) -> None:
-        """Do what a command says. Also called by the signal handlers of a foreground session."""
-        log.info("asked to %s", command)
+    def ask(self, command: control.Command, details: Mapping[str, Any] | None = None) -> str:
+        """Do what a command says, and say what that means. Doing it twice, as after a death in between, does no harm."""
         if command == "pause":
             self._set_state("paused")
         elif command == "resume":
@@ -142,17 +157,29 @@ class Session:
             self.gain.retry()
             self.arrivals.retry()
         elif command == "gain":
-            self.gain.answer(details or {})
+            return self._answer_gain(details or {})
         elif command == "recompute":
             self._recompute(details or {})
         elif command == "report":
             self._report(final=False)
+        return DONE[command]
+
+    def _answer_gain(self, details: Mapping[str, Any]) -> str:
+        before = dict(self.writer.state.gains)
+        self.gain.answer(details)
+        now = self.writer.state.gains
+        answered = [record for key, record in now.items() if record is not before.get(key)]
+        answered = answered or record_answer(self.writer, details)  # no movie of that case has come in this session yet
+        if not answered:
+            raise ProjectError("Nothing is asked about the gain reference that this would answer.")
+        return " ".join(record["sentence"] for record in answered)
 
     def _recompute(self, details: Mapping[str, Any]) -> None:
         what = str(details.get("what"))
-        if what in get_args(Recompute):
-            self._empty_looks = 0
-            self.tables.recompute(what)
+        if what not in get_args(Recompute):
+            raise ConfigError(f"{what!r} cannot be computed again; say one of {', '.join(get_args(Recompute))}.")
+        self._empty_looks = 0
+        self.tables.recompute(what)
 
     def _set_state(self, state: str) -> None:
         if state != self.state:
@@ -200,9 +227,7 @@ class Session:
     def _loop(self) -> None:
         while self.state != "stopping":
             self._take_events()
-            for message in control.receive(self.project):
-                self.ask(message.command, message.details)
-                message.path.unlink(missing_ok=True)
+            self.inbox.work(self.ask)
             self._watch_space()
             if self.state == "running" and not self._full:
                 if self._rounds_pace.due():  # it looks at every item
@@ -335,6 +360,7 @@ class Session:
         self.arrivals.end.set()
         self.tables.release_in_flight()
         self.tables.tell()
+        self.inbox.close(state, self.ask)
         self.problems.flush(force=True)
         self.projection.close_jobs(finished=state == "finished")
         self.writer.session(state)
@@ -396,6 +422,11 @@ class Session:
             self.problems.open("report", f"The report could not be written: {error}")
         else:
             self.problems.close("report")
+
+
+def died(sessions: Sequence[Mapping[str, Any]]) -> bool:
+    """Tell from the records of a project's sessions whether the last one has not come to an end."""
+    return bool(sessions) and sessions[-1]["state"] not in ("finished", "stopped")
 
 
 def died_while_finishing(sessions: Sequence[Mapping[str, Any]]) -> bool:

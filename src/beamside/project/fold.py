@@ -74,6 +74,8 @@ def apply_project_record(state: ProjectState, record: Record) -> None:
         state.notes.append(record)
     elif event == "problem":
         apply_problem_record(state.problems, record)
+    elif event == "command":
+        state.commands[record["id"]] = record
     elif event == "gain":
         state.gains.pop(record["key"], None)  # the newest record comes last
         state.gains[record["key"]] = record

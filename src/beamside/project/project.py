@@ -161,6 +161,19 @@ class ProjectWriter:
         """Record what became of a problem; see `beamside.project.problems` for what `record` says."""
         self._project_record({"event": "problem", **record})
 
+    def command(self, identity: str, command: str, details: Mapping[str, Any], outcome: str, sentence: str) -> None:
+        """Record what became of a command; once that is recorded, it is not carried out again."""
+        self._project_record(
+            {
+                "event": "command",
+                "id": identity,
+                "command": command,
+                "details": dict(details),
+                "outcome": outcome,
+                "sentence": sentence,
+            }
+        )
+
     def gain(self, key: str, choice: Mapping[str, Any]) -> None:
         """Record how a gain reference is used, or what is asked about it; the newest record of a `key` holds."""
         self._project_record({"event": "gain", "key": key, **choice})

@@ -117,6 +117,7 @@ class ProjectState:
     sessions: list[dict[str, Any]] = field(default_factory=list)
     gains: dict[str, dict[str, Any]] = field(default_factory=dict)
     problems: dict[str, ProblemEntry] = field(default_factory=dict)
+    commands: dict[str, dict[str, Any]] = field(default_factory=dict)
     damage: list[Damage] = field(default_factory=list)
     lost_jobs: dict[str, None] = field(default_factory=dict)
 
