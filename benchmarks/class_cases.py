@@ -20,9 +20,10 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy.spatial import cKDTree
 
+from beamside.imaging.boxes import choose_box
 from beamside.imaging.class_shape import class_shapes, origins_after_recentring
 from beamside.imaging.classify2d import ClassifySettings, classify
-from beamside.imaging.particles import choose_box, extract_particles
+from beamside.imaging.particles import extract_particles
 from beamside.imaging.picking import BlobSettings, pick_blobs
 from beamside.simulate.movie import MovieSettings, MovieTruth, simulate_micrograph
 from beamside.simulate.specimen import make_specimen

@@ -310,7 +310,7 @@ def test_a_job_that_is_deleted_while_the_session_runs_is_not_made_again(
     def delete_first(session: Session) -> None:
         if not looks:
             relion_window.delete(project.root, EXTRACT, CLASSES, SELECT)
-            session.projection.publish()
+            session.projection.relion.publish()
         looks.append(1)
         loop(session)
 

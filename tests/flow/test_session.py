@@ -491,3 +491,38 @@ def test_a_movie_given_as_gain_reference_is_told_at_once(session_settings: Setti
     movie = write_movie("a")
     with pytest.raises(InputError, match=r"gain reference cannot be used.*Check --gain"):
         prepare(session_settings(gain=str(movie)))
+
+
+def test_when_a_session_fails_its_jobs_have_failed(
+    session_settings: Settings, write_movie: WriteMovie, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_movie("a")
+    settings = session_settings()
+
+    def break_down(_session: Session) -> None:
+        raise RuntimeError("a cable was pulled")
+
+    monkeypatch.setattr(Session, "_watch_space", break_down)
+    with pytest.raises(RuntimeError, match="cable"):
+        Session(settings, until_empty=True).run()
+    jobs = read_pipeline(settings.root).jobs
+    assert {job.status for job in jobs} == {"Failed"}
+    assert all((settings.root / job.name / "RELION_JOB_EXIT_FAILURE").exists() for job in jobs)
+    monkeypatch.undo()
+    state = Project(settings.root).load()
+    assert (state.session_state, state.message) == ("failed", "a cable was pulled")
+
+
+def test_when_a_session_cannot_begin_its_jobs_have_failed(
+    session_settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = session_settings()
+
+    def break_down(_execution: Any) -> None:
+        raise RuntimeError("no workers")
+
+    monkeypatch.setattr("beamside.flow.session.start_executor", break_down)
+    with pytest.raises(RuntimeError, match="no workers"):
+        Session(settings, until_empty=True).run()
+    assert {job.status for job in read_pipeline(settings.root).jobs} == {"Failed"}
+    assert Project(settings.root).load().session_state == "failed"

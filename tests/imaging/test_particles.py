@@ -9,13 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from beamside.errors import InputError
+from beamside.imaging.boxes import choose_box, good_size
 from beamside.imaging.particles import (
     background_radius,
     boxes_touch,
-    choose_box,
     choose_rescaled_box,
     extract_particles,
-    good_size,
     normalise_background,
     rescale,
 )

@@ -6,11 +6,10 @@ import sys
 import pytest
 
 from beamside.flow.settings import all_parameters
-from beamside.jobs.base import JobType, Optics
+from beamside.jobs.base import JobType
 from beamside.jobs.registry import WORKFLOWS, workflow
 from beamside.parameters import describe
 
-OPTICS = Optics(1.08, 300.0, 2.7, 0.1, 1.0)
 TYPES = [kind() for kinds in WORKFLOWS.values() for kind in kinds]
 
 
@@ -21,15 +20,6 @@ def test_every_parameter_and_metric_is_described(kind: JobType) -> None:
         assert info.field.description.endswith(".")
     names = [metric.name for metric in kind.metrics]
     assert len(names) == len(set(names))
-
-
-@pytest.mark.parametrize("kind", TYPES, ids=lambda kind: type(kind).__name__)
-def test_relion_can_be_told_the_same(kind: JobType) -> None:
-    options = kind.relion_options(kind.Parameters(), OPTICS, ["A/job001/a.star", "B/job002/b.star"])
-    assert all(isinstance(value, str) for value in options.values())
-    assert [options[name] for name in kind.input_options] == ["A/job001/a.star", "B/job002/b.star"][
-        : len(kind.input_options)
-    ]
 
 
 def test_no_two_parameters_of_a_session_have_the_same_name_or_flag() -> None:

@@ -151,7 +151,7 @@ def test_relion_reads_our_selection(project: Path, run_program: Run) -> None:
     """Its class averages are images that RELION knows, and the pipeline leads from the newest round of classification to it."""
     select = read_pipeline(project).job("Select/job007")
     assert select is not None
-    newest = max((project / "Class2D/job006").glob("run_it*_optimiser.star")).name
+    newest = max((project / "Class2D/job006").glob("run_it*_model.star")).name
     assert select.inputs == (f"Class2D/job006/{newest}",)
     assert f"Class2D/job006/{newest}" in (project / "Select/job007/job.star").read_text()
     assert {Path(node.name).name: node.type for node in select.outputs} == {

@@ -10,8 +10,8 @@ import os
 import queue
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any, get_args
 
 from beamside.acquisition.arrivals import LookReport, Remark
@@ -110,34 +110,51 @@ class Session:
             self.tables = Tables(self.settings, writer, self.problems, new_for_deleted=new_for_deleted)
             stages = self.tables.stages
             self.projection = Projection(self.settings, writer, stages, deleted=self.tables.tell)
-            self.projection.open_jobs()
-            self.tables.recover()
-            self.finishing = self.finishing or died_while_finishing(writer.state.sessions)
-            executor = start_executor(self.settings.execution)
-            self.dispatcher = Dispatcher(self.settings, self.tables, executor, self.events)
-            self.watchdog = Watchdog(self.problems, executor)
-            self.rounds = Rounds(self.settings, self.tables, self.dispatcher)
-            self.gain = GainDesk(
-                self.settings,
-                self.tables,
-                executor,
-                self.events,
-                self.problems,
-                settled=self.projection.write_options,
-            )
-            self.arrivals = self._start_arrivals(stages[0])
-            writer.session("started", pid=os.getpid())
-            writer.hold = self._wait_for_journal
+            with self._failing():
+                self.projection.open_jobs()
+                self.tables.recover()
+                self.finishing = self.finishing or died_while_finishing(writer.state.sessions)
+                executor = start_executor(self.settings.execution)
+                self.dispatcher = Dispatcher(self.settings, self.tables, executor, self.events)
+                self.watchdog = Watchdog(self.problems, executor)
+                self.rounds = Rounds(self.settings, self.tables, self.dispatcher)
+                self.gain = GainDesk(
+                    self.settings,
+                    self.tables,
+                    executor,
+                    self.events,
+                    self.problems,
+                    settled=self.projection.write_options,
+                )
+                self.arrivals = self._start_arrivals(stages[0])
+                writer.session("started", pid=os.getpid())
+                writer.hold = self._wait_for_journal
             try:
-                self._loop()
-                return self._end()
-            except BaseException as error:
-                writer.session("failed", message=str(error) or type(error).__name__)
-                raise
+                with self._failing():
+                    self._loop()
+                    return self._end()
             finally:
                 self.arrivals.end.set()
                 executor.shutdown(wait=False)
                 self.arrivals.join(timeout=60)
+
+    @contextmanager
+    def _failing(self) -> Iterator[None]:
+        """Record that the session failed, and let its jobs end so, when something goes wrong that it cannot go on with."""
+        try:
+            yield
+        except BaseException as error:
+            try:
+                self.writer.session("failed", message=str(error) or type(error).__name__)
+            finally:
+                self._close_failed_jobs()
+            raise
+
+    def _close_failed_jobs(self) -> None:
+        try:
+            self.projection.close_jobs("failed")
+        except Exception:  # what went wrong first is what a person must know
+            log.exception("RELION could not be told that the jobs failed")
 
     def ask(self, command: control.Command, details: Mapping[str, Any] | None = None) -> str:
         """Do what a command says, and say what that means. Doing it twice, as after a death in between, does no harm."""
@@ -362,7 +379,7 @@ class Session:
         self.tables.tell()
         self.inbox.close(state, self.ask)
         self.problems.flush(force=True)
-        self.projection.close_jobs(finished=state == "finished")
+        self.projection.close_jobs("finished" if state == "finished" else "stopped")
         self.writer.session(state)
         self.projection.refresh(self._live(state), force=True)
         self._report(final=True)

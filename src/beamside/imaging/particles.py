@@ -15,29 +15,13 @@ from torch import Tensor
 from torch.nn import functional
 
 from beamside.errors import InputError
-
-BACKGROUND_FRACTION = 0.75
-"""Diameter of the circle that holds the particle, as a fraction of the box, where none is given (RELION's default)."""
+from beamside.imaging.boxes import BACKGROUND_FRACTION, good_size
 
 _CHUNK = 32
 """Particles that are worked on at once after they are reduced: few enough that they stay in the processor's cache from step to step."""
 
 _ROUNDING, _SAMPLED = 2e-6, 16
 """Deviations below this part of an image's values (one in `_SAMPLED` is looked at) are rounding: its background is flat."""
-
-
-def good_size(minimum: float) -> int:
-    """Return the smallest even number that is at least `minimum` and has no prime factor above 5: fast to transform."""
-    size = max(2, int(-(-minimum // 1)))
-    size += size % 2
-    while _without_factors(size, (2, 3, 5)) != 1:
-        size += 2
-    return size
-
-
-def choose_box(max_diameter: float, pixel_size: float) -> int:
-    """Return the box in pixels for particles of up to `max_diameter` Å: one and a half times as large, and fast to transform."""
-    return good_size(1.5 * max_diameter / pixel_size)
 
 
 def choose_rescaled_box(box: int, pixel_size: float, wanted_pixel_size: float) -> int:
@@ -158,13 +142,6 @@ def rescale(images: Tensor, size: int) -> Tensor:
         return images
     rows, signs = _row_reduction(full, size, images.device)
     return _finished(rows @ _kept_columns(images, size), signs)
-
-
-def _without_factors(number: int, factors: tuple[int, ...]) -> int:
-    for factor in factors:
-        while number % factor == 0:
-            number //= factor
-    return number
 
 
 def _check_sizes(box: int, small: int) -> None:

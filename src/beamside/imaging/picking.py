@@ -21,10 +21,10 @@ import torch
 from torch import Tensor
 
 from beamside.errors import InputError
+from beamside.imaging.boxes import good_size
 from beamside.imaging.candidates import Candidates, OpenArea
 from beamside.imaging.fourier import radial_frequency
 from beamside.imaging.masks import CONTAMINATION_SPREAD, CONTAMINATION_STRENGTH, carbon_mask, contamination_mask, smooth
-from beamside.imaging.particles import good_size
 from beamside.imaging.picking_image import QUANTILES, full_coordinates, inside_border, separate_peaks, working_image
 
 RING = 1.6

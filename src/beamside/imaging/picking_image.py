@@ -9,8 +9,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from beamside.errors import InputError
+from beamside.imaging.boxes import good_size
 from beamside.imaging.fourier import crop_image
-from beamside.imaging.particles import good_size
 
 QUANTILES = torch.tensor([0.16, 0.5, 0.84])
 """One standard deviation below, the middle, and one above, whatever a few wild pixels do."""

@@ -20,11 +20,11 @@ from torch import Tensor
 from torch.nn import functional
 
 from beamside.errors import InputError
+from beamside.imaging.boxes import good_size
 from beamside.imaging.candidates import Candidates, OpenArea
 from beamside.imaging.ctf_model import ctf_2d
 from beamside.imaging.fourier import radial_frequency
 from beamside.imaging.masks import smooth
-from beamside.imaging.particles import good_size
 from beamside.imaging.picking import BlobSettings, make_detector
 from beamside.imaging.picking_image import full_coordinates, inside_border, separate_peaks, working_image
 

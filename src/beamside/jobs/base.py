@@ -14,6 +14,7 @@ from typing import Any, ClassVar, Literal
 
 from beamside.formats.star import StarBlock
 from beamside.parameters import ParameterModel, describe
+from beamside.project.relion_options import OPTIONS
 
 
 @dataclass(frozen=True)
@@ -43,10 +44,13 @@ class Metric:
 
 @dataclass(frozen=True)
 class Node:
-    """An output file of a job that RELION knows: file name in the job directory, RELION 3.1's node type, RELION 4's label."""
+    """An output file of a job that RELION knows: file name in the job directory, RELION 3.1's node type, RELION 4's label.
+
+    One without a node type is no node: RELION 4 and 5 offer it as an input, and RELION 3.1 has no use for it.
+    """
 
     file: str
-    relion_type: int
+    relion_type: int | None
     relion_label: str
 
 
@@ -155,6 +159,45 @@ class Row:
     result: Result
 
 
+@dataclass(frozen=True)
+class RelionContext:
+    """What RELION's options of a job are made from.
+
+    Attributes
+    ----------
+    parameters, optics : of the job
+    inputs : files that RELION would take as inputs, in the order of the job type's inputs
+    rows : the finished items; what was found automatically is known from them
+    before : parameters of the jobs before, by the name of their type
+    job, root : the job's name, and the project
+    """
+
+    parameters: Any
+    optics: Optics
+    inputs: Sequence[str] = ()
+    rows: Sequence[Row] = ()
+    before: Mapping[str, Any] = field(default_factory=dict)
+    job: str = ""
+    root: Path = Path()
+
+    def newest(self, name: str, value: str) -> Any:
+        """Return a value of the newest result that has it, of the job type `name`; None while there is none."""
+        for row in reversed(self.rows):
+            result = row.item.results.get(name, row.result)
+            if value in result.values:
+                return result.values[value]
+        return None
+
+
+@dataclass(frozen=True)
+class RelionViewer:
+    """A job type of RELION, by number and label, and options of it that its window remembers."""
+
+    type: int
+    label: str
+    options: Mapping[str, str]
+
+
 StarContent = list[StarBlock] | str
 """A STAR file's blocks, or the text of a file that only bears the name."""
 
@@ -163,7 +206,7 @@ def relion_value(value: Any) -> str:
     """Return a parameter's value as RELION writes it in ``job.star``."""
     if isinstance(value, bool):
         return "Yes" if value else "No"
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    return f"{value:.7g}" if isinstance(value, float) else str(value)
 
 
 class JobType(ABC):
@@ -201,14 +244,22 @@ class JobType(ABC):
     fixed_options: ClassVar[Mapping[str, str]] = {}
     """RELION's options that always have the same value in Beamside."""
 
-    def relion_options(self, parameters: Any, optics: Optics, inputs: Sequence[str]) -> dict[str, str]:
-        """Return the options of RELION's ``job.star`` that say the same as `parameters`."""
-        options = dict(self.fixed_options)
-        options.update(zip(self.input_options, inputs, strict=False))
-        for info in describe(type(parameters)):
+    def relion_options(self, context: RelionContext) -> dict[str, str]:
+        """Return the options of ``job.star`` with which RELION would do what this job does, automatic values as they were found."""
+        options = {**OPTIONS.get(self.relion_type, {}), **self.fixed_options}
+        options.update(zip(self.input_options, context.inputs, strict=False))
+        for info in describe(type(context.parameters)):
             if info.relion:
-                options[info.relion] = relion_value(getattr(parameters, info.name))
+                options[info.relion] = relion_value(getattr(context.parameters, info.name))
         return options
+
+    def relion_differences(self, context: RelionContext) -> list[str]:
+        """Return sentences on what RELION does otherwise than this job when it clones, continues or shows it."""
+        return []
+
+    def relion_viewer(self, context: RelionContext) -> RelionViewer | None:
+        """Return the options of another job type of RELION with which it shows what this job made; None where it needs none."""
+        return None
 
     def camera_options(self, values: Mapping[str, Any], parameters: Any, optics: Optics) -> dict[str, str]:
         """Return RELION's options that name the camera's files, from the `values` of a movie that was taken in."""

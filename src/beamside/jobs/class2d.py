@@ -2,11 +2,26 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from beamside.jobs.base import Item, JobType, Metric, Node, Optics, Picture, Result, Row, StarContent, Workspace
+from beamside.jobs.base import (
+    Item,
+    JobType,
+    Metric,
+    Node,
+    Optics,
+    Picture,
+    RelionContext,
+    Result,
+    Row,
+    StarContent,
+    Workspace,
+    relion_value,
+)
+from beamside.jobs.extract import sizes
 from beamside.parameters import ParameterModel, parameter
 
 
@@ -45,6 +60,11 @@ class Class2dParameters(ParameterModel):
     class_seed: int = parameter(1, "Seed of the random numbers.", ge=0, advanced=True)
 
 
+def mask_diameter(parameters: Class2dParameters, largest: float, box: float) -> float:
+    """Return the diameter in Å of the circular mask, for particles of up to `largest` Å in boxes of `box` Å."""
+    return min(parameters.class_mask or 1.1 * largest, 0.95 * box)
+
+
 class Classification2d(JobType):
     """Classify all particles, continuing from the last round as more arrive."""
 
@@ -74,7 +94,38 @@ class Classification2d(JobType):
     reads = ("particles", "particles_star")
     inputs = ("extract",)
     input_options = ("fn_img",)
-    fixed_options = {"do_ctf_correction": "Yes", "do_zero_mask": "Yes", "dont_skip_align": "Yes", "psi_sampling": "6"}
+
+    def relion_options(self, context: RelionContext) -> dict[str, str]:
+        """Return RELION's options for a classification of the same particles by expectation-maximisation, and for going on from the newest round."""
+        return {
+            **super().relion_options(context),
+            "fn_cont": self._optimiser(context),
+            "nr_iter_em": relion_value(context.parameters.class_iterations),
+            "particle_diameter": relion_value(self._mask_diameter(context)),
+        }
+
+    def relion_differences(self, context: RelionContext) -> list[str]:
+        """Say how RELION classifies otherwise."""
+        sentences = [
+            "RELION classifies all particles from the beginning, and with steps of its own; Beamside goes on from round to round as particles arrive."
+        ]
+        if done := re.search(r"_it0*(\d+)_optimiser\.star$", self._optimiser(context)):
+            sentences.append(f"To continue in RELION, give more than the {done[1]} iterations that are done.")
+        return sentences
+
+    @staticmethod
+    def _optimiser(context: RelionContext) -> str:
+        """Return the file from which RELION continues: the newest round's."""
+        return context.rows[-1].result.outputs.get("optimiser", "") if context.rows else ""
+
+    @staticmethod
+    def _mask_diameter(context: RelionContext) -> float:
+        """Return the diameter of the mask in Å: that of the newest round, or of the first one."""
+        if found := context.newest("class2d", "mask_diameter"):
+            return float(found)
+        box, _, pixel_size = sizes(context)
+        largest = context.before["pick"].particle_diameter[1] if "pick" in context.before else box * pixel_size
+        return mask_diameter(context.parameters, largest, box * pixel_size)
 
     def current_nodes(self, rows: Sequence[Row]) -> tuple[Node, ...]:
         """Return the files of the newest round."""
@@ -89,8 +140,8 @@ class Classification2d(JobType):
         return tuple(Node(outputs[role].rsplit("/", 1)[-1], number, label) for role, number, label in kinds)
 
     def main_node(self, rows: Sequence[Row]) -> Node | None:
-        """Return the newest round's optimiser file, which names all the others."""
-        return next(reversed(self.current_nodes(rows)), None)
+        """Return the newest round's model, which RELION 3.1 selects from; as it has the optimiser's table, RELION 4 and 5 do, too."""
+        return next((node for node in self.current_nodes(rows) if node.file.endswith("_model.star")), None)
 
     def automatic(self, settings: Mapping[str, Any], newest: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
         """Return the mask, and the particles between two rounds."""

@@ -21,7 +21,7 @@ from beamside.imaging.classify2d.geometry import Geometry
 from beamside.imaging.classify2d.shards import local_workers
 from beamside.imaging.fourier import radial_average
 from beamside.jobs.base import Item, Result, Row, Workspace
-from beamside.jobs.class2d import Class2dParameters
+from beamside.jobs.class2d import Class2dParameters, mask_diameter
 from beamside.jobs.class2d_files import Round, write_round
 from beamside.jobs.extract import PARTICLE_COLUMNS, particles_of
 from beamside.jobs.output import save_picture
@@ -172,8 +172,7 @@ def _sizes(items: Sequence[Item], parameters: Class2dParameters) -> tuple[float,
     """Return the particles' pixel size and the diameter of the mask, in Å."""
     extracted = next(item.results["extract"] for item in items if _has_particles(item))
     pixel_size, size = float(extracted.values["image_pixel_size"]), int(extracted.values["image_size"])
-    wanted = parameters.class_mask or 1.1 * _largest_diameter(items)
-    return pixel_size, min(wanted, 0.95 * size * pixel_size)
+    return pixel_size, mask_diameter(parameters, _largest_diameter(items), size * pixel_size)
 
 
 def _micrograph_pixel_size(items: Sequence[Item]) -> float:

@@ -7,7 +7,20 @@ from pathlib import Path
 from typing import Any
 
 from beamside.formats.star import StarBlock, Value
-from beamside.jobs.base import Item, JobType, Metric, Node, Optics, Picture, Result, Row, StarContent, Workspace
+from beamside.jobs.base import (
+    Item,
+    JobType,
+    Metric,
+    Node,
+    Optics,
+    Picture,
+    RelionContext,
+    Result,
+    Row,
+    StarContent,
+    Workspace,
+    relion_value,
+)
 from beamside.jobs.optics import optics_block
 from beamside.parameters import ParameterModel, parameter
 
@@ -91,7 +104,29 @@ class CtfEstimation(JobType):
     )
     inputs = ("motion",)
     input_options = ("input_star_mics",)
-    fixed_options = {"use_ctffind4": "Yes", "use_gctf": "No", "box": "512", "use_given_ps": "Yes"}
+    fixed_options = {"use_ctffind4": "Yes", "use_gctf": "No", "box": "512"}
+
+    def relion_options(self, context: RelionContext) -> dict[str, str]:
+        """Return RELION's options for a fit of the same range; from the power spectra of movies where there are any, as ours."""
+        options = {**super().relion_options(context), "use_given_ps": relion_value("motion" in context.before)}
+        pixel_size = context.newest("motion", "spectrum_pixel_size") or context.newest("ctf", "micrograph_pixel_size")
+        if pixel_size:
+            options["resmax"] = relion_value(max(float(context.parameters.ctf_max_resolution), 2.1 * float(pixel_size)))
+        return options
+
+    def relion_differences(self, context: RelionContext) -> list[str]:
+        """Say what CTFFIND, which RELION runs, does otherwise."""
+        given = context.parameters
+        sentences = [
+            "RELION runs CTFFIND-4.1 instead of Beamside's own fit, and Continue runs it on every micrograph, as it looks for CTFFIND's log files."
+        ]
+        if given.ctf_tilt:
+            sentences.append("RELION does not look for the tilt of the specimen.")
+        if given.reject_resolution:
+            sentences.append(
+                f"RELION leaves no micrograph out; Beamside left out those worse than {given.reject_resolution:g} Å."
+            )
+        return sentences
 
     def process(self, item: Item, parameters: Any, workspace: Workspace) -> Result:
         """Fit the CTF of one micrograph."""

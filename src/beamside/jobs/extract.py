@@ -9,8 +9,21 @@ from typing import Any
 
 from beamside.errors import InputError
 from beamside.formats.star import StarBlock, Value, read_star, write_star
-from beamside.imaging.boxes import BACKGROUND_FRACTION
-from beamside.jobs.base import Item, JobType, Metric, Node, Optics, Picture, Result, Row, StarContent, Workspace
+from beamside.imaging.boxes import BACKGROUND_FRACTION, choose_box, good_size
+from beamside.jobs.base import (
+    Item,
+    JobType,
+    Metric,
+    Node,
+    Optics,
+    Picture,
+    RelionContext,
+    Result,
+    Row,
+    StarContent,
+    Workspace,
+    relion_value,
+)
 from beamside.jobs.optics import optics_block
 from beamside.parameters import ParameterModel, parameter
 
@@ -24,7 +37,6 @@ class ExtractParameters(ParameterModel):
         unit="px",
         ge=0,
         le=4096,
-        relion="extract_size",
     )
     class_box: int = parameter(
         64,
@@ -33,7 +45,6 @@ class ExtractParameters(ParameterModel):
         ge=16,
         le=512,
         multiple_of=2,
-        relion="rescale",
     )
     background_diameter: float = parameter(
         0.0,
@@ -75,13 +86,29 @@ class Extraction(JobType):
     reads = ("micrograph", "coordinates")
     inputs = ("ctf", "pick")
     input_options = ("star_mics", "coords_suffix")
-    fixed_options = {
-        "do_rescale": "Yes",
-        "do_norm": "Yes",
-        "do_reextract": "No",
-        "do_extract_helix": "No",
-        "bg_diameter": "-1",
-    }
+
+    def relion_options(self, context: RelionContext) -> dict[str, str]:
+        """Return RELION's options for the same particles; sizes are those that were used, or will be."""
+        box, small, pixel_size = sizes(context)
+        background = float(context.parameters.background_diameter) / pixel_size or BACKGROUND_FRACTION * box
+        return {
+            **super().relion_options(context),
+            "extract_size": str(box),
+            "do_rescale": relion_value(small != box),
+            "rescale": str(small),
+            "bg_diameter": relion_value(min(background, float(box))),
+        }
+
+    def relion_differences(self, context: RelionContext) -> list[str]:
+        """Say which particles RELION extracts otherwise."""
+        sentences = [
+            "RELION also extracts particles whose boxes reach over the edge of the micrograph, which Beamside leaves out."
+        ]
+        if context.before.get("ctf") is not None and context.before["ctf"].ctf_tilt:
+            sentences.append(
+                "RELION gives all particles of a micrograph the same defocus, whatever the tilt of the specimen."
+            )
+        return sentences
 
     def process(self, item: Item, parameters: Any, workspace: Workspace) -> Result:
         """Extract the particles of one micrograph."""
@@ -135,6 +162,29 @@ class Extraction(JobType):
 
 PARTICLES = "particles.star"
 """The table of all particles, in the job directory."""
+
+
+def default_box(max_diameter: float, pixel_size: float, class_box: int) -> int:
+    """Return a box of one and a half times the largest diameter; never smaller than the size it is scaled to."""
+    return max(choose_box(max_diameter, pixel_size), good_size(class_box))
+
+
+def sizes(context: RelionContext) -> tuple[int, int, float]:
+    """Return box and rescaled box in pixels, and the micrographs' pixel size in Å: of the newest extraction, or as the first one will have them.
+
+    `context` is of extraction or of a job that follows it.
+    """
+    box, small = context.newest("extract", "box"), context.newest("extract", "image_size")
+    if box and small:
+        return int(box), int(small), float(context.newest("extract", "image_pixel_size")) * int(small) / int(box)
+    given = {**context.before, **({} if "extract" in context.before else {"extract": context.parameters})}
+    pixel_size = float(context.newest("ctf", "micrograph_pixel_size") or 0.0)
+    if not pixel_size:
+        pixel_size = context.optics.pixel_size * (given["motion"].binning if "motion" in given else 1.0)
+    extract = given["extract"]
+    diameter = given["pick"].particle_diameter[1] if "pick" in given else 0.0
+    box = int(extract.box_size) or default_box(diameter, pixel_size, extract.class_box)
+    return box, min(int(extract.class_box), box), pixel_size
 
 
 PARTICLE_COLUMNS = (

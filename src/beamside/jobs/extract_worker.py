@@ -8,10 +8,10 @@ import torch
 from beamside.formats.mrc import read_mrc, write_mrc
 from beamside.formats.star import Value, read_star, write_star
 from beamside.imaging import pictures
-from beamside.imaging.particles import choose_box, extract_particles, good_size
+from beamside.imaging.particles import extract_particles
 from beamside.jobs.base import Item, Result, Workspace
 from beamside.jobs.ctf import ctf_values, defocus_offset
-from beamside.jobs.extract import ExtractParameters, particles_block
+from beamside.jobs.extract import ExtractParameters, default_box, particles_block
 from beamside.jobs.output import save_picture
 
 SHOWN = 24
@@ -24,7 +24,8 @@ def extract(item: Item, parameters: ExtractParameters, workspace: Workspace) -> 
     image = np.asarray(read_mrc(workspace.absolute(micrograph)), dtype=np.float32)
     pixel_size = float(item.results["ctf"].values["micrograph_pixel_size"])
     picks = _picks(item, workspace)
-    box = parameters.box_size or _default_box(item, pixel_size, parameters.class_box)
+    largest = float(item.results["pick"].values["max_diameter"])
+    box = parameters.box_size or default_box(largest, pixel_size, parameters.class_box)
     small = min(parameters.class_box, box)
     inside = _inside(picks[:, :2], image.shape, box)
     picks = picks[inside]
@@ -64,12 +65,6 @@ def _picks(item: Item, workspace: Workspace) -> np.ndarray[tuple[int, int], np.d
     table = read_star(workspace.absolute(item.results["pick"].outputs["coordinates"]))[""]
     columns = [table.column(label) for label in ("rlnCoordinateX", "rlnCoordinateY", "rlnAutopickFigureOfMerit")]
     return np.array([[float(value) for value in column] for column in columns], dtype=np.float64).reshape(3, -1).T
-
-
-def _default_box(item: Item, pixel_size: float, class_box: int) -> int:
-    """Return a box of one and a half times the largest diameter; never smaller than the size it is scaled to."""
-    largest = float(item.results["pick"].values["max_diameter"])
-    return max(choose_box(largest, pixel_size), good_size(class_box))
 
 
 def _inside(

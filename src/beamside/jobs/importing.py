@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from beamside.formats.star import StarBlock
-from beamside.jobs.base import JobType, Metric, Node, Optics, Row, StarContent
+from beamside.jobs.base import JobType, Metric, Node, Optics, RelionContext, Row, StarContent, relion_value
 from beamside.jobs.optics import OPTICS_GROUP_NAME, optics_block
+from beamside.jobs.patterns import Pattern, pattern_of
 from beamside.parameters import ParameterModel
 
 
@@ -34,28 +35,50 @@ class _Import(JobType):
         Metric("megabytes_per_second", "Transfer rate", "MB/s", good="high", digits=0),
     )
 
-    def _options(self, optics: Optics, pattern: str, movies: bool) -> dict[str, str]:
+    role: ClassVar[str]
+    """Role of the imported file in a result."""
+    usual_files: ClassVar[str]
+    """Pattern of the files before there are any; {job} is the job's directory."""
+
+    def relion_options(self, context: RelionContext) -> dict[str, str]:
+        """Return RELION's options for importing the same files."""
+        optics = context.optics
         return {
-            "do_raw": "Yes",
-            "do_other": "No",
-            "fn_in_raw": pattern,
-            "is_multiframe": "Yes" if movies else "No",
+            **super().relion_options(context),
+            "fn_in_raw": self._pattern(context).text,
+            "is_multiframe": relion_value(self.role == "movie"),
             "optics_group_name": OPTICS_GROUP_NAME,
-            "angpix": f"{optics.pixel_size:g}",
-            "kV": f"{optics.voltage:g}",
-            "Cs": f"{optics.spherical_aberration:g}",
-            "Q0": f"{optics.amplitude_contrast:g}",
+            "angpix": relion_value(float(optics.pixel_size)),
+            "kV": relion_value(float(optics.voltage)),
+            "Cs": relion_value(float(optics.spherical_aberration)),
+            "Q0": relion_value(float(optics.amplitude_contrast)),
         }
+
+    def relion_differences(self, context: RelionContext) -> list[str]:
+        """Say what a pattern cannot say: RELION imports the files of one pattern."""
+        pattern = self._pattern(context)
+        sentences = []
+        if pattern.missed:
+            sentences.append(
+                f"RELION imports the files of one pattern, {pattern.text}, which leaves out {pattern.missed} that Beamside imported."
+            )
+        if pattern.others:
+            sentences.append(
+                f"The pattern {pattern.text} also takes {pattern.others} files that Beamside did not import, such as {pattern.other}."
+            )
+        return sentences
+
+    def _pattern(self, context: RelionContext) -> Pattern:
+        names = [row.result.outputs[self.role] for row in context.rows]
+        return pattern_of(names, context.root) or Pattern(self.usual_files.format(job=context.job))
 
 
 class ImportMovies(_Import):
     """Movies that acquisition has copied and verified."""
 
     nodes = (Node("movies.star", 0, "MicrographMoviesData.star.relion"),)
-
-    def relion_options(self, parameters: Any, optics: Optics, inputs: Sequence[str]) -> dict[str, str]:
-        """Return RELION's options for importing the same movies."""
-        return self._options(optics, "raw/*", movies=True)
+    role = "movie"
+    usual_files = "raw/*.tif*"
 
     def star_files(
         self, rows: Sequence[Row], parameters: Any, optics: Optics, job: str, root: Path
@@ -73,10 +96,8 @@ class ImportMicrographs(_Import):
     """Already summed micrographs that acquisition has copied and verified."""
 
     nodes = (Node("micrographs.star", 1, "MicrographsData.star.relion"),)
-
-    def relion_options(self, parameters: Any, optics: Optics, inputs: Sequence[str]) -> dict[str, str]:
-        """Return RELION's options for importing the same micrographs."""
-        return self._options(optics, "Import/*/raw/*.mrc", movies=False)
+    role = "micrograph"
+    usual_files = "{job}/raw/*.mrc"
 
     def star_files(
         self, rows: Sequence[Row], parameters: Any, optics: Optics, job: str, root: Path

@@ -8,7 +8,20 @@ from typing import Any, Literal
 
 from beamside.errors import ConfigError
 from beamside.formats.star import StarBlock, Value
-from beamside.jobs.base import Item, JobType, Metric, Node, Optics, Picture, Result, Row, StarContent, Workspace
+from beamside.jobs.base import (
+    Item,
+    JobType,
+    Metric,
+    Node,
+    Optics,
+    Picture,
+    RelionContext,
+    Result,
+    Row,
+    StarContent,
+    Workspace,
+    relion_value,
+)
 from beamside.jobs.fractions import fractions
 from beamside.jobs.optics import optics_block
 from beamside.parameters import ParameterModel, parameter
@@ -123,9 +136,27 @@ class MotionCorrection(JobType):
         "last_frame_sum": "-1",
     }
 
-    def relion_options(self, parameters: Any, optics: Optics, inputs: Sequence[str]) -> dict[str, str]:
+    def relion_options(self, context: RelionContext) -> dict[str, str]:
         """Return RELION's options for the same correction."""
-        return {**super().relion_options(parameters, optics, inputs), "dose_per_frame": f"{optics.dose_per_frame:g}"}
+        dose = context.newest("motion", "dose_per_frame") or context.optics.dose_per_frame
+        return {**super().relion_options(context), "dose_per_frame": relion_value(float(dose))}
+
+    def relion_differences(self, context: RelionContext) -> list[str]:
+        """Say what RELION's own motion correction does not do."""
+        given, optics, sentences = context.parameters, context.optics, []
+        if optics.total_dose > 0:
+            sentences.append(
+                f"RELION takes one dose for the frames of all movies; Beamside divided {optics.total_dose:g} e/Å² among each movie's frames."
+            )
+        if min(given.patches_x, given.patches_y) <= 2 < given.patches_x * given.patches_y:
+            sentences.append("RELION fits local motion only with three or more patches in both directions.")
+        if given.even_odd:
+            sentences.append("RELION does not save the sums of even and odd frames of these movies.")
+        if given.float16:
+            sentences.append("RELION 3.1 writes 32-bit sums.")
+        if given.save_unweighted and not given.dose_weighting:
+            sentences.append("RELION does not save a second sum when doses are not weighted.")
+        return sentences
 
     def camera_options(self, values: Mapping[str, Any], parameters: Any, optics: Optics) -> dict[str, str]:
         """Return RELION's gain reference and defects, the prepared files, which need no turning; and how movies are divided into fractions."""

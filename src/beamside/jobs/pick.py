@@ -8,6 +8,8 @@ from typing import Any, Literal
 
 from pydantic import field_validator, model_validator
 
+from beamside.errors import BeamsideError
+from beamside.formats.mrc import read_header
 from beamside.formats.star import StarBlock, Value
 from beamside.jobs.base import (
     Item,
@@ -16,6 +18,8 @@ from beamside.jobs.base import (
     Node,
     Optics,
     Picture,
+    RelionContext,
+    RelionViewer,
     Result,
     Row,
     StarContent,
@@ -23,6 +27,15 @@ from beamside.jobs.base import (
     relion_value,
 )
 from beamside.parameters import ParameterModel, parameter
+from beamside.project.relion_options import OPTIONS
+from beamside.project.relion_types import JOB_LABELS
+
+MANUAL_PICKING = 3
+"""Number of RELION's manual picking, with which it shows picks."""
+SHOWN_PIXELS = 1000
+"""Width in which a micrograph is shown by it."""
+CLOSEST = 0.75
+"""Least distance of two picks as a fraction of the mean diameter."""
 
 
 class PickParameters(ParameterModel):
@@ -80,17 +93,15 @@ class PickParameters(ParameterModel):
         ge=5,
         le=100,
         advanced=True,
-        relion="log_maxres",
     )
     mask_contamination: bool = parameter(True, "Leave out ice crystals, carbon and other contamination.", advanced=True)
     topaz_program: str = parameter(
-        "topaz", "Program that is run to pick with Topaz.", advanced=True, affects_result=False, relion="fn_topaz_exec"
+        "topaz", "Program that is run to pick with Topaz.", advanced=True, affects_result=False
     )
     topaz_model: str = parameter(
         "resnet16",
         "Topaz's model: one that comes with it, or a trained file (.sav).",
         advanced=True,
-        relion="topaz_model",
     )
 
     @field_validator("particle_diameter", mode="before")
@@ -155,26 +166,83 @@ class Picking(JobType):
     )
     nodes = (
         Node("coords_suffix_autopick.star", 2, "MicrographsCoords.star.relion.autopick"),
-        Node("autopick.star", 2, "MicrographsCoords.star.relion.autopick"),
+        # RELION 3.1 takes any coordinates for a suffix file; RELION 4 and 5 read both.
+        Node("autopick.star", None, "MicrographsCoords.star.relion.autopick"),
     )
     reads = ("micrograph",)
     spare = ("candidates",)
     pictures = (Picture("picks_image", "Picked particles", micrograph=True),)
     inputs = ("ctf",)
     input_options = ("fn_input_autopick",)
-    fixed_options = {"do_ref3d": "No", "angpix": "-1", "log_upper_thr": "999", "log_invert": "No"}
 
-    def relion_options(self, parameters: Any, optics: Optics, inputs: Sequence[str]) -> dict[str, str]:
-        """Return RELION's options for picking the same sizes."""
-        low, high = parameters.particle_diameter
-        sizes = {"log_diam_min": f"{low:g}", "log_diam_max": f"{high:g}", "topaz_particle_diameter": f"{high:g}"}
-        method = {
-            "do_log": relion_value(parameters.pick_method == "blob"),
-            "do_refs": relion_value(parameters.pick_method == "template"),
-            "do_topaz": relion_value(parameters.pick_method == "topaz"),
-            "fn_refs_autopick": parameters.pick_references if parameters.pick_method == "template" else "",
+    def relion_options(self, context: RelionContext) -> dict[str, str]:
+        """Return RELION's options for picking the same sizes with the nearest method that it has."""
+        given, options = context.parameters, super().relion_options(context)
+        low, high = given.particle_diameter
+        resolution = float(given.pick_resolution)
+        if pixel_size := context.newest("ctf", "micrograph_pixel_size"):
+            resolution = max(resolution, 2.1 * float(pixel_size))
+        options |= {
+            "do_log": relion_value(given.pick_method == "blob"),
+            "do_refs": relion_value(given.pick_method == "template"),
+            "do_topaz": relion_value(given.pick_method == "topaz"),
+            "do_topaz_pick": relion_value(given.pick_method == "topaz"),
+            "log_diam_min": relion_value(float(low)),
+            "log_diam_max": relion_value(float(high)),
+            "log_maxres": relion_value(resolution),
         }
-        return {**super().relion_options(parameters, optics, inputs), **sizes, **method}
+        if given.pick_method == "template":
+            options |= {
+                "fn_refs_autopick": given.pick_references,
+                "angpix_ref": _pixel_size_of(context.root / given.pick_references),
+                "particle_diameter": relion_value(float(high)),
+                "lowpass": relion_value(resolution),
+                "mindist_autopick": relion_value(CLOSEST * (low + high) / 2),
+            }
+        elif given.pick_method == "topaz":
+            options |= {
+                "topaz_particle_diameter": relion_value(float(high)),
+                "topaz_model": given.topaz_model,
+                "fn_topaz_exec": given.topaz_program,
+                "fn_topaz_exe": given.topaz_program,
+            }
+        return options
+
+    def relion_differences(self, context: RelionContext) -> list[str]:
+        """Say what RELION's pickers do otherwise."""
+        given = context.parameters
+        sentences = {
+            "blob": [
+                "RELION picks with its Laplacian-of-Gaussian filter instead of Beamside's own detector, and with a threshold of its own."
+            ],
+            "template": [
+                "RELION matches the references with its own program and a threshold of 0.05, instead of Beamside's automatic one."
+            ],
+            "topaz": ["RELION 4 and 5 run Topaz by their own wrapper; RELION 3.1 has no Topaz, and does not start."],
+        }[given.pick_method]
+        if given.mask_contamination:
+            sentences.append("RELION does not leave out ice crystals, carbon and other contamination.")
+        if given.picks_per_area:
+            sentences.append(f"RELION cannot be asked for {given.picks_per_area:g} picks per µm².")
+        if given.pick_border:
+            sentences.append(f"RELION does not keep a distance of {given.pick_border:g} Å from the edges.")
+        return sentences
+
+    def relion_viewer(self, context: RelionContext) -> RelionViewer:
+        """Return the options of RELION's manual picking with which it shows our picks: RELION 3.1 shows none without them."""
+        low, high = context.parameters.particle_diameter
+        pixel_size = context.newest("ctf", "micrograph_pixel_size")
+        shape = context.newest("motion", "shape")
+        options = {
+            **OPTIONS[MANUAL_PICKING],
+            "fn_in": context.inputs[0] if context.inputs else "",
+            "diameter": relion_value(float(round((low + high) / 2))),
+            "angpix": relion_value(float(pixel_size)) if pixel_size else "-1",
+            "lowpass": relion_value(float(context.parameters.pick_resolution)),
+        }
+        if shape:
+            options["micscale"] = relion_value(min(1.0, max(0.05, round(SHOWN_PIXELS / max(shape), 2))))
+        return RelionViewer(MANUAL_PICKING, JOB_LABELS[MANUAL_PICKING], options)
 
     def adopt(self, parameters: Any, root: Path) -> Any:
         """Keep a copy of the references in the project, named by their content."""
@@ -216,3 +284,11 @@ class Picking(JobType):
                 StarBlock("", ["rlnMicrographName", "rlnAutopickFigureOfMerit", "rlnGroupNrParticles"], summary)
             ],
         }
+
+
+def _pixel_size_of(path: Path) -> str:
+    """Return the pixel size in Å of a stack of references as RELION takes it, -1 where it is not known."""
+    try:
+        return relion_value(float(read_header(path).pixel_size))
+    except (BeamsideError, OSError):
+        return "-1"

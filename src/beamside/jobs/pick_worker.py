@@ -22,7 +22,7 @@ from beamside.imaging.picking import BlobSettings, pick_blobs
 from beamside.imaging.template_picking import Ctf, References, pick_templates
 from beamside.jobs.base import Item, Result, Workspace
 from beamside.jobs.output import save_picture
-from beamside.jobs.pick import PickParameters, automatic_border
+from beamside.jobs.pick import CLOSEST, PickParameters, automatic_border
 from beamside.jobs.pick_references import read_references
 from beamside.programs.topaz import pick_with_topaz
 
@@ -85,6 +85,7 @@ def _find(
         pixel_size=pixel_size,
         min_diameter=low,
         max_diameter=high,
+        min_distance=CLOSEST,
         max_resolution=max(parameters.pick_resolution, 2.1 * pixel_size),
         border=parameters.pick_border or automatic_border(low),
         mask=parameters.mask_contamination,

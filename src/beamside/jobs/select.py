@@ -9,7 +9,20 @@ from typing import Any
 
 from pydantic import field_validator
 
-from beamside.jobs.base import Item, JobType, Metric, Node, Optics, Picture, Result, Row, StarContent, Workspace
+from beamside.jobs.base import (
+    Item,
+    JobType,
+    Metric,
+    Node,
+    Optics,
+    Picture,
+    RelionContext,
+    Result,
+    Row,
+    StarContent,
+    Workspace,
+    relion_value,
+)
 from beamside.parameters import ParameterModel, parameter
 
 
@@ -21,7 +34,6 @@ class SelectParameters(ParameterModel):
         "Classes with at least this score are kept (0 junk, 1 surely particles).",
         ge=0,
         le=1,
-        relion="rank_threshold",
     )
     select_min_share: float = parameter(
         0.1,
@@ -37,7 +49,6 @@ class SelectParameters(ParameterModel):
     select_recentre: bool = parameter(
         True,
         "Move the averages' centres of mass to the middle, and the particles' origins with them.",
-        relion="do_recenter",
     )
     select_duplicate_distance: float = parameter(
         30.0,
@@ -116,7 +127,44 @@ class Selection(JobType):
     reads = ("data", "model", "optimiser", "classes")
     inputs = ("class2d",)
     input_options = ("fn_model",)
-    fixed_options = {"do_class_ranker": "Yes", "do_regroup": "No", "do_select_values": "No", "do_split": "No"}
+
+    def relion_options(self, context: RelionContext) -> dict[str, str]:
+        """Return RELION's options for selecting by rank, or by hand where the classes were chosen by hand.
+
+        RELION 4 and 5 refuse to rank and to re-centre at once, and RELION 3.1 knows no ranking: it shows the classes.
+        """
+        given = context.parameters
+        by_hand = bool(given.select_classes)
+        return {
+            **super().relion_options(context),
+            "do_class_ranker": relion_value(not by_hand),
+            "rank_threshold": relion_value(float(given.select_score)),
+            "do_recenter": relion_value(by_hand and given.select_recentre),
+        }
+
+    def relion_differences(self, context: RelionContext) -> list[str]:
+        """Say how RELION selects otherwise."""
+        given = context.parameters
+        if given.select_classes:
+            sentences = [
+                f"RELION shows the classes for a selection by hand; Beamside kept those numbered {given.select_classes}."
+            ]
+        else:
+            sentences = [
+                "RELION 4 and 5 rank the classes by scores of their own, and RELION 3.1 shows them for a selection by hand; "
+                f"Beamside kept those that it scored {given.select_score:g} or better."
+            ]
+            if given.select_recentre:
+                sentences.append("RELION does not re-centre the averages, as its ranking refuses to.")
+            if given.select_top:
+                sentences.append(f"RELION keeps all classes that pass, not the best {given.select_top}.")
+            if given.select_min_share:
+                sentences.append("RELION also keeps good classes of few particles.")
+        if given.select_duplicate_distance:
+            sentences.append(
+                f"RELION leaves no duplicates out in this step; Beamside did within {given.select_duplicate_distance:g} Å."
+            )
+        return sentences
 
     def star_files(
         self, rows: Sequence[Row], parameters: Any, optics: Optics, job: str, root: Path

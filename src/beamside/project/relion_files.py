@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Literal
 
-from beamside.errors import ProjectError
-from beamside.formats.star import StarBlock, write_star
+from beamside.errors import CorruptFileError, InputError, ProjectError
+from beamside.formats.star import StarBlock, read_star, write_star
 from beamside.project.relion_pipeline import Pipeline, RelionJob, RelionNode, format_pipeline, number_of_job
 from beamside.project.relion_recovery import EXIT_MARKERS, read_pipeline
-from beamside.project.relion_types import node_label, node_number_from_file
+from beamside.project.relion_types import browser_folders, node_label, node_number_from_file, remembered_options_file
 
 JOB_PIPELINE_FILE = "job_pipeline.star"
 ABORT_MARKER = "RELION_JOB_ABORT_NOW"
@@ -41,7 +42,7 @@ def write_job_files(root: Path, job: RelionJob, options: Mapping[str, str], comm
     directory.mkdir(parents=True, exist_ok=True)
     clear_markers(root, job.name)
     write_job_options(root, job, options)
-    write_star(directory / JOB_PIPELINE_FILE, format_pipeline(_own_pipeline(root, job)))
+    write_job_pipeline(root, replace(job, status="Running"))
     with open(directory / "note.txt", "a", encoding="utf-8", errors="surrogateescape") as file:
         file.write(
             f"\n ++++ Executing new job on {when.ctime()}\n ++++ with the following command(s): \n{command}\n ++++ \n"
@@ -52,9 +53,22 @@ def write_job_files(root: Path, job: RelionJob, options: Mapping[str, str], comm
 
 def write_job_options(root: Path, job: RelionJob, options: Mapping[str, str]) -> None:
     """Write only ``job.star`` and the options that RELION's window shows for the next job of this type."""
-    blocks = [
+    blocks = _option_blocks(job.type, job.label, options)
+    write_star(root / job.name / "job.star", blocks)
+    remember_options(root, job.type, job.label, options)
+
+
+def remember_options(root: Path, job_type: int, label: str, options: Mapping[str, str]) -> None:
+    """Write the options that RELION's window shows for the next job of a type, unless RELION wrote some since: those are its user's own."""
+    path = Path(root) / remembered_options_file(label)
+    if not path.exists() or _written_by_us(path, "job", ("rlnJobType", "rlnJobTypeLabel")):
+        write_star(path, _option_blocks(job_type, label, options))
+
+
+def _option_blocks(job_type: int, label: str, options: Mapping[str, str]) -> list[StarBlock]:
+    return [
         StarBlock.from_mapping(
-            "job", {"rlnJobType": job.type, "rlnJobIsContinue": 0, "rlnJobTypeLabel": job.label, "rlnJobIsTomo": 0}
+            "job", {"rlnJobType": job_type, "rlnJobIsContinue": 0, "rlnJobTypeLabel": label, "rlnJobIsTomo": 0}
         ),
         StarBlock(
             "joboptions_values",
@@ -62,16 +76,29 @@ def write_job_options(root: Path, job: RelionJob, options: Mapping[str, str]) ->
             [[key, options[key]] for key in sorted(options)],
         ),
     ]
-    write_star(root / job.name / "job.star", blocks)
-    write_star(root / f".gui_{job.label.removeprefix('relion.')}job.star", blocks)
 
 
-def _own_pipeline(root: Path, job: RelionJob) -> Pipeline:
-    """Return RELION's small graph of one job: no alias, running, counter 2."""
+def write_job_pipeline(root: Path, job: RelionJob) -> None:
+    """Write RELION's small graph of one job: no alias, counter 2."""
     known = read_pipeline(root).nodes() if job.inputs else {}
     inputs = tuple(known.get(name) or node_of_file(name) for name in job.inputs)
-    alone = RelionJob(job.name, job.type, job.label, None, "Running", job.inputs, job.outputs)
-    return Pipeline((alone,), 2, inputs)
+    alone = RelionJob(job.name, job.type, job.label, None, job.status, job.inputs, job.outputs)
+    write_star(Path(root) / job.name / JOB_PIPELINE_FILE, format_pipeline(Pipeline((alone,), 2, inputs)))
+
+
+def ran_in_relion(root: Path, job: str) -> bool:
+    """Return True when RELION wrote ``job_pipeline.star`` after us: it knows numbers or labels, only we write both."""
+    path = Path(root) / job / JOB_PIPELINE_FILE
+    return not _written_by_us(path, "pipeline_processes", ("rlnPipeLineProcessType", "rlnPipeLineProcessTypeLabel"))
+
+
+def _written_by_us(path: Path, table: str, labels: Sequence[str]) -> bool:
+    """Return True unless the table is there and lacks some of the `labels`: RELION 3.1 writes numbers, RELION 4 and 5 labels, we write both."""
+    try:
+        block = read_star(path).get(table)
+    except (InputError, CorruptFileError):
+        return True
+    return block is None or all(label in block for label in labels)
 
 
 def node_of_file(name: str) -> RelionNode:
@@ -148,14 +175,23 @@ def unlink_alias(root: Path, job: RelionJob) -> None:
 
 
 def register_nodes(root: Path, job: RelionJob) -> None:
-    """Make the entries in ``.Nodes`` by which RELION's file browser finds the outputs of a job that exist: by number (3.1) and by label (4 and 5)."""
+    """Make the entries in ``.Nodes`` by which RELION's file browser finds the outputs of a job that exist: as each version names the type."""
     root = Path(root)
-    for node in job.outputs:
-        rest = node.name.removeprefix(f"{job.name}/")
-        if not (root / node.name).exists():
+    nodes = [(node.name, browser_folders(node.type, node.label)) for node in job.outputs]
+    for name, folders in (*nodes, *((name, browser_folders(None, label)) for name, label in job.browsed)):
+        if not (root / name).exists():
             continue
-        for kind in (str(node.type), node.label.split(".", maxsplit=1)[0]):
-            entry = root / ".Nodes" / kind / (job.alias or job.name) / rest
+        for entry in (root / ".Nodes" / folder / _browsed_path(job, name) for folder in folders):
             if not entry.exists():
                 entry.parent.mkdir(parents=True, exist_ok=True)
                 entry.touch()
+
+
+def unregister_node(root: Path, job: RelionJob, node: RelionNode) -> None:
+    """Remove the entries of an output that is none any more."""
+    for folder in browser_folders(node.type, node.label):
+        (Path(root) / ".Nodes" / folder / _browsed_path(job, node.name)).unlink(missing_ok=True)
+
+
+def _browsed_path(job: RelionJob, name: str) -> str:
+    return f"{job.alias or job.name}/{name.removeprefix(f'{job.name}/')}"

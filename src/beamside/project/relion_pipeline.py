@@ -53,6 +53,7 @@ class RelionJob:
     alias : "MotionCorr/first_try", or None
     inputs : names of the nodes it uses
     outputs : the nodes it makes
+    browsed : further files that it makes, with RELION 4's labels: no nodes, and offered by the file browser of RELION 4 and 5 as inputs
     """
 
     name: str
@@ -62,6 +63,7 @@ class RelionJob:
     status: JobStatus
     inputs: tuple[str, ...] = ()
     outputs: tuple[RelionNode, ...] = ()
+    browsed: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)

@@ -3,10 +3,10 @@
 Who decides what, when a job of ours is in the file already:
 
 ========================  =================================================================================================================
-status                    ours, except that RELION's stays when RELION ran the job itself since (it then rewrote ``job_pipeline.star``)
+status                    ours; RELION's stays when it ran the job itself after ours had ended (it then rewrote ``job_pipeline.star``)
 alias                     the file's, if it has one (a user gave it in RELION); else ours. `set_alias` changes it
-outputs                   ours, and those RELION added while their file exists or a job uses them; older iterations of one of ours are dropped
-inputs                    ours and RELION's; RELION's alone when it ran the job itself
+outputs                   ours, and those RELION added while their file exists or another job uses them; older iterations of ours are dropped
+inputs                    ours; RELION's when it ran the job itself
 deleted in RELION         a job that RELION has deleted (`beamside.project.relion_trash`) stays deleted
 ========================  =================================================================================================================
 
@@ -21,15 +21,16 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from beamside.errors import CorruptFileError, InputError, ProjectError
+from beamside.errors import CorruptFileError, ProjectError
 from beamside.formats.atomic import replace_file
-from beamside.formats.star import format_star, read_star
+from beamside.formats.star import format_star
 from beamside.project.relion_files import (
-    JOB_PIPELINE_FILE,
     link_alias,
     node_of_file,
+    ran_in_relion,
     register_nodes,
     unlink_alias,
+    unregister_node,
     validate_alias,
 )
 from beamside.project.relion_lock import RelionLock
@@ -105,7 +106,17 @@ def publish_pipeline(root: Path, jobs: Sequence[RelionJob], *, wait: float = 10.
         for published in filter(None, (after.job(ours.name) for ours in jobs)):
             register_nodes(root, published)
             _keep_copy(root, published)
+        for published, node in _dropped_nodes(before, after):
+            unregister_node(root, published, node)
     return after
+
+
+def _dropped_nodes(before: Pipeline, after: Pipeline) -> Iterator[tuple[RelionJob, RelionNode]]:
+    """Yield the outputs that jobs of the pipeline do not have any more, such as those of older iterations, each with its job."""
+    nodes, jobs = after.nodes(), {job.name: job for job in after.jobs}
+    for old in before.jobs:
+        if old.name in jobs:
+            yield from ((jobs[old.name], node) for node in old.outputs if node.name not in nodes)
 
 
 def set_alias(root: Path, job: str, alias: str | None, *, wait: float = 10.0) -> None:
@@ -181,7 +192,8 @@ def _keep_copy(root: Path, job: RelionJob) -> None:
 
 def _merged(root: Path, before: Pipeline, ours: Sequence[RelionJob]) -> Pipeline:
     jobs = {job.name: job for job in before.jobs}
-    used = {name for job in (*before.jobs, *ours) for name in job.inputs}
+    names = {job.name for job in ours if not ran_in_relion(root, job.name)}
+    used = {name for job in (*(job for job in before.jobs if job.name not in names), *ours) for name in job.inputs}
     for job in ours:
         old = jobs.get(job.name)
         if old is None and was_deleted(root, job.name, before):
@@ -196,12 +208,13 @@ def _merged(root: Path, before: Pipeline, ours: Sequence[RelionJob]) -> Pipeline
 
 def _with_additions(root: Path, job: RelionJob, old: RelionJob, used: set[str]) -> RelionJob:
     names = {node.name for node in job.outputs}
-    families = {_without_iteration(name) for name in names}
+    families = {_without_iteration(name) for name in (*names, *(name for name, _ in job.browsed))}
     added = tuple(node for node in old.outputs if node.name not in names and _is_kept(root, node, used, families))
-    if _ran_in_relion(root, job):
-        return replace(job, status=old.status, inputs=old.inputs, outputs=(*job.outputs, *added))
-    more_inputs = tuple(name for name in old.inputs if name not in job.inputs)
-    return replace(job, inputs=(*job.inputs, *more_inputs), outputs=(*job.outputs, *added))
+    outputs = (*job.outputs, *added)
+    if ran_in_relion(root, job.name):
+        status = job.status if job.status == "Running" else old.status
+        return replace(job, status=status, inputs=old.inputs, outputs=outputs)
+    return replace(job, outputs=outputs)
 
 
 def _is_kept(root: Path, node: RelionNode, used: set[str], families: set[str]) -> bool:
@@ -210,17 +223,6 @@ def _is_kept(root: Path, node: RelionNode, used: set[str], families: set[str]) -
 
 def _without_iteration(name: str) -> str:
     return re.sub(r"_(ct\d+_)?it\d+_", "_it_", name)
-
-
-def _ran_in_relion(root: Path, job: RelionJob) -> bool:
-    """Return True when RELION wrote ``job_pipeline.star`` after us: it knows numbers or labels, only we write both."""
-    try:
-        processes = read_star(root / job.name / JOB_PIPELINE_FILE).get("pipeline_processes")
-    except InputError:
-        return False
-    return processes is not None and not (
-        "rlnPipeLineProcessType" in processes and "rlnPipeLineProcessTypeLabel" in processes
-    )
 
 
 def _loose_nodes(before: Pipeline, jobs: Iterable[RelionJob]) -> tuple[RelionNode, ...]:

@@ -138,7 +138,7 @@ _NODE_NUMBERS: Final[tuple[tuple[str, int], ...]] = (
 )
 
 _RELION5_NAMES: Final[tuple[tuple[str, str], ...]] = (
-    # What RELION 5 renames on reading an older table, turned round. Its other names mean the same under either version.
+    # RELION 5's names and RELION 4's: what RELION 5 renames on reading an older table. Its other names mean the same under either version.
     ("MicrographMovieGroupMetadata", "MicrographMoviesData"),
     ("MicrographGroupMetadata", "MicrographsData"),
     ("MicrographCoordsGroup", "MicrographsCoords"),
@@ -147,6 +147,12 @@ _RELION5_NAMES: Final[tuple[tuple[str, str], ...]] = (
     ("TomoOptimisationSet", "OptimisationSet"),
     ("TomogramGroupMetadata", "TomogramData"),
     ("TomoTrajectoryData", "TrajectoryData"),
+)
+
+_RELION5_ONLY_NAMES: Final[tuple[tuple[str, str], ...]] = (
+    # What RELION 5 calls otherwise and does not rename on reading: it looks for such files under its own name, and knows them under the other.
+    ("OptimiserData", "ProcessData.star.relion.optimiser"),
+    ("ParamsData", "ProcessData.txt.relion.polish"),
 )
 
 _NAMES_OF_FILES: Final[tuple[tuple[str, int], ...]] = (
@@ -201,6 +207,21 @@ def relion4_label(label: str) -> str:
         if label.startswith(new):
             return old + label[len(new) :]
     return label
+
+
+def browser_folders(number: int | None, label: str) -> tuple[str, ...]:
+    """Return the folders in ``.Nodes`` where RELION 3.1 (by number), 4 and 5 (by the first field of their labels) look for files of a type.
+
+    With `number` None, RELION 3.1 has no use for the file.
+    """
+    renamed = (new for new, old in (*_RELION5_NAMES, *_RELION5_ONLY_NAMES) if label.startswith(old))
+    folders = (*(() if number is None else (str(number),)), label.split(".", maxsplit=1)[0], *renamed)
+    return tuple(dict.fromkeys(folders))
+
+
+def remembered_options_file(label: str) -> str:
+    """Return the hidden file in which every version of RELION keeps the options that its window shows for the next job of a type."""
+    return f".gui_{label.removeprefix('relion.').split('.', maxsplit=1)[0]}job.star"
 
 
 def node_number_from_file(name: str) -> int:

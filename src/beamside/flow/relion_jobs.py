@@ -1,0 +1,239 @@
+"""RELION's view of a session: what its jobs are called, with which options RELION would do the same, what became of each item, and how they ended."""
+
+from __future__ import annotations
+
+import logging
+import shlex
+from collections.abc import Callable, Iterator, Sequence
+from datetime import datetime
+from typing import Literal
+
+from beamside.errors import BeamsideError
+from beamside.flow.stages import Stage
+from beamside.flow.table import LOCK_SECONDS
+from beamside.jobs.base import JobType, Node, RelionContext, RelionViewer, Row
+from beamside.project.project import ProjectWriter
+from beamside.project.records import FINAL_STATES, ItemEntry, ItemState
+from beamside.project.relion_files import (
+    abort_requested,
+    clear_markers,
+    mark_exit,
+    ran_in_relion,
+    remember_options,
+    write_job_files,
+    write_job_options,
+    write_job_pipeline,
+)
+from beamside.project.relion_notes import JobLog, LogLine, set_headline
+from beamside.project.relion_pipeline import RelionJob, RelionNode
+from beamside.project.relion_publish import create_relion_root, publish_pipeline
+from beamside.project.relion_recovery import exit_status
+
+log = logging.getLogger(__name__)
+
+Ending = Literal["finished", "stopped", "failed"]
+
+MARKERS: dict[str, Literal["SUCCESS", "FAILURE", "ABORTED"]] = {
+    "Succeeded": "SUCCESS",
+    "Failed": "FAILURE",
+    "Aborted": "ABORTED",
+}
+"""RELION's markers of how a job ended, by its status."""
+
+
+class RelionJobs:
+    """Writes what RELION reads of the jobs of a session, besides their tables."""
+
+    def __init__(
+        self, writer: ProjectWriter, stages: Sequence[Stage], deleted: Callable[[], None] = lambda: None
+    ) -> None:
+        """Begin with nothing written; `deleted` is called when RELION has deleted a job, or taken that back."""
+        self.writer, self.stages, self._deleted = writer, stages, deleted
+        self.root = writer.project.root
+        self._written: dict[str, tuple[dict[str, str], list[str], RelionViewer | None]] = {}
+        self._logs = {stage.name: JobLog(self.root / stage.job.name) for stage in stages}
+
+    @property
+    def present(self) -> list[Stage]:
+        """The stages whose jobs are there: nothing is written of those that RELION has deleted."""
+        return [stage for stage in self.stages if not stage.gone]
+
+    def open(self) -> None:
+        """Make the job directories, and tell RELION that the jobs run."""
+        create_relion_root(self.root, wait=LOCK_SECONDS)
+        for stage in self.present:
+            clear_markers(self.root, stage.job.name)
+            self.writer.set_status(stage.job.name, "Running")
+        self.write_files(f"beamside session resume {shlex.quote(str(self.root))}")
+        self.publish()
+
+    def write_files(self, command: str) -> None:
+        """Write the files that RELION writes when a job begins; `command` goes to the job's notes."""
+        for stage in self.present:
+            context = self._context(stage, stage.rows())
+            write_job_files(self.root, self._job(stage), self._options(stage, context), command, datetime.now())
+            self._write_options(stage, context)
+
+    def write_options(self) -> None:
+        """Write the options of all jobs again: since they were opened, it became known how the gain reference is used."""
+        for stage in self.present:
+            self.update_options(stage, stage.rows())
+
+    def update_options(self, stage: Stage, rows: Sequence[Row]) -> None:
+        """Write the options of a job again when they have changed: what is known of the movies, or the round that a job is made from."""
+        self._write_options(stage, self._context(stage, rows))
+
+    def _write_options(self, stage: Stage, context: RelionContext) -> None:
+        options, differences = self._options(stage, context), stage.job_type.relion_differences(context)
+        viewer = stage.job_type.relion_viewer(context)
+        if (options, differences, viewer) == self._written.get(stage.name):
+            return
+        write_job_options(self.root, self._job(stage), options)
+        if viewer is not None:
+            remember_options(self.root, viewer.type, viewer.label, viewer.options)
+        set_headline(self.root / stage.job.name, differences)
+        self._written[stage.name] = options, differences, viewer
+
+    def _context(self, stage: Stage, rows: Sequence[Row]) -> RelionContext:
+        return RelionContext(
+            parameters=stage.parameters,
+            optics=stage.optics,
+            inputs=self._inputs(stage),
+            rows=rows,
+            before={other.name: other.parameters for other in stage.chain()},
+            job=stage.job.name,
+            root=self.root,
+        )
+
+    def _options(self, stage: Stage, context: RelionContext) -> dict[str, str]:
+        taken = self.stages[0].job.items.values()
+        newest = next((entry.result for entry in reversed(taken) if entry.result is not None), None)
+        values = newest["values"] if newest else {}
+        return {
+            **stage.job_type.relion_options(context),
+            **stage.job_type.camera_options(values, stage.parameters, stage.optics),
+        }
+
+    def add_lines(self, stage: Stage) -> None:
+        """Add to the job's output what has become of items."""
+        self._logs[stage.name].add(_log_lines(stage), ItemState.FAILED.value)
+
+    def close(self, ending: Ending, complete: set[str]) -> None:
+        """Say how the jobs ended: those named in `complete` have all their tables written."""
+        for stage in self.present:
+            status = self._ending(stage, ending, stage.name in complete)
+            self.writer.set_status(stage.job.name, status)
+            write_job_pipeline(self.root, self._job(stage))
+            mark_exit(self.root, stage.job.name, MARKERS[status])
+        self.publish()
+
+    @staticmethod
+    def _ending(stage: Stage, ending: Ending, complete: bool) -> Literal["Succeeded", "Failed", "Aborted"]:
+        """A job has succeeded when it gave something, failed when it had items and gave nothing, and is aborted otherwise."""
+        if ending == "failed" or not complete:
+            return "Failed"
+        if ending == "finished" and stage.rows():
+            return "Succeeded"
+        return "Failed" if ending == "finished" and stage.job.items else "Aborted"
+
+    def mark_exits(self) -> None:
+        """Say of jobs that ended in an earlier session how they did."""
+        for stage in self.present:
+            if stage.job.status in MARKERS:
+                write_job_pipeline(self.root, self._job(stage))
+                mark_exit(self.root, stage.job.name, MARKERS[stage.job.status])
+
+    def reclaim(self) -> list[Stage]:
+        """Return the stages whose jobs RELION has run meanwhile, though they are still at work here, and take these jobs back.
+
+        Somebody pressed Continue. RELION's run has ended, with what it wrote over our tables and options, and its marker would end our job.
+        """
+        found = [
+            stage
+            for stage in self.present
+            if stage.job.status == "Running" and exit_status(self.root, stage.job.name) and self._ran(stage)
+        ]
+        for stage in found:
+            ended = exit_status(self.root, stage.job.name)
+            sentence = (
+                f"RELION ran {stage.job.name}, on which this session works, and its run ended as {ended}. The session goes on with the job and "
+                "writes its tables again; clone a job in RELION to try other values."
+            )
+            log.warning("%s", sentence)
+            self.writer.note("warning", sentence)
+            clear_markers(self.root, stage.job.name)
+            write_job_pipeline(self.root, self._job(stage))
+            self._written.pop(stage.name, None)
+        return found
+
+    def _ran(self, stage: Stage) -> bool:
+        return ran_in_relion(self.root, stage.job.name)
+
+    def abort_asked(self) -> bool:
+        """Return True when a user of RELION asked one of the jobs to stop."""
+        asked = [abort_requested(self.root, stage.job.name) for stage in self.stages]
+        return any(asked)
+
+    def publish(self) -> None:
+        """Write RELION's pipeline, also when nothing of ours has changed: RELION drops what it does not know when it writes."""
+        try:
+            pipeline = publish_pipeline(self.root, [self._job(stage) for stage in self.stages])
+        except BeamsideError as error:
+            log.warning("RELION's pipeline file could not be written now: %s", error)
+            return
+        gone = [pipeline.job(stage.job.name) is None for stage in self.stages]
+        if gone != [stage.gone for stage in self.stages]:
+            for stage, now in zip(self.stages, gone, strict=True):
+                stage.gone = now
+            self._deleted()
+
+    def _inputs(self, stage: Stage) -> list[str]:
+        """Return the node names of the jobs that `stage` takes, in the order of its job type's inputs."""
+        found = []
+        for name in stage.job_type.inputs:
+            before = next((other for other in stage.chain() if other.name == name), None)
+            if before is None:
+                before = stage.upstream
+            if before is not None and not before.gone:
+                node = before.job_type.main_node(before.rows() if before.job_type.aggregate else ())
+                found += [f"{before.job.name}/{node.file}"] if node is not None else []
+        return found
+
+    def _job(self, stage: Stage) -> RelionJob:
+        kind, name = stage.job_type, stage.job.name
+        nodes = kind.current_nodes(stage.rows())
+        return RelionJob(
+            name=name,
+            type=kind.relion_type,
+            label=kind.relion_label,
+            alias=f"{kind.directory}/{stage.job.alias}" if stage.job.alias else None,
+            status=stage.job.status,  # type: ignore[arg-type]
+            inputs=tuple(self._inputs(stage)),
+            outputs=tuple(_nodes(name, nodes)),
+            browsed=tuple((f"{name}/{node.file}", node.relion_label) for node in nodes if node.relion_type is None),
+        )
+
+
+def _nodes(job: str, nodes: Sequence[Node]) -> Iterator[RelionNode]:
+    for node in nodes:
+        if node.relion_type is not None:
+            yield RelionNode(f"{job}/{node.file}", node.relion_type, node.relion_label)
+
+
+def _log_lines(stage: Stage) -> Iterator[LogLine]:
+    """Yield a line for each finished item."""
+    for entry in stage.job.items.values():
+        if entry.state in FINAL_STATES:
+            yield LogLine(entry.name, entry.changed, entry.state.value, _details(stage.job_type, entry))
+
+
+def _details(kind: JobType, entry: ItemEntry) -> str:
+    if entry.state is not ItemState.DONE:
+        return entry.reason
+    metrics = (entry.result or {}).get("metrics", {})
+    measured = [
+        f"{metric.label.lower()} {metrics[metric.name] * metric.scale:.{metric.digits}f} {metric.unit}".rstrip()
+        for metric in kind.metrics
+        if metric.name in metrics
+    ]
+    return ", ".join([f"{entry.seconds:.1f} s", *measured])
