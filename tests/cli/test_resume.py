@@ -11,6 +11,7 @@ from beamside.flow import control
 from beamside.flow.settings import SessionSettings
 from beamside.flow.start import prepare
 from beamside.flow.table import Tables
+from beamside.monitor.report import write_report
 from beamside.project.project import Project, ProjectWriter
 from beamside.project.records import ItemState
 
@@ -75,6 +76,7 @@ def test_what_cannot_be_asked_for_is_refused(beamside, project: Project) -> None
 def test_status_looks_at_the_results_of_a_session_that_does_not_run(beamside, project: Project) -> None:
     _, out, _ = beamside("session", "status", "run1")
     assert CLEANED in " ".join(out.split())
+    assert CLEANED in write_report(project).read_text()
     _, out, _ = beamside("session", "status", "run1", "--json")
     problems = {problem["key"]: problem for problem in json.loads(out)["problems"]}
     assert problems["files:ctf:cleaned:spare"]["severity"] == "info"

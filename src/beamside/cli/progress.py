@@ -7,7 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from types import TracebackType
 from typing import Self
 
@@ -21,9 +21,6 @@ from rich.text import Text
 from beamside.cli.output import console
 from beamside.cli.root import error_sentence
 from beamside.errors import BeamsideError
-from beamside.flow.again import AGAIN
-from beamside.flow.missing import TOLD
-from beamside.flow.start import load_settings, state_of_results
 from beamside.monitor.report_text import clock, duration, volume
 from beamside.monitor.status import ProblemStatus, SessionStatus, StageStatus, read_status
 from beamside.project.project import Project
@@ -168,24 +165,6 @@ def signs(status: SessionStatus) -> list[str]:
     if status.free_bytes >= 0:
         parts.append(f"{volume(status.free_bytes / 1e9)} free")
     return [", ".join(parts)] if parts else []
-
-
-def status_now(project: Project) -> SessionStatus:
-    """Return the status; of a session that does not run, with what has become of its results since.
-
-    Files that were cleaned, jobs that were deleted and what was brought back are in no journal, so they are looked at; what the session said of them
-    at its end is left out.
-    """
-    status = read_status(project)
-    if status.pid:
-        return status
-    try:
-        results = state_of_results(project, load_settings(project))
-    except BeamsideError:  # the journals and the index say what they can
-        return status
-    said = [problem for problem in status.problems if not problem.key.startswith((*TOLD, AGAIN))]
-    found = [ProblemStatus(trouble.key, trouble.sentence, trouble.severity, 1, status.since) for trouble in results]
-    return replace(status, problems=(*said, *found))
 
 
 def status_json(status: SessionStatus) -> str:

@@ -165,7 +165,8 @@ def status(project: str | None, watch: bool, as_json: bool) -> None:
     The exit code says whether it needs a person: 0 it does not; 3 it failed, is dead or does not respond; 4 a problem is an error; 5 it waits for an
     answer; 2 the command itself failed.
     """
-    from beamside.cli.progress import exit_code, follow, print_status, status_json, status_now
+    from beamside.cli.progress import exit_code, follow, print_status, status_json
+    from beamside.monitor.results import status_now
 
     found = find_project(project)
     if watch:

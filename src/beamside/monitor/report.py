@@ -38,7 +38,8 @@ from beamside.monitor.report_numbers import (
 )
 from beamside.monitor.report_pictures import PictureStore
 from beamside.monitor.report_settings import automatic_values, facts, parameter_sections, versions
-from beamside.monitor.status import SessionStatus, read_status
+from beamside.monitor.results import status_now
+from beamside.monitor.status import SessionStatus
 from beamside.project.index import Index
 from beamside.project.project import Project
 from beamside.project.records import SESSION_ENDS
@@ -77,7 +78,7 @@ def write_report(project: Project, output: Path | None = None) -> Path:
 
 def collect(project: Project) -> dict[str, Any]:
     """Return everything that the page shows, by the names that the template uses."""
-    status = read_status(project)
+    status = status_now(project)
     index = Index(project)
     try:
         index.catch_up()
