@@ -84,3 +84,14 @@ def test_status_looks_at_the_results_of_a_session_that_does_not_run(beamside, pr
         (project.root / "Trash/CtfFind/job003" / f"{name}.png").rename(project.root / "CtfFind/job003" / f"{name}.png")
     _, out, _ = beamside("session", "status", "run1")
     assert "cleaned" not in out
+
+
+def test_start_names_the_settings_that_would_change_results(beamside, home: Path, project: Project) -> None:
+    words = ("--data", "*.tiff", "--target", "out", "--group", "lab", "--name", "run1", "--voltage", "300")
+    code, _, err = beamside(
+        "session", "start", *words, "--pixel-size", "1.0", "--min-defocus", "4000", "--classes", "7"
+    )
+    assert code == 2
+    assert "(--min-defocus 4000, was 3000; --classes 7, was 50)" in err
+    assert "CTF estimation of 2 items would be computed again" in err
+    assert "--recompute" in err

@@ -119,10 +119,24 @@ def _check_recompute(settings: SessionSettings, project: Project, recompute: boo
     cost = recompute_cost(settings)
     if cost and not recompute and project.writer_process() is None:
         listed = ", ".join(f"{title} of {number} items" for title, number in cost.items())
+        changed = changed_settings(settings, project)
+        which = f" ({'; '.join(changed)})" if changed else ""
         raise ConfigError(
-            f"the session {project.root} has results for other settings; with these, {listed} would be computed again: "
+            f"the session {project.root} has results for other settings{which}; with these, {listed} would be computed again: "
             "add --recompute to do that, give another --name, or continue it as it was with 'beamside session resume'"
         )
+
+
+def changed_settings(settings: SessionSettings, project: Project) -> list[str]:
+    """Return the settings that change results and are not those that a project has, as "--binning 2, was 1"."""
+    before = project.load().settings if project.exists else {}
+    now = settings.to_json()
+    found = []
+    for name, declared in declared_parameters().items():
+        counts = declared.section.key not in ("session", "acquisition", "execution") and declared.info.affects_result
+        if counts and name in before and before[name] != now[name]:
+            found.append(f"{declared.info.flag} {value_text(now[name]) or '-'}, was {value_text(before[name]) or '-'}")
+    return found
 
 
 def keep_origins(project: Project, resolved: Resolved) -> None:

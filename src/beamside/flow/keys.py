@@ -11,18 +11,25 @@ from beamside.jobs.base import JobType, Optics
 from beamside.parameters import ParameterModel, result_parameters
 
 
-def item_key(
-    job_type: JobType, parameters: ParameterModel, optics: Optics, inputs: Sequence[str], version: str = ""
-) -> str:
-    """Return the key of a result of `job_type` made from results with the keys `inputs`, by the present `version` of its algorithm or another one."""
+def item_key(job_type: JobType, parameters: ParameterModel, optics: Optics, inputs: Sequence[str]) -> str:
+    """Return the key of a result of `job_type` made from results with the keys `inputs`."""
+    return key_of(key_settings(job_type, parameters, optics, job_type.version), inputs)
+
+
+def key_settings(job_type: JobType, parameters: ParameterModel, optics: Optics, version: str) -> str:
+    """Return what all keys of a job have in common, with a `version` of its algorithm, as JSON."""
     content: dict[str, Any] = {
         "type": job_type.name,
-        "version": version or job_type.version,
+        "version": version,
         "parameters": result_parameters(parameters),
         "optics": {name: getattr(optics, name) for name in job_type.optics_used},
-        "inputs": list(inputs),
     }
-    text = json.dumps(content, sort_keys=True, separators=(",", ":"))
+    return json.dumps(content, sort_keys=True, separators=(",", ":"))
+
+
+def key_of(settings: str, inputs: Sequence[str]) -> str:
+    """Return the key of a result with these settings, see `key_settings`, made from results with the keys `inputs`."""
+    text = f'{{"inputs":{json.dumps(list(inputs), separators=(",", ":"))},{settings[1:]}'
     return hashlib.sha256(text.encode()).hexdigest()[:20]
 
 

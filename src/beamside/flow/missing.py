@@ -15,7 +15,7 @@ from typing import Literal
 
 from beamside.acquisition.arrivals import Severity, Trouble
 from beamside.flow.stages import Stage
-from beamside.jobs.base import JobType
+from beamside.jobs.base import JobType, Result
 from beamside.project.records import FINAL_STATES
 from beamside.project.relion_trash import in_trash
 
@@ -43,8 +43,11 @@ class Gone:
     cleaned: bool
 
 
-def gone_results(root: Path, stage: Stage) -> list[Gone]:
-    """Return the results of a stage that lack files; of an aggregate's rounds only the newest counts."""
+def gone_results(root: Path, stage: Stage, *, restorable: bool = False) -> list[Gone]:
+    """Return the results of a stage that lack files; of an aggregate's rounds only the newest counts.
+
+    With `restorable`, files that a session would write again from its tables when it begins do not count.
+    """
     if stage.job_type.aggregate:
         last = stage.newest_round()
         entries = [last] if last is not None else []
@@ -54,6 +57,10 @@ def gone_results(root: Path, stage: Stage) -> list[Gone]:
     for entry in entries:
         outputs: dict[str, str] = (entry.result or {}).get("outputs", {})
         gone = {role: path for role, path in outputs.items() if not (root / path).exists()}
+        if gone and restorable:
+            result = Result.from_json(entry.result or {})
+            restore = stage.job_type.restorable
+            gone = {role: path for role, path in gone.items() if not restore(result, role, stage.job.name, root)}
         if gone:
             needed = bool(stage.job_type.needed(gone))
             found.append(Gone(entry.name, frozenset(gone), needed, all(in_trash(root, path) for path in gone.values())))
@@ -104,12 +111,15 @@ def without_inputs(root: Path, stage: Stage, items: Iterable[str]) -> list[str]:
     return gone
 
 
-def survey(root: Path, stages: Sequence[Stage]) -> list[Trouble]:
-    """Return what is to be told of a project's results: which lack files, are of earlier versions, or belong to jobs that were deleted."""
+def survey(root: Path, stages: Sequence[Stage], *, restorable: bool = False) -> list[Trouble]:
+    """Return what is to be told of a project's results: which lack files, are of earlier versions, or belong to jobs that were deleted.
+
+    See `gone_results` for `restorable`.
+    """
     command = f"beamside session resume {shlex.quote(str(root))} --recompute"
     found = [_deleted(stage, command) for stage in stages if stage.gone]
     for stage in (stage for stage in stages if not stage.gone):
-        found += _gone_files(root, stage, stages, command)
+        found += _gone_files(stage, stages, gone_results(root, stage, restorable=restorable), command)
         found += _outdated(stage, command)
     return found
 
@@ -122,9 +132,8 @@ def _deleted(stage: Stage, command: str) -> Trouble:
     )
 
 
-def _gone_files(root: Path, stage: Stage, stages: Sequence[Stage], command: str) -> list[Trouble]:
+def _gone_files(stage: Stage, stages: Sequence[Stage], gone: Sequence[Gone], command: str) -> list[Trouble]:
     found = []
-    gone = gone_results(root, stage)
     for cleaned in (True, False):
         for needed in (False, True):
             some = [one for one in gone if (one.cleaned, one.needed) == (cleaned, needed)]

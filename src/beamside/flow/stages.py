@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from beamside.flow.keys import earlier_versions, item_key
+from beamside.flow.keys import earlier_versions, key_of, key_settings
 from beamside.jobs.base import Item, JobType, Optics, Result, Row
 from beamside.parameters import ParameterModel
 from beamside.project.records import FINAL_STATES, ItemEntry, ItemState, JobEntry
@@ -27,6 +27,7 @@ class Stage:
     not_before: dict[str, float] = field(default_factory=dict)
     in_flight: set[str] = field(default_factory=set)
     gone: bool = False
+    _settings: dict[str, str] = field(default_factory=dict, repr=False)
 
     @property
     def name(self) -> str:
@@ -64,12 +65,18 @@ class Stage:
         entry = self.job.items.get(item)
         if entry is not None and self._version_of(entry, before):
             return entry.key
-        return item_key(self.job_type, self.parameters, self.optics, [before])
+        return self._key([before], self.job_type.version)
+
+    def _key(self, inputs: list[str], version: str) -> str:
+        """Return a key by a version of the algorithm; a session asks for very many, and what they have in common is made once."""
+        if version not in self._settings:
+            self._settings[version] = key_settings(self.job_type, self.parameters, self.optics, version)
+        return key_of(self._settings[version], inputs)
 
     def _version_of(self, entry: ItemEntry, before: str) -> str:
         """Return the version of the algorithm by which the result of `entry` was made from a result with the key `before`; "" when it was not."""
         for version in (self.job_type.version, *self._versions(entry)):
-            if entry.key == item_key(self.job_type, self.parameters, self.optics, [before], version):
+            if entry.key == self._key([before], version):
                 return version
         return ""
 
@@ -102,7 +109,7 @@ class Stage:
 
     def settings_key(self, version: str = "") -> str:
         """Return the part of an aggregate's keys that its parameters make; what it is made from makes the rest."""
-        return item_key(self.job_type, self.parameters, self.optics, [], version)[:SETTINGS_LENGTH]
+        return self._key([], version or self.job_type.version)[:SETTINGS_LENGTH]
 
     def settings_version(self, entry: ItemEntry) -> str:
         """Return the version of the algorithm by which a round was made with the present parameters; "" when it was made with others."""

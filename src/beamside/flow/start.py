@@ -93,7 +93,7 @@ def state_of_results(project: Project, settings: SessionSettings) -> list[Troubl
                 again.add(stage, entry.name, entry.reason or "the session ended while this was processed")
         for name in stage.stale():
             again.add(stage, name, INPUTS_CHANGED)
-    return [*again.troubles(), *survey(project.root, stages)]
+    return [*again.troubles(), *survey(project.root, stages, restorable=True)]
 
 
 def load_settings(project: Project) -> SessionSettings:

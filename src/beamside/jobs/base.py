@@ -278,6 +278,10 @@ class JobType(ABC):
         spare = {*self.spare, *(picture.role for picture in self.pictures)}
         return {role: path for role, path in outputs.items() if role not in spare}
 
+    def restorable(self, result: Result, role: str, job: str, root: Path) -> bool:
+        """Tell whether `restore` can be expected to write the file of this role, which is gone, again."""
+        return False
+
     def restore(self, results: Sequence[Result], job: str, root: Path) -> int:
         """Write files of `results` that are gone and of which the job's tables have the content again; returns how many. Nothing is computed."""
         return 0

@@ -141,6 +141,14 @@ class Extraction(JobType):
                 lines += before.get(outputs["particles"], [])
         return {PARTICLES: particles_star(list(PARTICLE_COLUMNS), lines, rows, optics)}
 
+    def restorable(self, result: Result, role: str, job: str, root: Path) -> bool:
+        """The STAR file of a micrograph's particles, while the particles and the table of all are there."""
+        return (
+            role == "particles_star"
+            and (root / result.outputs["particles"]).exists()
+            and (root / job / PARTICLES).exists()
+        )
+
     def restore(self, results: Sequence[Result], job: str, root: Path) -> int:
         """Write the STAR files of micrographs whose particles are there, from the table of all: RELION's gentle cleaning takes these files away."""
         gone = [
