@@ -19,7 +19,7 @@ from beamside.flow import control
 from beamside.flow.projection import rebuild
 from beamside.flow.session import Session, died_while_finishing
 from beamside.flow.settings import SessionSettings
-from beamside.flow.start import load_settings, prepare, recompute_cost
+from beamside.flow.start import load_settings, prepare, recompute_cost, settings_path
 from beamside.formats.mrc import write_mrc
 from beamside.formats.star import read_star
 from beamside.project.project import Project, ProjectWriter
@@ -526,3 +526,15 @@ def test_when_a_session_cannot_begin_its_jobs_have_failed(
         Session(settings, until_empty=True).run()
     assert {job.status for job in read_pipeline(settings.root).jobs} == {"Failed"}
     assert Project(settings.root).load().session_state == "failed"
+
+
+def test_settings_that_are_handed_to_a_session_are_its_users_alone(session_settings: Settings) -> None:
+    settings = session_settings()
+    before = os.umask(0o002)
+    try:
+        prepare(settings)
+    finally:
+        os.umask(before)
+    path = settings_path(Project(settings.root))
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert path.parent.stat().st_mode & 0o022 == 0

@@ -16,6 +16,7 @@ from typing import Any, Literal, get_args
 
 from beamside.errors import ProjectError
 from beamside.formats.atomic import replace_file
+from beamside.project.guard import guard, is_trusted
 from beamside.project.journal import read_journal
 from beamside.project.project import Project
 
@@ -58,11 +59,11 @@ class Outcome:
 def send(project: Project, command: Command, details: Mapping[str, Any] | None = None) -> str:
     """Put `command` with its `details` into the session's inbox; return its id.
 
-    Raises ProjectError when the inbox cannot be written.
+    Raises ProjectError when the inbox cannot be written, or is another user's.
     """
     content = json.dumps({"command": command, "details": dict(details or {})}).encode()
     try:
-        project.inbox.mkdir(parents=True, exist_ok=True)
+        guard(project)
         # Commands are taken in the order of their names, so a number tells it, and no clock.
         last = max((_number(path) for path in _entries(project)), default=0)
         name = f"{last + 1:020d}-{uuid.uuid4().hex[:12]}"
@@ -95,6 +96,8 @@ def read_message(path: Path) -> Message | str | None:
         return f"it cannot be read ({error.strerror})"
     except (ValueError, RecursionError) as error:
         return f"it is not JSON ({error})"
+    if not is_trusted(path):
+        return "it is not from the user whose session this is"
     command = content.get("command") if isinstance(content, dict) else None
     details = content.get("details", {}) if isinstance(content, dict) else None
     if path.suffix != ".json" or command not in get_args(Command) or not isinstance(details, dict):

@@ -36,6 +36,7 @@ from beamside.flow.table import Tables
 from beamside.flow.waiting import waits
 from beamside.flow.watchdog import Watchdog, Work
 from beamside.jobs.fractions import left_over_sentence, upsampling_of
+from beamside.project.guard import guard
 from beamside.project.journal import damage_sentences
 from beamside.project.live import write_live
 from beamside.project.project import Project, ProjectWriter
@@ -89,6 +90,7 @@ class Session:
 
     def run(self) -> str:
         """Run until the end; returns "finished", "stopped", or "waiting for an answer" when a person has not answered what the session asks."""
+        guard(self.project)
         for_another = control.receive(self.project)
         with ProjectWriter(self.project) as writer:
             self.writer = writer

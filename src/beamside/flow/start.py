@@ -23,6 +23,7 @@ from beamside.flow.table import INPUTS_CHANGED, open_stages, stale_items
 from beamside.formats.atomic import atomic_path
 from beamside.formats.image import read_image
 from beamside.jobs.registry import parameter_types
+from beamside.project.guard import PRIVATE_FILE, guard
 from beamside.project.journal import read_journal
 from beamside.project.project import Project
 from beamside.project.records import FINAL_STATES
@@ -45,6 +46,7 @@ def prepare(settings: SessionSettings) -> list[str]:
     """
     project = Project(settings.root)
     _check_writable(project.root)
+    guard(project)
     settings = adopt_files(settings)
     holder = project.writer_process()
     if holder is not None:
@@ -58,6 +60,7 @@ def prepare(settings: SessionSettings) -> list[str]:
     if settings.acquisition.defects:
         check_defects(settings.acquisition.defects)
     with atomic_path(settings_path(project)) as temporary:
+        temporary.touch(mode=PRIVATE_FILE)
         temporary.write_text(json.dumps(settings.to_json(), indent=1))
     return [*filter(None, [register(project)]), *_source_warnings(settings)]
 

@@ -1,0 +1,59 @@
+"""Who may steer a session: only the user whose session it is.
+
+Laboratories let a group write to what its members make (umask 002), and a project's results may be such files. What steers a session may not: whoever
+can put a file into the inbox, or replace the settings or a journal, decides what the session's user does. All may read, as status and report do.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+from beamside.errors import ProjectError
+from beamside.project.project import Project
+
+_OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
+PRIVATE_FILE = 0o600
+ADMINISTRATOR = 0
+
+
+def guard(project: Project) -> None:
+    """Make the directories of a project that steer its session, and take the right to write there from everybody else.
+
+    Raises
+    ------
+    ProjectError
+        when the project is another user's.
+    """
+    try:
+        for directory in (project.private, project.journals, project.inbox):
+            directory.mkdir(parents=True, exist_ok=True)
+            _narrow(directory, private=directory == project.inbox)
+    except PermissionError as error:
+        raise ProjectError(
+            f"The session {project.root} is {_owner(project.private)}'s, and only that user can steer it; status and report are for all."
+        ) from error
+
+
+def is_trusted(path: Path) -> bool:
+    """Tell whether a file in the inbox is from this user (or the system's administrator)."""
+    try:
+        return path.lstat().st_uid in (os.geteuid(), ADMINISTRATOR)
+    except OSError:
+        return False
+
+
+def _narrow(directory: Path, *, private: bool) -> None:
+    status = directory.stat()
+    mode = stat.S_IMODE(status.st_mode)
+    narrow = mode & ~0o077 if private else mode & ~_OTHERS_WRITE
+    if mode != narrow and status.st_uid == os.geteuid():
+        directory.chmod(narrow)
+
+
+def _owner(path: Path) -> str:
+    try:
+        return path.owner()
+    except (OSError, KeyError):
+        return "another user"

@@ -1,0 +1,67 @@
+"""Only the user whose session it is can steer it, also where a group may write to results."""
+
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from beamside.errors import ProjectError
+from beamside.flow import control
+from beamside.project import guard as guard_module
+from beamside.project.guard import guard
+from beamside.project.project import Project, ProjectWriter
+
+
+@pytest.fixture
+def group_may_write() -> Iterator[None]:
+    before = os.umask(0o002)
+    yield
+    os.umask(before)
+
+
+def mode(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+@pytest.mark.usefixtures("group_may_write")
+def test_a_group_cannot_write_to_what_steers_a_session(tmp_path: Path) -> None:
+    project = Project(tmp_path / "lab/run1")
+    control.send(project, "pause")
+    with ProjectWriter(project) as writer:
+        writer.session("started")
+    found = [project.private, *(path for path in project.private.rglob("*") if path.parent != project.inbox)]
+    assert {path.name for path in found} >= {".beamside", "inbox", "journal", "project.jsonl", "writer.lock"}
+    assert [path for path in found if mode(path) & 0o022] == []
+    assert mode(project.inbox) == 0o700
+    assert mode(project.root) == 0o775, "results may be the group's"
+
+
+@pytest.mark.usefixtures("group_may_write")
+def test_directories_that_were_wide_are_narrowed(tmp_path: Path) -> None:
+    project = Project(tmp_path)
+    project.inbox.mkdir(parents=True)
+    project.private.chmod(0o2777)
+    guard(project)
+    assert (mode(project.private), mode(project.inbox)) == (0o2755, 0o700)
+
+
+def test_a_command_that_another_user_left_is_not_obeyed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    project = Project(tmp_path)
+    control.send(project, "stop")
+    assert [message.command for message in control.receive(project)] == ["stop"]
+    monkeypatch.setattr(guard_module.os, "geteuid", lambda: os.getuid() + 1)
+    monkeypatch.setattr(guard_module, "ADMINISTRATOR", -1)
+    assert control.receive(project) == []
+    ((_, why),) = control.strangers(project)
+    assert "not from the user" in why
+
+
+def test_another_users_session_is_named_as_such(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    with pytest.raises(ProjectError, match="only that user can steer it"):
+        guard(Project(tmp_path))
