@@ -13,9 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-import tifffile
 from click.testing import CliRunner
 
 from beamside.cli.session import gain
@@ -24,7 +22,7 @@ from beamside.flow import control
 from beamside.flow.gain import answer_questions
 from beamside.flow.session import Session
 from beamside.flow.settings import SessionSettings
-from beamside.formats.mrc import read_mrc, write_mrc
+from beamside.formats.mrc import read_mrc
 from beamside.formats.orientation import Orientation
 from beamside.formats.star import read_star
 from beamside.jobs.gain_sums import file_hash
@@ -32,42 +30,10 @@ from beamside.monitor.report import write_report
 from beamside.monitor.status import read_status
 from beamside.project.project import Project
 from beamside.project.records import ItemState
-from beamside.simulate.gain import gain_reference
 
 Settings = Callable[..., SessionSettings]
-SIDE = 128
 
 pytestmark = pytest.mark.usefixtures("light_workflow")
-
-
-class Camera:
-    """Writes movies of a camera with a gain pattern, and its reference in some orientation."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.response = 1 / gain_reference((SIDE, SIDE), 5).gain
-        self.gain = folder / "gain.mrc"
-        folder.mkdir(exist_ok=True)
-
-    def reference(self, orientation: Orientation, divide: bool = False, response: np.ndarray | None = None) -> str:
-        values = self.response if response is None else response
-        image = values if divide else 1 / values
-        image = image[::-1] if orientation.flip == "up-down" else image
-        image = image[:, ::-1] if orientation.flip == "left-right" else image
-        write_mrc(self.gain, np.ascontiguousarray(np.rot90(image, orientation.rotate // 90)).astype(np.float32))
-        return str(self.gain)
-
-    def movie(self, name: str, counts: float = 10.0, corrected: bool = False) -> None:
-        seed = int.from_bytes(name.encode(), "big") % 2**32
-        rate = np.broadcast_to(np.ones_like(self.response) if corrected else self.response, (4, SIDE, SIDE))
-        frames = np.random.default_rng(seed).poisson(counts / 4 * rate).astype(np.uint8)
-        stored = frames[:, ::-1]  # TIFF has the top row first
-        tifffile.imwrite(self.folder / f"{name}_fractions.tiff", stored, compression="lzw", photometric="minisblack")
-
-
-@pytest.fixture
-def camera(tmp_path: Path) -> Camera:
-    return Camera(tmp_path / "camera")
 
 
 def run(settings: SessionSettings, end: str = "finished") -> Project:
@@ -99,7 +65,7 @@ def states(project: Project, job: str) -> list[ItemState]:
     ("orientation", "divide"), [(Orientation(90, "up-down"), False), (Orientation(0, "left-right"), True)]
 )
 def test_the_orientation_is_found_and_everything_follows_it(
-    camera: Camera, session_settings: Settings, orientation: Orientation, divide: bool
+    camera: Any, session_settings: Settings, orientation: Orientation, divide: bool
 ) -> None:
     for name in ("a", "b"):
         camera.movie(name, 40)
@@ -124,7 +90,7 @@ def test_the_orientation_is_found_and_everything_follows_it(
     assert "without and with the gain reference" in page
 
 
-def test_a_decision_is_kept_and_not_taken_again(camera: Camera, session_settings: Settings) -> None:
+def test_a_decision_is_kept_and_not_taken_again(camera: Any, session_settings: Settings) -> None:
     """Also when the movies that come later would say something else: results of one session belong together."""
     camera.movie("a", 40)
     settings = session_settings(gain=camera.reference(Orientation(90, "none")))
@@ -136,7 +102,7 @@ def test_a_decision_is_kept_and_not_taken_again(camera: Camera, session_settings
     assert (project.root / "calls.txt").read_text() == calls
 
 
-def test_more_movies_are_taken_until_it_is_clear(camera: Camera, session_settings: Settings) -> None:
+def test_more_movies_are_taken_until_it_is_clear(camera: Any, session_settings: Settings) -> None:
     for index in range(16):
         camera.movie(f"m{index:02d}", 1.2)
     project = run(session_settings(gain=camera.reference(Orientation(0, "up-down"))))
@@ -146,9 +112,7 @@ def test_more_movies_are_taken_until_it_is_clear(camera: Camera, session_setting
     assert states(project, "motion") == [ItemState.DONE] * 16
 
 
-def test_a_wrong_orientation_is_not_used_and_the_right_one_is_offered(
-    camera: Camera, session_settings: Settings
-) -> None:
+def test_a_wrong_orientation_is_not_used_and_the_right_one_is_offered(camera: Any, session_settings: Settings) -> None:
     camera.movie("a", 40)
     settings = session_settings(gain=camera.reference(Orientation(270, "none")), gain_rotate=90, gain_flip="none")
     project = run(settings, "waiting for an answer")
@@ -172,7 +136,7 @@ def test_a_wrong_orientation_is_not_used_and_the_right_one_is_offered(
     assert read_status(project).questions == ()
 
 
-def test_a_right_orientation_is_used_as_said(camera: Camera, session_settings: Settings) -> None:
+def test_a_right_orientation_is_used_as_said(camera: Any, session_settings: Settings) -> None:
     camera.movie("a", 40)
     reference = camera.reference(Orientation(180, "none"))
     project = run(session_settings(gain=reference, gain_rotate="180", gain_flip="none", gain_mode="multiply"))
@@ -180,14 +144,14 @@ def test_a_right_orientation_is_used_as_said(camera: Camera, session_settings: S
     assert states(project, "motion") == [ItemState.DONE]
 
 
-def test_what_is_not_to_be_checked_is_used_as_said(camera: Camera, session_settings: Settings) -> None:
+def test_what_is_not_to_be_checked_is_used_as_said(camera: Any, session_settings: Settings) -> None:
     camera.movie("a", 40)
     project = run(session_settings(gain=camera.reference(Orientation(180, "none")), gain_check=False, gain_rotate=90))
     assert (record(project)["rotate"], record(project)["by"]) == (90, "settings")
     assert states(project, "motion") == [ItemState.DONE]
 
 
-def test_movies_that_are_corrected_already_are_not_corrected_again(camera: Camera, session_settings: Settings) -> None:
+def test_movies_that_are_corrected_already_are_not_corrected_again(camera: Any, session_settings: Settings) -> None:
     for name in ("a", "b"):
         camera.movie(name, 60, corrected=True)
     settings = session_settings(gain=camera.reference(Orientation()))
@@ -203,7 +167,7 @@ def test_movies_that_are_corrected_already_are_not_corrected_again(camera: Camer
 
 
 def test_an_answer_lets_a_running_session_go_on_while_movies_are_still_taken_in(
-    camera: Camera, session_settings: Settings
+    camera: Any, session_settings: Settings
 ) -> None:
     response = (camera.response + camera.response[::-1]) / 2
     camera.response = response
@@ -231,7 +195,7 @@ def test_an_answer_lets_a_running_session_go_on_while_movies_are_still_taken_in(
 
 
 def test_after_kills_at_random_moments_the_same_decision_holds_and_no_movie_is_lost(
-    camera: Camera, session_settings: Settings, light_jobs_program: Path, tmp_path: Path
+    camera: Any, session_settings: Settings, light_jobs_program: Path, tmp_path: Path
 ) -> None:
     for index in range(10):
         camera.movie(f"m{index}", 1.2)

@@ -7,8 +7,10 @@ import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path, PureWindowsPath
 
-NAMES = re.compile(r"gain|count_?ref|super_?ref|flat_?field|(^|_)ref(erence)?[_.]", re.IGNORECASE)
-"""What programs of microscopes call references: gain.mrc, 20230101_gain.gain, CountRef_x.mrc, SuperRef_x.dm4."""
+from beamside.acquisition.bystanders import GAIN, kind_by_name
+
+WORDS = re.compile(r"gain|flat[-_ ]?field", re.IGNORECASE)
+"""Words of names that people give to references, besides the names that acquisition programs give."""
 
 SUFFIXES = frozenset({".mrc", ".tif", ".tiff", ".gain", ".dm3", ".dm4"})
 
@@ -40,9 +42,14 @@ def gain_candidates(sources: Iterable[str], sidecars: Iterable[Path] = ()) -> li
         for path in _files(folder):
             if path.name in named:
                 by_metadata.append(path)
-            elif path.suffix.lower() in SUFFIXES and NAMES.search(path.name) and str(path) not in taken:
+            elif path.suffix.lower() in SUFFIXES and _is_name(path) and str(path) not in taken:
                 by_name.append(path)
     return [*by_metadata, *by_name][:MOST]
+
+
+def _is_name(path: Path) -> bool:
+    named = WORDS.search(path.name) or WORDS.search(path.parent.name)
+    return named is not None or kind_by_name(str(path)) is GAIN
 
 
 def _folders(sources: Iterable[str]) -> list[Path]:
@@ -66,7 +73,7 @@ def _files(folder: Path) -> Sequence[Path]:
                     break
                 if entry.is_file():
                     found.append(Path(entry.path))
-                elif entry.is_dir() and NAMES.search(entry.name):
+                elif entry.is_dir() and WORDS.search(entry.name):
                     found += [Path(inner.path) for inner in os.scandir(entry.path) if inner.is_file()]
     except OSError:  # what cannot be read holds no candidate
         pass

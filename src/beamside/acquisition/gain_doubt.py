@@ -64,6 +64,7 @@ def find_doubt(
     newest: Verdict,
     slopes: Sequence[MovieSlope],
     first: Verdict | None = None,
+    odd: Verdict | None = None,
 ) -> Doubt | None:
     """Return what the newest movies say against how the reference is used, or None when they do not.
 
@@ -73,32 +74,38 @@ def find_doubt(
     newest : verdict of all movies that are looked at now
     slopes : of each of them, in `orientation`
     first : verdict of the session's first movies, when `newest` contradicts the decision: whether it was wrong from the beginning
+    odd : verdict of `odd_movies` alone, when these are some of the newest
     """
-    best, movies = newest.best, tuple(slope.movie for slope in slopes)
-    if best is None:
-        return None
-    if newest.kind == "clear" and (best.orientation, best.mode) != (orientation, use):
-        showing = _odd(slopes, shows=True) if use == "none" else ()
-        if showing and len(showing) < len(slopes):
-            return Doubt(best.orientation, best.mode, "some", showing, _slope_words(newest))
-        agrees = first is not None and first.kind == "clear" and first.best is not None
-        same = agrees and (first.best.orientation, first.best.mode) == (best.orientation, best.mode)  # type: ignore[union-attr]
-        return Doubt(best.orientation, best.mode, "all" if same else "newer", movies, _slope_words(newest))
-    return None if use == "none" else _find_corrected(orientation, newest, slopes, first)
+    apart = odd_movies(use, slopes)
+    if apart and odd is not None:
+        shown = _slope_words(odd) if odd.best is not None else f"{len(apart)} of {len(slopes)} movies"
+        way = _other_way(orientation, use, odd)
+        if way is None and use != "none":
+            way = orientation, "none"
+        return None if way is None else Doubt(*way, "some", apart, shown)
+    movies = tuple(slope.movie for slope in slopes)
+    way = _other_way(orientation, use, newest)
+    if way is not None:
+        same = first is not None and _other_way(orientation, use, first) == way
+        return Doubt(*way, "all" if same else "newer", movies, _slope_words(newest))
+    if use != "none" and newest.kind == "absent":
+        same = first is not None and first.kind == "absent"
+        return Doubt(orientation, "none", "all" if same else "newer", movies, _slope_words(newest))
+    return None
 
 
-def _find_corrected(
-    orientation: Orientation, newest: Verdict, slopes: Sequence[MovieSlope], first: Verdict | None
-) -> Doubt | None:
-    """Return the doubt that movies are corrected already, when the reference does not show in all or in some of them."""
-    odd = _odd(slopes, shows=False)
-    if newest.kind == "absent" and len(odd) in (0, len(slopes)):
-        scope: Scope = "all" if first is not None and first.kind == "absent" else "newer"
-        return Doubt(orientation, "none", scope, tuple(slope.movie for slope in slopes), _slope_words(newest))
-    if not odd:
+def _other_way(orientation: Orientation, use: Use, verdict: Verdict) -> tuple[Orientation, Use] | None:
+    """Return the way of use that a verdict is clear about, when it is another one."""
+    best = verdict.best
+    if best is None or verdict.kind != "clear" or (best.orientation, best.mode) == (orientation, use):
         return None
-    worst = max(abs(slope.slope) for slope in slopes if slope.movie in odd)
-    return Doubt(orientation, "none", "some", odd, f"largest slope {worst:.2f}, and 1 is right")
+    return best.orientation, best.mode
+
+
+def odd_movies(use: Use, slopes: Sequence[MovieSlope]) -> tuple[str, ...]:
+    """Return the movies that are not as the others: corrected already, or not corrected although the reference is not used. () when all are so."""
+    odd = tuple(slope.movie for slope in slopes if slope.shows is (use == "none"))
+    return odd if len(odd) < len(slopes) else ()
 
 
 def contradicts(orientation: Orientation, use: Use, newest: Verdict) -> bool:
@@ -109,10 +116,6 @@ def contradicts(orientation: Orientation, use: Use, newest: Verdict) -> bool:
     if newest.kind == "clear":
         return (best.orientation, best.mode) != (orientation, use)
     return newest.kind == "absent" and use != "none"
-
-
-def _odd(slopes: Sequence[MovieSlope], *, shows: bool) -> tuple[str, ...]:
-    return tuple(slope.movie for slope in slopes if slope.shows is shows)
 
 
 def _slope_words(verdict: Verdict) -> str:
@@ -156,7 +159,7 @@ def doubt_sentence(
     again = {
         "all": f"all {processed} movies",
         "newer": "the movies from " + _short(doubt.movies[0]) + " on, and those that follow,",
-        "some": f"these {number}",
+        "some": f"these {number}, and later ones that are found so,",
     }[doubt.scope]
     return (
         f"{what} So far {processed} movies were {so_far}, and movies go on to be until this is answered. "

@@ -404,7 +404,6 @@ def gain(
     redo: bool,
 ) -> None:
     """Answer when a session asks how its gain reference is used; 'status' shows the question, with what to type."""
-    found = _named(project)
     ways = [
         name for name in ("rotate", "flip", "mode") if ctx.get_parameter_source(name) == ParameterSource.COMMANDLINE
     ]
@@ -415,6 +414,7 @@ def gain(
     details: dict[str, Any] = {"rotate": int(rotate), "flip": flip, "use": "none" if unused else mode}
     if keep or redo:
         details = {"keep" if keep else "redo": True}
+    found = _named(project)
     state = found.require().load()
     reference = str(state.settings.get("gain") or "")
     records = present_records(state.gains.values(), reference)

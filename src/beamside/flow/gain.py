@@ -35,6 +35,7 @@ from beamside.flow.gain_case import (
     question_of,
     signature_of,
     way_of,
+    with_some,
 )
 from beamside.flow.gain_need import PREFIX, PatternWatch
 from beamside.flow.problems import Problems
@@ -48,6 +49,9 @@ log = logging.getLogger(__name__)
 
 MOST_LOOKED_AT = 12
 """So many movies at most are looked at again: the newest."""
+
+MOST_FOLLOWED = 8
+"""So often is it looked at again while a question is open, to name all movies that it is about."""
 
 FIRST_MOVIES = 4
 """When the newest movies contradict a decision, so many of the first are asked whether it was wrong from the beginning."""
@@ -83,6 +87,7 @@ class GainDesk:
         self.problems, self._settled = problems, settled
         self.asked = Asked.of(settings.acquisition)
         self.cases: dict[str, Case] = {}
+        self._closing = False
         self._session = (os.getpid(), process_created(os.getpid()))
         self.needs = PatternWatch(settings, tables, problems, self._give_out, self._session)
 
@@ -105,7 +110,7 @@ class GainDesk:
             return
         case, movie = self._case(event), event.outputs["movie"]
         taken = event.taken
-        case.movies[movie] = Seen(taken.frames, taken.dtype, taken.sha256)
+        case.movies[movie] = Seen(taken.frames, taken.sha256)
         digest = event.values["gain_reference_sha256"]
         if digest != case.digest:
             case.newer = (event.values["gain_reference"], digest)
@@ -176,10 +181,10 @@ class GainDesk:
 
         Movies whose reference is still asked about wait, also for a later session.
         """
+        self._closing = True
         for case in self.cases.values():
-            if case.held and not case.doing and not case.last and case.state != "asked":
-                case.last = True
-                self._work(case)
+            case.last = case.last or bool(case.held and not case.doing and case.state != "asked")
+            self._work(case)
         waiting = [case for case in self.cases.values() if case.held and case.state != "asked"]
         return not waiting and not any(case.doing for case in self.cases.values()) and not self.needs.busy
 
@@ -197,7 +202,7 @@ class GainDesk:
             if not case.record or case.record.get("replaced_by"):
                 self._go_on_with_former(case)
             case.number = self._number(case)
-            case.looked = int(case.record.get("evidence", {}).get("movies", 0))
+            case.looked = max(int(case.record.get("evidence", {}).get("movies", 0)), self._processed(case))
             if question := question_of(case.record):
                 log.warning("%s", question)
         return self.cases[name]
@@ -283,24 +288,40 @@ class GainDesk:
             self._record(case, {**case.record, "doubt": doubt})
 
     def _processed(self, case: Case) -> int:
-        return len(case.movies) - len(case.held)
+        """Return how many movies were given on, also by earlier sessions."""
+        shape = list(case.shape)
+        return sum(
+            entry.result["values"].get("shape") == shape for entry in self.tables.taken_in().values() if entry.result
+        )
 
     def _look_again(self, case: Case) -> None:
-        """At intervals over the whole session: do the newest movies bear out what was decided?"""
-        if not self.asked.check or case.doubt is not None or not case.record.get("evidence"):
+        """At intervals over the whole session: do the newest movies bear out what was decided? Once some are not as others, each is looked at."""
+        record, doubt = case.record, case.doubt
+        if not self.asked.check or record.get("evidence", {}).get("kind", "flat") in ("flat", "unsure"):
             return
-        if case.record["evidence"]["kind"] in ("flat", "unsure"):
+        if doubt is not None and ("scope" not in doubt or case.followed >= MOST_FOLLOWED):
             return
-        voters = case.voters()
-        if len(voters) >= look_due(case.looked):
-            newest = voters[
-                -min(MOST_LOOKED_AT, len(voters) if case.looked < MOST_LOOKED_AT else len(voters) - case.looked) :
-            ]
-            case.looked = len(voters)
-            self._submit(case, "look", newest, way_of(case.record), first=voters[:FIRST_MOVIES])
+        voters, each = case.voters(), doubt is not None or bool(record.get("mixed"))
+        number, looked = len(voters), case.looked
+        if each and (number >= looked + MOST_LOOKED_AT or (self._closing and number > looked)):
+            newest, case.looked = voters[looked : looked + MOST_LOOKED_AT], min(number, looked + MOST_LOOKED_AT)
+        elif not each and number >= look_due(looked):
+            start = max(number - MOST_LOOKED_AT, looked if looked >= MOST_LOOKED_AT else 0)
+            newest, case.looked = voters[start:], number
+        else:
+            return
+        case.followed = case.followed + 1 if doubt is not None else 0
+        between = [] if each else voters[looked : number - len(newest)]
+        self._submit(case, "look", newest, way_of(record), first=voters[:FIRST_MOVIES], between=between)
 
     def _submit(
-        self, case: Case, doing: Do, movies: list[str], way: Way | None = None, first: list[str] | None = None
+        self,
+        case: Case,
+        doing: Do,
+        movies: list[str],
+        way: Way | None = None,
+        first: list[str] | None = None,
+        between: list[str] | None = None,
     ) -> None:
         job, suffix = self.tables.stages[0].job.name, f"_{case.name}" if case.number else ""
         # A decision of an earlier version names the file that its micrographs name.
@@ -314,6 +335,7 @@ class GainDesk:
             asked=case.said,
             movies=movies,
             first=first or [],
+            between=between or [],
             output=f"{job}/gain{suffix}.mrc",
             plain=plain,
             picture=f"{job}/gain_check{suffix}.png",
@@ -340,35 +362,49 @@ class GainDesk:
         if case.state in ("decided", "asked") or case.newer is not None:
             return  # a person has answered in the meantime, or there is another reference
         self._record(case, {**outcome["choice"], "evidence": outcome["evidence"], "copy": case.reference})
-        if case.state == "decided":
-            self._use(case, way_of(case.record), outcome["prepared"])
 
     def _looked(self, case: Case, outcome: Mapping[str, Any]) -> None:
-        """What contradicts the decision becomes a question; nothing is changed under way."""
-        found, evidence = outcome["doubt"], outcome["evidence"]
-        if found is None or case.doubt is not None:
+        """What contradicts the decision becomes a question, or adds to it; nothing is changed under way that was not agreed to."""
+        found, evidence, before = outcome["doubt"], outcome["evidence"], case.doubt
+        if found is None or case.state != "decided" or (before is not None and before.get("scope") != "some"):
             return
-        rotate, flip, use = way_of(case.record)
         movies = [movie for movie in found["movies"] if case.way(movie) == way_of(case.record)]
-        signature = signature_of(found["scope"], way_of(found))
-        if signature in case.record.get("answered", ()) or not movies:
+        mixed = before is not None or bool(case.record.get("mixed"))
+        scope = "some" if mixed else found["scope"]
+        signature = signature_of(scope, way_of(found))
+        if not movies or (
+            signature in case.record.get("answered", ()) and signature not in case.record.get("mixed", ())
+        ):
             return
-        doubt = Doubt(
-            Orientation(found["rotate"], found["flip"]), found["use"], found["scope"], tuple(movies), found["shown"]
+        if signature in case.record.get("mixed", ()):
+            log.info("%d more movies are processed as was agreed: %s", len(movies), ", ".join(movies))
+            self._record(case, with_some(case.record, way_of(found), movies))
+            case.resettle = True
+            return
+        looked = int(evidence["movies"])
+        if before is not None:
+            if before["signature"] != signature:
+                return  # one question at a time: this is found again when that is answered
+            movies, looked = [*before["movies"], *movies], looked + int(before["looked"])
+        self._ask(
+            case, {**found, "scope": scope, "signature": signature, "looked": looked, "evidence": evidence}, movies
         )
+
+    def _ask(self, case: Case, found: dict[str, Any], movies: list[str]) -> None:
+        rotate, flip, use = way_of(case.record)
+        orientation = Orientation(found["rotate"], found["flip"])
         sentence = doubt_sentence(
-            doubt,
+            Doubt(orientation, found["use"], found["scope"], tuple(movies), found["shown"]),
             Orientation(rotate, flip),  # type: ignore[arg-type]
             use,  # type: ignore[arg-type]
             reference=self._reference_name(),
             processed=self._processed(case),
-            looked=evidence["movies"],
+            looked=found["looked"],
             command=self.command,
         )
         known = list(case.movies)
-        before = known[: known.index(movies[0])]
-        asked = {**found, "movies": movies, "before": before, "signature": signature, "sentence": sentence}
-        self._record(case, {**case.record, "doubt": {**asked, "evidence": evidence}})
+        doubt = {**found, "movies": movies, "before": known[: known.index(movies[0])], "sentence": sentence}
+        self._record(case, {**case.record, "doubt": doubt})
 
     def _record(self, case: Case, choice: Mapping[str, Any]) -> None:
         fixed = {

@@ -1,8 +1,9 @@
 """What is known of a gain reference for one shape of movies: the case, its record in the journal, and what a person's answers make of that record.
 
 A record says ``state`` ("open", "asked" or "decided") and, when decided, how the reference is used: ``rotate``, ``flip``, ``use``. Movies in one of
-its ``sets`` are processed in another way than that. A ``doubt`` is a question about a decision that is in force; the signatures of those that were
-answered are in ``answered``. ``replaced_by`` names the content of the reference that a person has chosen instead.
+its ``sets`` are processed in another way than that; of a ``mixed`` stream, later movies that are found so, too. A ``doubt`` is a question about a
+decision that is in force; the signatures of those that were answered are in ``answered``. ``replaced_by`` names the content of the reference that a
+person has chosen instead.
 """
 
 from __future__ import annotations
@@ -26,9 +27,6 @@ JOURNAL_FIELDS = frozenset({"event", "time", "key"})
 Way = tuple[int, str, str]
 """How a reference is used: rotate, flip, use."""
 
-FEWEST_SINGLES = 4
-"""Files of one frame are taken for movies when so many are there, and none of several frames."""
-
 FIRST_LOOK, LOOK_STEP = 12, 200
 """With so many movies it is looked at again whether they bear out what was decided; then at each doubling, and at least so often."""
 
@@ -38,7 +36,6 @@ class Seen:
     """What matters here of a movie: its path in the project is its name."""
 
     frames: int
-    dtype: str
     sha256: str
     source: str = ""
 
@@ -57,6 +54,7 @@ class Case:
     movies, held : the movies there are; and those that wait
     doing, preparing : what a worker does for it, and for which way of use
     checked, looked : with how many movies it was tried to decide, and looked at again
+    followed : how often it was looked at since a question is open
     newer : a reference with another content that has come to the same path
     last : there will be no more movies
     failures, not_before : attempts that a passing fault has spoiled, and when to try again
@@ -77,6 +75,7 @@ class Case:
     preparing: Way = (0, "none", "none")
     checked: int = 0
     looked: int = 0
+    followed: int = 0
     newer: tuple[str, str] | None = None
     last: bool = False
     failures: int = 0
@@ -121,14 +120,8 @@ class Case:
         return self.prepared.get(self.way(movie)) if self.state == "decided" else None
 
     def voters(self) -> list[str]:
-        """Return the movies that can tell how the reference lies: not the reference itself, and no images that were summed or made of others."""
-        single = [
-            path
-            for path, seen in self.movies.items()
-            if seen.sha256 != self.digest and not (seen.frames == 1 and seen.dtype.startswith("float"))
-        ]
-        several = [path for path in single if self.movies[path].frames > 1]
-        return several or (single if self.last or len(single) >= FEWEST_SINGLES else [])
+        """Return the movies that can tell how the reference lies: not a copy of it, and no single images, which may be made of others."""
+        return [path for path, seen in self.movies.items() if seen.frames > 1 and seen.sha256 != self.digest]
 
 
 def way_of(record: Mapping[str, Any]) -> Way:
@@ -184,10 +177,30 @@ def _redone(record: Mapping[str, Any], doubt: Mapping[str, Any]) -> dict[str, An
         return {**record, "replaced_by": doubt["reference_sha256"]}
     new, sets = {name: doubt[name] for name in ("rotate", "flip", "use")}, list(record.get("sets", ()))
     if doubt["scope"] == "some":
-        return {**record, "sets": [{**new, "movies": list(doubt["movies"])}, *sets]}
+        return {
+            **record,
+            **with_some(record, way_of(doubt), doubt["movies"]),
+            "mixed": [*record.get("mixed", ()), doubt["signature"]],
+        }
     old = {name: record[name] for name in ("rotate", "flip", "use")}
-    earlier = [*sets, {**old, "movies": list(doubt["before"])}] if doubt["scope"] == "newer" else []
-    return {**record, **_as_person_says(new), "sets": earlier}
+    earlier: list[dict[str, Any]] = []
+    if doubt["scope"] == "newer":
+        concerned = set(doubt["movies"])
+        earlier = [{**each, "movies": [movie for movie in each["movies"] if movie not in concerned]} for each in sets]
+        earlier.append({**old, "movies": list(doubt["before"])})
+    return {**record, **_as_person_says(new), "sets": [each for each in earlier if each["movies"]]}
+
+
+def with_some(record: Mapping[str, Any], way: Way, movies: Iterable[str]) -> dict[str, Any]:
+    """Return the record in which the reference is used in another way with some movies."""
+    concerned, new = set(movies), dict(zip(("rotate", "flip", "use"), way, strict=True))
+    others = [
+        {**each, "movies": [movie for movie in each["movies"] if movie not in concerned]}
+        for each in record.get("sets", ())
+    ]
+    alike = [movie for each in others if way_of(each) == way for movie in each["movies"]]
+    rest = [each for each in others if way_of(each) != way and each["movies"]]
+    return {**record, "sets": [{**new, "movies": [*alike, *movies]}, *rest]}
 
 
 def signature_of(scope: str, way: Way) -> str:

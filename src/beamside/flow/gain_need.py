@@ -72,7 +72,7 @@ class PatternWatch:
             if record.get("state") == "needed":
                 self._tell(self.shapes[name])
         watched, taken = self.shapes[name], event.taken
-        watched.movies[event.outputs["movie"]] = Seen(taken.frames, taken.dtype, taken.sha256, taken.source)
+        watched.movies[event.outputs["movie"]] = Seen(taken.frames, taken.sha256, taken.source)
         watched.sidecars = watched.sidecars or tuple(taken.sidecars)
         self._work(watched)
 

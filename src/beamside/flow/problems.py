@@ -48,15 +48,15 @@ class Problems:
     def open(self, key: str, sentence: str, severity: Severity = "warning") -> None:
         """Say that something is so now. With a key that is open already, its count and time move on, and the sentence is the new one."""
         entry = self._entries.get(key)
-        count = (entry.count if entry is not None else 0) + 1
+        told = self._again.get(key) or {"count": entry.count if entry is not None else 0}
+        count = int(told["count"]) + 1
         record = {"key": key, "state": "open", "sentence": sentence, "severity": severity, "count": count}
         if entry is None or not entry.open or entry.severity != severity:
             log.log(_LEVELS[severity], "%s", sentence)
             self._writer.problem(record)
             self._again.pop(key, None)
         else:
-            waiting = self._again.get(key)
-            self._again[key] = {**record, "count": waiting["count"] + 1 if waiting else count}
+            self._again[key] = record
 
     def close(self, key: str, sentence: str = "") -> None:
         """Say that it is over; nothing happens when it was not so."""

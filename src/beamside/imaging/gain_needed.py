@@ -82,7 +82,8 @@ class Pattern:
 
 
 def shared_pattern(movies: Sequence[NDArray[Any]]) -> Pattern:
-    """Return what the sums of frames of different `movies`, each ``(h, w)``, share. Two are the fewest that can tell."""
+    """Return what the sums of frames of different `movies`, each ``(h, w)``, share. Two are the fewest that can tell; the same one twice is one."""
+    movies = _different(movies)
     shape = movies[0].shape
     nothing = Pattern("unsure", 0.0, 0.0, 0.0, float("inf"), np.zeros((33, 33), np.float32))
     if len(movies) < 2 or not all(movie.any() for movie in movies):
@@ -104,6 +105,15 @@ def shared_pattern(movies: Sequence[NDArray[Any]]) -> Pattern:
     scale = number * (number - 1) * float(good.sum()) * _share(band, shape[1])
     covariance = np.asarray(scipy.fft.irfft2(shared, s=shape), np.float32) / np.float32(scale)
     return _judge(covariance)
+
+
+def _different(movies: Sequence[NDArray[Any]]) -> list[NDArray[Any]]:
+    """Return the movies without those that are copies of others: these share everything."""
+    found: list[NDArray[Any]] = []
+    for movie in movies:
+        if not any(np.array_equal(movie, other) for other in found):
+            found.append(movie)
+    return found
 
 
 def _judge(covariance: Image) -> Pattern:

@@ -21,7 +21,7 @@ class GainTask:
 
     Attributes
     ----------
-    do : "check": compare the reference with movies, and prepare it when that decides; "look": whether the newest movies bear out what was decided;
+    do : "check": compare the reference with movies; "look": whether the newest movies bear out what was decided;
         "prepare": write the file that jobs multiply by; "need": whether movies without a reference need one
     root : the project
     reference : the project's copy of the reference
@@ -30,6 +30,7 @@ class GainTask:
     asked : the fields of what a person has said
     movies : the movies to look at
     first : the session's first movies, to be looked at when the newest contradict a decision
+    between : movies between the last look and these, to be looked at for the one from which it is so
     output : where the prepared file goes; its digest is put into the name
     plain : a prepared file of an earlier version, whose name has no digest: it is used on when it has the right content, or is gone
     picture : the picture of what the movies say
@@ -49,6 +50,7 @@ class GainTask:
     name: str = ""
     asked: Mapping[str, Any] = field(default_factory=dict)
     first: Sequence[str] = ()
+    between: Sequence[str] = ()
     output: str = ""
     plain: str = ""
     command: str = ""
@@ -60,7 +62,7 @@ class GainTask:
 
 @dataclass(frozen=True)
 class GainOutcome:
-    """What came of it: the choice, the evidence, and the file when it is decided; what contradicts a decision; or a reason why there is none."""
+    """What came of it: the choice and the evidence; the file; what contradicts a decision; or a reason why there is none of these."""
 
     choice: Mapping[str, Any] | None = None
     evidence: Mapping[str, Any] = field(default_factory=dict)

@@ -5,7 +5,8 @@ Torch is not loaded for this.
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from collections.abc import Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 
 from beamside.acquisition.gain import check_fit, prepare_gain, read_gain
 from beamside.acquisition.gain_choice import Asked, Choice, Use, as_said, choose
-from beamside.acquisition.gain_doubt import MovieSlope, contradicts, find_doubt
+from beamside.acquisition.gain_doubt import Doubt, MovieSlope, contradicts, find_doubt, odd_movies
 from beamside.execution.orphans import end_with_session
 from beamside.formats.atomic import sync_directory
 from beamside.formats.orientation import Orientation, fitting_ratio
@@ -49,8 +50,7 @@ def _check(task: GainTask) -> GainOutcome:
     check_fit((gain.shape[0], gain.shape[1]), _pair(shape), task.name, None if asked.rotate == "auto" else asked.rotate)
     default = _usual_mode(task)
     if not asked.check:
-        choice = as_said(asked, default)
-        return GainOutcome(_plain(choice), prepared=_prepare(task, choice.orientation, choice.use))
+        return GainOutcome(_plain(as_said(asked, default)))
     total, frames, used, unreadable = _sum(task, gain, task.movies)
     verdict = compare(total, gain, _pair(shape))
     name, command = task.name, task.command
@@ -60,8 +60,7 @@ def _check(task: GainTask) -> GainOutcome:
         shown = choice.orientation if choice.state == "decided" else verdict.best.orientation
         mode: Mode = verdict.best.mode if choice.use == "none" or choice.state != "decided" else choice.use
         evidence["picture"] = _draw(task, total, gain, verdict, shown, mode, used)
-    prepared = _prepare(task, choice.orientation, choice.use) if choice.state == "decided" else None
-    return GainOutcome(_plain(choice), evidence, prepared)
+    return GainOutcome(_plain(choice), evidence)
 
 
 def _look(task: GainTask) -> GainOutcome:
@@ -85,10 +84,14 @@ def _look(task: GainTask) -> GainOutcome:
     if total is None:
         return GainOutcome(evidence={"unreadable": unreadable})
     verdict = compare(total, gain, shape)
-    first = None
-    if contradicts(orientation, used_as, verdict) and task.first:
+    first = odd = None
+    if apart := odd_movies(used_as, slopes):
+        odd = compare(_sum(task, gain, apart)[0], gain, shape)
+    elif contradicts(orientation, used_as, verdict) and task.first:
         first = compare(_sum(task, gain, task.first)[0], gain, shape)
-    doubt = find_doubt(orientation, used_as, verdict, slopes, first)
+    doubt = find_doubt(orientation, used_as, verdict, slopes, first, odd)
+    if doubt is not None and doubt.scope == "newer":
+        doubt = replace(doubt, movies=(*_since(task, gain, orientation, doubt), *doubt.movies))
     evidence = _evidence(verdict, total, len(slopes), frames, unreadable)
     if verdict.best is not None and verdict.kind != "flat" and (doubt is not None or used_as != "none"):
         shown = orientation if doubt is None or doubt.use == "none" else doubt.orientation
@@ -103,6 +106,23 @@ def _look(task: GainTask) -> GainOutcome:
     return GainOutcome(evidence=evidence, doubt=found)
 
 
+def _since(task: GainTask, gain: NDArray[Any], orientation: Orientation, doubt: Doubt) -> Sequence[str]:
+    """Return which of the movies between the last look and this one are like the newest: there is one at which it began, found by halving."""
+    looked_for = orientation if doubt.use == "none" else doubt.orientation
+    low, high = 0, len(task.between)
+    while low < high:
+        middle = (low + high) // 2
+        movie = task.between[middle]
+        part, _, used, _ = _sum(task, gain, [movie])
+        match = slope_of(part, gain, _pair(task.shape), looked_for) if used else None
+        shows = MovieSlope(movie, match.slope, match.error).shows if match else None
+        if shows is (doubt.use != "none"):
+            high = middle
+        else:
+            low = middle + 1
+    return task.between[high:]
+
+
 def _pair(shape: tuple[int, int]) -> tuple[int, int]:
     return shape[0], shape[1]
 
@@ -112,7 +132,7 @@ def _usual_mode(task: GainTask) -> Mode:
     return "divide" if is_eer(task.movies) and Path(task.name).suffix.lower() in (".mrc", ".mrcs") else "multiply"
 
 
-def _sum(task: GainTask, gain: NDArray[Any], movies: Any) -> tuple[NDArray[np.float32], int, int, list[str]]:
+def _sum(task: GainTask, gain: NDArray[Any], movies: Sequence[str]) -> tuple[NDArray[np.float32], int, int, list[str]]:
     shape = _pair(task.shape)
     ratio = fitting_ratio((gain.shape[0], gain.shape[1]), shape) or fitting_ratio((gain.shape[1], gain.shape[0]), shape)
     assert ratio is not None

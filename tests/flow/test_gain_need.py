@@ -1,0 +1,118 @@
+"""A session without a gain reference whose movies need one says so early, with a picture and the file that it may be; it does not stop for that."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from beamside.acquisition.gain_candidates import gain_candidates
+from beamside.flow.session import Session
+from beamside.flow.settings import SessionSettings
+from beamside.formats.mrc import write_mrc
+from beamside.formats.orientation import Orientation
+from beamside.monitor.report import write_report
+from beamside.monitor.status import ProblemStatus, read_status
+from beamside.project.project import Project
+from beamside.project.records import ItemState
+
+Settings = Callable[..., SessionSettings]
+
+pytestmark = pytest.mark.usefixtures("light_workflow")
+
+
+def run(settings: SessionSettings) -> Project:
+    assert Session(settings, until_empty=True).run() == "finished"
+    return Project(settings.root)
+
+
+def needed(project: Project) -> list[ProblemStatus]:
+    return [problem for problem in read_status(project).problems if problem.key.startswith("gain-needed")]
+
+
+def movies_done(project: Project) -> int:
+    found = project.load().job_of_type("motion")
+    assert found is not None
+    return [entry.state for entry in found.items.values()].count(ItemState.DONE)
+
+
+def test_it_is_said_with_picture_and_file_and_the_movies_go_on(camera: Any, session_settings: Settings) -> None:
+    for index in range(4):
+        camera.movie(f"m{index}", 80)
+    reference = camera.reference(Orientation(90, "none"))
+    write_mrc(camera.folder / "gain_of_another_camera.mrc", np.random.default_rng(1).normal(1, 0.05, (128, 128)))
+    project = run(session_settings())
+    status = read_status(project)
+    (problem,) = needed(project)
+    assert (problem.severity, status.attention()) == ("error", "error")
+    assert "the movies need one" in problem.text
+    assert "the first 2 movies show the same pattern of pixels" in problem.text
+    assert f"Beside the data lies {reference}, whose pattern is that of the movies (slope -" in problem.text
+    assert f"--gain {reference}" in problem.text
+    assert movies_done(project) == 4
+    page = write_report(project).read_text()
+    assert "What the means of different movies share" in page
+    assert "none is used, and the movies need one" in page
+    (again,) = needed(run(session_settings()))
+    assert again.text.startswith(problem.text), "known to every later session"
+
+
+def test_movies_that_need_none_are_said_so_and_looked_at_again(camera: Any, session_settings: Settings) -> None:
+    for index in range(4):
+        camera.movie(f"m{index:02d}", 160, corrected=True)
+    settings = session_settings()
+    project = run(settings)
+    assert needed(project) == []
+    (line,) = read_status(project).gain
+    assert "the movies need none" in line
+    for index in range(4, 24):
+        camera.movie(f"m{index:02d}", 160)
+    (problem,) = needed(run(settings))
+    assert "the newest 4 movies (m" in problem.text
+    assert "earlier ones did not" in problem.text
+    assert "No reference was found beside the data" in problem.text
+
+
+def test_who_does_not_want_to_be_told_is_not(camera: Any, session_settings: Settings) -> None:
+    for index in range(3):
+        camera.movie(f"m{index}", 80)
+    project = run(session_settings(gain_check=False))
+    assert needed(project) == []
+    assert read_status(project).gain == ()
+
+
+def test_a_session_that_gets_the_reference_after_all_is_told_so_no_more(
+    camera: Any, session_settings: Settings
+) -> None:
+    for index in range(3):
+        camera.movie(f"m{index}", 80)
+    run(session_settings())
+    project = run(session_settings(gain=camera.reference(Orientation())))
+    status = read_status(project)
+    assert needed(project) == []
+    assert "was found in the movies" in status.gain[0]
+    calls = (project.root / "calls.txt").read_text().splitlines()
+    assert sum(line.startswith("motion") for line in calls) == 6, "all movies are corrected again"
+
+
+def test_candidates_lie_in_the_folders_of_the_movies_and_are_named_by_metadata(tmp_path: Path) -> None:
+    folder = tmp_path / "session" / "run1" / "frames"
+    (tmp_path / "session" / "GainRefs").mkdir(parents=True)
+    folder.mkdir(parents=True)
+    for name in (
+        "m1.tif",
+        "notes_gain.txt",
+        "CountRef_m1.mrc",
+        "../x.dm4",
+        "../../GainRefs/ref1.mrc",
+        "ref_by_mdoc.dm4",
+    ):
+        (folder / name).write_bytes(b"")
+    mdoc = tmp_path / "m1.tif.mdoc"
+    mdoc.write_text("[FrameSet = 0]\nGainReference = X:\\DoseFractions\\ref_by_mdoc.dm4\r\n")
+    found = gain_candidates([str(folder / "m1.tif")], [mdoc, tmp_path / "missing.mdoc"])
+    assert [path.name for path in found] == ["ref_by_mdoc.dm4", "CountRef_m1.mrc", "ref1.mrc"]
+    assert gain_candidates(["/nowhere/at/all/m.tif"]) == []
