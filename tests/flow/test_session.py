@@ -252,8 +252,7 @@ def test_a_session_that_removes_sources_ends_when_they_are_gone_and_says_which_a
     short = write_movie("short", (2, 64, 64))
     project = run(session_settings(remove_source=True, remove_after=0.01))
     assert list(short.parent.iterdir()) == [short]
-    (kept,) = [entry for key, entry in project.load().problems.items() if "source-kept" in key]
-    assert kept.open
+    (kept,) = [entry for key, entry in project.load().problems.items() if "source-kept" in key and entry.open]
     assert "1 source is kept" in kept.sentence
     assert short.name in kept.sentence
 

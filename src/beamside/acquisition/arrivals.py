@@ -79,6 +79,7 @@ class LookReport:
     remarks : what was noticed about single files since the last look
     matched : files at the source that match, taken ones included
     complete : whether every folder could be read; only then do no new files mean that there are none
+    taking : files of earlier looks that wait to be taken, or are being taken
     to_remove : sources that will be removed once they have been left alone for long enough
     """
 
@@ -90,6 +91,7 @@ class LookReport:
     remarks: list[Remark] = field(default_factory=list)
     matched: int = 0
     complete: bool = True
+    taking: list[str] = field(default_factory=list)
     to_remove: int = 0
 
 

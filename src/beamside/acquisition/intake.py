@@ -132,6 +132,10 @@ class Intake:
                 del self._states[path]
                 self._settling.forget(path)
 
+    def doing(self, source: str) -> str:
+        """Return what is being done with a file that is being taken, in words that follow "it is being"."""
+        return self._storage.doing(source)
+
     # looking
 
     def look(self) -> LookReport:

@@ -50,6 +50,7 @@ class Storage:
         self._staging = folder / _STAGING
         self._lock = threading.Lock()
         self._owners: dict[str, str] = {}
+        self._doing: dict[str, str] = {}
         for entry in manifest.entries:
             if entry.destination:
                 self._owners[_claimed(entry.kind, entry.destination)] = _owner(entry.source, entry.sha256)
@@ -72,11 +73,13 @@ class Storage:
         """
         staged = self._staged(sighting)
         compressed = staged.with_name(staged.name + _COMPRESSED)
+        self._doing[sighting.path] = "copied and verified"
         try:
             copied = copy_verified(sighting, staged)
             if (same := admit(copied.sha256)) is not None:
                 return duplicate(sighting, copied.sha256, same)
             digest, compression, result = copied.sha256, "", staged
+            self._doing[sighting.path] = "compressed, and compared pixel by pixel"
             if self._compress and can_compress(info) and compress_movie(staged, compressed):
                 result, compression = compressed, "lzw"
                 digest = hash_file(compressed)
@@ -87,9 +90,14 @@ class Storage:
                 result, digest, (stem + suffix for stem in stems), "movie", _owner(sighting.path, copied.sha256)
             )
         finally:
+            self._doing.pop(sighting.path, None)
             for leftover in (staged, compressed):
                 leftover.unlink(missing_ok=True)
         return self._entry("movie", sighting, copied.sha256, final, digest, copied.seconds, compression, info, item)
+
+    def doing(self, source: str) -> str:
+        """Return what is being done with a movie at this moment, in words that follow "it is being"."""
+        return self._doing.get(source, "taken in")
 
     def store_sidecar(self, sighting: Sighting, name: str, item: str, admit: Admit) -> ManifestEntry:
         """Bring a sidecar of `item` in, under `name` or one like it; return its line for the manifest. `admit` as for movies."""

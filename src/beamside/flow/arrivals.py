@@ -1,4 +1,4 @@
-"""The thread that looks at the camera folder and takes files in; it tells the session by a queue, and never touches the project's journals."""
+"""The threads that look at the camera folder and take files in; they tell the session by a queue, and never touch the project's journals."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import logging
 import queue
 import threading
 import time
-from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -14,6 +14,7 @@ from beamside.acquisition.arrivals import Arrival, LookReport, TakenFile, Troubl
 from beamside.acquisition.intake import Intake
 from beamside.acquisition.transfer import DestinationError
 from beamside.errors import BeamsideError, InputError, NotReadyError
+from beamside.flow.lanes import Lanes
 
 log = logging.getLogger(__name__)
 
@@ -69,19 +70,32 @@ class Unprepared:
 
 
 class ArrivalThread(threading.Thread):
-    """Look, take, report; until `end` is set."""
+    """Look, and report, until `end` is set; what was found is taken in lanes beside it, so that looking goes on."""
 
-    def __init__(self, intake: Intake, prepare: Prepare, events: queue.Queue[Any], poll_seconds: float) -> None:
+    def __init__(
+        self,
+        intake: Intake,
+        prepare: Prepare,
+        events: queue.Queue[Any],
+        poll_seconds: float,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         super().__init__(name="arrivals", daemon=True)
         self.intake, self.prepare, self.events, self.poll_seconds = intake, prepare, events, poll_seconds
         self.end = threading.Event()
         self.paused = threading.Event()
-        self._offered: deque[Arrival] = deque()
+        self._lanes = Lanes(self._take, events.put, self.paused, clock=clock)
+        self._lock = threading.Lock()
         self._unprepared: dict[str, Unprepared] = {}
         self._asked = queue.SimpleQueue[bool]()
-        self._report = LookReport()
-        self.doing: tuple[str, float] = ("", 0.0)
-        """What it does now, and since when (monotonic seconds); read by the session's watchdog."""
+        self._looking_since = 0.0
+
+    @property
+    def doing(self) -> tuple[str, float]:
+        """What holds up new files now, and since when (monotonic seconds); read by the session's watchdog."""
+        since = self._looking_since
+        return ("looking at the source", since) if since else self._lanes.stuck()
 
     def run(self) -> None:
         """Tell what earlier sessions took (a session may have died before it noted that), then look again and again."""
@@ -92,11 +106,13 @@ class ArrivalThread(threading.Thread):
                 started = time.monotonic()
                 if not self.paused.is_set():
                     self._prepare_again()
-                    self._look()
+                    self.look()
                 self.end.wait(max(0.05, self.poll_seconds - (time.monotonic() - started)))
         except BaseException as error:  # the session must hear of it: without this thread it would wait for ever
             self.events.put(error)
             raise
+        finally:
+            self._lanes.end()
 
     def retry(self, *, all_: bool = True) -> None:
         """Try again soon what could not be prepared because of a passing fault; with `all_`, whatever failed, also what was set aside."""
@@ -111,36 +127,41 @@ class ArrivalThread(threading.Thread):
         if any(asked):
             self.prepare.retry()
         now = time.monotonic()
-        for each in list(self._unprepared.values()):
+        with self._lock:
+            unprepared = list(self._unprepared.values())
+        for each in unprepared:
             if any(asked) or (each.passing and (asked or each.due <= now)):
                 self._prepare(each.taken)
 
-    def _look(self) -> None:
-        if not self._offered:
-            self._report = self._look_once()
-            self._offered.extend(self._report.new)
-        while self._offered:
-            if self.end.is_set() or self.paused.is_set():
-                return
-            arrival = self._offered.popleft()
-            self.doing = (f"taking {arrival.source}", time.monotonic())
-            try:
-                taken = self.intake.take(arrival)
-            except (BeamsideError, OSError) as error:
-                self.events.put(NotTaken(arrival.source, str(error), isinstance(error, DestinationError)))
-            except Exception as error:  # whatever one file raises, the others go on; the intake counts it
-                log.exception("%s could not be taken", arrival.source)
-                self.events.put(NotTaken(arrival.source, f"{arrival.source}: {type(error).__name__}: {error}"))
-            else:
-                if taken is not None:
-                    self._prepare(taken)
-            finally:
-                self.doing = ("", 0.0)
-        self.events.put(Looked(self._report))
+    def look(self) -> None:
+        """Look once, and give what was found to the lanes."""
+        taking = self._lanes.sources()  # what is no longer among these was told before this look is
+        report = self._look_once()
+        self._lanes.put(report.new)
+        report.taking = taking
+        report.standing += [self._slow(arrival) for arrival in self._lanes.slow()]
+        self.events.put(Looked(report))
+
+    def _slow(self, arrival: Arrival) -> Trouble:
+        size, doing = arrival.sighting.size / 1e9, self.intake.doing(arrival.source)
+        sentence = f"{arrival.source} ({size:.2f} GB) takes long: it is being {doing}. Other files do not wait for it."
+        return Trouble(f"slow-file:{arrival.source}", sentence, "info")
+
+    def _take(self, arrival: Arrival) -> None:
+        try:
+            taken = self.intake.take(arrival)
+        except (BeamsideError, OSError) as error:
+            self.events.put(NotTaken(arrival.source, str(error), isinstance(error, DestinationError)))
+        except Exception as error:  # whatever one file raises, the others go on; the intake counts it
+            log.exception("%s could not be taken", arrival.source)
+            self.events.put(NotTaken(arrival.source, f"{arrival.source}: {type(error).__name__}: {error}"))
+        else:
+            if taken is not None:
+                self._prepare(taken)
 
     def _look_once(self) -> LookReport:
         """Look at the source; whatever that raises is an outage of the source, not the end of the session."""
-        self.doing = ("looking at the source", time.monotonic())
+        self._looking_since = time.monotonic()
         try:
             return self.intake.look()
         except Exception as error:
@@ -148,7 +169,7 @@ class ArrivalThread(threading.Thread):
             sentence = f"The source could not be looked at ({type(error).__name__}: {error}); it is tried again."
             return LookReport(complete=False, standing=[Trouble("look-failed", sentence, "error")])
         finally:
-            self.doing = ("", 0.0)
+            self._looking_since = 0.0
 
     def _prepare(self, taken: TakenFile) -> None:
         try:
@@ -161,13 +182,15 @@ class ArrivalThread(threading.Thread):
             self._put_off(taken, passing=False)
             self.events.put(Taken(taken, {}, {}, f"{type(error).__name__}: {error}"))
         else:
-            self._unprepared.pop(taken.path, None)
+            with self._lock:
+                self._unprepared.pop(taken.path, None)
             if "gain_error" in values:
                 self._put_off(taken, passing=False)
             self.events.put(Taken(taken, outputs, values))
 
     def _put_off(self, taken: TakenFile, *, passing: bool) -> None:
-        before = self._unprepared.get(taken.path)
-        attempts = before.attempts + 1 if before is not None else 1
-        pause = min(LONGEST_AGAIN_SECONDS, AGAIN_SECONDS * 2.0 ** (attempts - 1))
-        self._unprepared[taken.path] = Unprepared(taken, passing, attempts, time.monotonic() + pause)
+        with self._lock:
+            before = self._unprepared.get(taken.path)
+            attempts = before.attempts + 1 if before is not None else 1
+            pause = min(LONGEST_AGAIN_SECONDS, AGAIN_SECONDS * 2.0 ** (attempts - 1))
+            self._unprepared[taken.path] = Unprepared(taken, passing, attempts, time.monotonic() + pause)

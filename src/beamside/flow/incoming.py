@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path, PurePath
@@ -50,6 +51,7 @@ class MoviePreparation:
     ) -> None:
         self.root, self.job, self.settings = root, job, settings
         self._clock = clock
+        self._lock = threading.RLock()  # several files are prepared at once
         self._defects_of: dict[Shape, dict[str, Any]] = {}
         self._reference: Reference | None = None
         self._known = known
@@ -60,7 +62,8 @@ class MoviePreparation:
         """Return the outputs and values of a movie that was taken in. Raises NotReadyError or OSError for what may be right at another time."""
         values: dict[str, Any] = {"frames": taken.frames, "shape": list(taken.shape)}
         try:
-            values |= {**self._gain(), **self._defects(taken.shape)}
+            with self._lock:
+                values |= {**self._gain(), **self._defects(taken.shape)}
         except NotReadyError:
             raise
         except GainError as error:
@@ -69,7 +72,8 @@ class MoviePreparation:
 
     def retry(self) -> None:
         """Look again at what did not fit."""
-        self._defects_of = {shape: found for shape, found in self._defects_of.items() if "gain_error" not in found}
+        with self._lock:
+            self._defects_of = {shape: found for shape, found in self._defects_of.items() if "gain_error" not in found}
 
     def _gain(self) -> dict[str, Any]:
         """Copy the reference into the project, where workers and later sessions have it; again when it has changed and come to rest."""

@@ -347,7 +347,9 @@ class Session:
         # A source that cannot be read is not an empty one, unless there never was anything in it.
         unreadable = not report.complete and bool(self.tables.stages[0].job.items)
         self._empty_looks = (
-            0 if report.new or report.waiting or report.to_remove or unreadable else self._empty_looks + 1
+            0
+            if report.new or report.waiting or report.taking or report.to_remove or unreadable
+            else self._empty_looks + 1
         )
         self.waiting_at_source, self._last_look = len(report.waiting), report
         self.tables.intake_set_aside(report)

@@ -60,6 +60,13 @@ def _for_the_source(report: LookReport | None, patterns: tuple[str, ...], finish
         more = f", and {len(report.waiting) - 1} more" if len(report.waiting) > 1 else ""
         reason = first.reason.removeprefix(first.source).strip().rstrip(".")
         return f"{os.path.basename(first.source)} ({reason}){more}"
+    if report.taking:
+        more = f", and {len(report.taking) - 1} more" if len(report.taking) > 1 else ""
+        return f"{os.path.basename(report.taking[0])} (is being taken in){more}"
+    return _for_files(report, patterns, finishing)
+
+
+def _for_files(report: LookReport, patterns: tuple[str, ...], finishing: bool) -> str:
     if not report.complete:
         return "the source, which cannot be read at present"
     if finishing:
