@@ -32,7 +32,7 @@ class AcquisitionSettings(ParameterModel):
     gain_rotate: GainRotation = parameter(
         "auto",
         "Rotation of the gain reference, clockwise as seen with row 0 at the top (RELION's gain_rot x 90, MotionCor2's -RotGain), before the flip; "
-        "auto finds it from the first movies",
+        "auto determines it from the first movies",
         unit="°",
         flag="--gain-rotate",
         advanced=True,
@@ -40,21 +40,21 @@ class AcquisitionSettings(ParameterModel):
     )
     gain_flip: GainFlip = parameter(
         "auto",
-        "Mirroring of the gain reference, after the rotation: up-down reverses rows, left-right columns; auto finds it from the first movies",
+        "Mirroring of the gain reference, after the rotation: up-down reverses rows, left-right columns; auto determines it from the first movies",
         flag="--gain-flip",
         advanced=True,
         relion="gain_flip",
     )
     gain_mode: GainMode = parameter(
         "auto",
-        "What is done with the gain reference: frames are multiplied by it, or divided; auto finds it from the first movies",
+        "Whether frames are multiplied or divided by the gain reference; auto determines it from the first movies",
         flag="--gain-mode",
         advanced=True,
     )
     gain_check: bool = parameter(
         True,
-        "Compare the gain reference with the first movies, and ask before one is used that does not fit them; "
-        "without it, the reference is used as said, and as it lies in its file and to multiply where nothing is said",
+        "Compare the gain reference with the first movies, and ask before using one that does not fit them. Without this check the reference is "
+        "used as the options say; by default in the orientation of its file, as a multiplier",
         flag="--gain-check",
         advanced=True,
         affects_result=False,
@@ -86,7 +86,7 @@ class AcquisitionSettings(ParameterModel):
     )
     compress: bool = parameter(
         True,
-        "Recompress uncompressed movies of whole numbers as LZW TIFF, verified pixel by pixel",
+        "Recompress uncompressed integer movies as LZW TIFF, verified pixel by pixel",
         flag="--compress",
         affects_result=False,
     )
@@ -109,7 +109,7 @@ class AcquisitionSettings(ParameterModel):
     )
     settle_seconds: float = parameter(
         2.0,
-        "Time that a file's size and date must stay the same, over at least two looks, before it counts as written",
+        "Time for which a file's size and date must stay the same, over at least two looks, before it counts as complete",
         unit="s",
         flag="--settle-seconds",
         advanced=True,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import shlex
 import time
@@ -65,7 +66,7 @@ def _settings_options(command: click.Command) -> click.Command:
             ["--profile"],
             default="",
             metavar="SCOPE.CAMERA",
-            help="Profile of beamside.toml, such as krios.k3. The data are then found by --name.",
+            help="Profile of beamside.toml, such as krios.k3; the data are then looked up by --name.",
         ),
         click.Option(["--config"], default=None, metavar="PATH", help="The facility's beamside.toml."),
         *click_options(),
@@ -75,7 +76,7 @@ def _settings_options(command: click.Command) -> click.Command:
             expose_value=False,
             is_eager=True,
             callback=_show_all_help,
-            help="Show all options, also those for special cases, and exit.",
+            help="Show all options, including those for special cases, and exit.",
         ),
     ]
     return command
@@ -83,8 +84,10 @@ def _settings_options(command: click.Command) -> click.Command:
 
 @session.command("start", cls=SectionedCommand)
 @click.option("--foreground", is_flag=True, help="Stay and show progress; Ctrl-C stops the session.")
-@click.option("--recompute", is_flag=True, help="Of a session that exists: compute again what changed settings change.")
-@click.option("--show", is_flag=True, help="Only show the settings and where they come from.")
+@click.option(
+    "--recompute", is_flag=True, help="For a session that exists: compute again what the changed settings affect."
+)
+@click.option("--show", is_flag=True, help="Show the settings and where each comes from, and start nothing.")
 def start(foreground: bool, recompute: bool, show: bool, profile: str, config: str | None, **given: Any) -> None:
     """Start a session: watch a camera's folder and process what appears there.
 
@@ -176,8 +179,13 @@ def _stay(project: Project) -> None:
 def status(project: str | None, watch: bool, as_json: bool) -> None:
     """Show what a session has done, does, and waits for.
 
-    The exit code says whether it needs a person: 0 it does not; 3 it failed, is dead or does not respond; 4 a problem is an error; 5 it waits for an
-    answer; 2 the command itself failed.
+    \b
+    The exit code says whether the session needs a person:
+      0  it does not
+      2  the command itself failed
+      3  the session has failed, is dead, or does not respond
+      4  one of its problems is an error
+      5  it waits for an answer
     """
     from beamside.cli.progress import exit_code, follow, print_status, status_json
     from beamside.monitor.results import status_now
@@ -196,7 +204,7 @@ def status(project: str | None, watch: bool, as_json: bool) -> None:
 
 @session.command("list")
 @click.option(
-    "--target", default=None, metavar="DIRECTORY", help="List the sessions of this target, whoever started them."
+    "--target", default=None, metavar="DIRECTORY", help="List the sessions below this directory, whoever started them."
 )
 @click.option("--running", is_flag=True, help="Only those that are running.")
 def list_(target: str | None, running: bool) -> None:
@@ -338,7 +346,7 @@ def resume(project: str | None, foreground: bool, recompute: str | None) -> None
 )
 @click.option("--no-wait", is_flag=True, help="Return at once.")
 def stop(project: str | None, finish: bool, no_wait: bool) -> None:
-    """End a session. Nothing is lost: 'resume' continues it."""
+    """End a session. Nothing is lost, and 'resume' continues it."""
     found = _running(project)
     if no_wait:
         control.send(found, "finish" if finish else "stop")
@@ -387,11 +395,13 @@ def retry(project: str | None) -> None:
     type=click.Choice(["multiply", "divide"]),
     default="multiply",
     show_default=True,
-    help="What frames are, by the reference.",
+    help="Whether frames are multiplied or divided by the reference.",
 )
-@click.option("--none", "unused", is_flag=True, help="Process the movies without it: they are corrected already.")
-@click.option("--keep", is_flag=True, help="Asked about later movies or a later reference: leave all as it is.")
-@click.option("--redo", is_flag=True, help="Asked about these: process again what the question says, as it says.")
+@click.option(
+    "--none", "unused", is_flag=True, help="Process the movies without it, because they are corrected already."
+)
+@click.option("--keep", is_flag=True, help="When asked about later movies or a later reference: change nothing.")
+@click.option("--redo", is_flag=True, help="When asked about these: process again what the question names.")
 @click.pass_context
 def gain(
     ctx: click.Context,
@@ -403,7 +413,7 @@ def gain(
     keep: bool,
     redo: bool,
 ) -> None:
-    """Answer when a session asks how its gain reference is used; 'status' shows the question, with what to type."""
+    """Answer a session's question about its gain reference; 'status' shows the question and what to type."""
     ways = [
         name for name in ("rotate", "flip", "mode") if ctx.get_parameter_source(name) == ParameterSource.COMMANDLINE
     ]
@@ -505,6 +515,6 @@ def wait_until_ended(project: Project, timeout: float) -> bool:
 
 
 for _command in (status, logs, report, show_config):
-    _command.help = f"{_command.help}\n\n{PROJECT_HELP.format(other=' or the only one known')}"
+    _command.help = f"{inspect.cleandoc(_command.help or '')}\n\n{PROJECT_HELP.format(other=' or the only one known')}"
 for _command in (pause, resume, stop, retry, gain):
-    _command.help = f"{_command.help}\n\n{PROJECT_HELP.format(other='')}"
+    _command.help = f"{inspect.cleandoc(_command.help or '')}\n\n{PROJECT_HELP.format(other='')}"

@@ -20,7 +20,7 @@ class ExecutionSettings(ParameterModel):
         affects_result=False,
     )
     workers: int = parameter(
-        0, "Worker processes; 0 takes one per core, as far as the memory goes.", ge=0, le=1024, affects_result=False
+        0, "Number of worker processes; 0: one per core, as far as memory allows.", ge=0, le=1024, affects_result=False
     )
     memory: float = parameter(
         3.0, "Memory to plan for each worker.", unit="GB", gt=0, le=1024, advanced=True, affects_result=False
@@ -30,7 +30,7 @@ class ExecutionSettings(ParameterModel):
     )
     min_free_space: float = parameter(
         1.0,
-        "The session waits when less than this is free on the target's disk, and goes on by itself.",
+        "The session waits while less than this is free on the target's disk, and then goes on by itself.",
         unit="GB",
         ge=0,
         advanced=True,

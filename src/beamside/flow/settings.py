@@ -30,7 +30,7 @@ class SessionParameters(ParameterModel):
     )
     idle_minutes: float = parameter(
         0.0,
-        "Finish the session by itself after so long without a new file; 0 never does.",
+        "Finish the session after this long without a new file; 0: never.",
         unit="min",
         ge=0,
         advanced=True,
@@ -72,7 +72,7 @@ class OpticsParameters(ParameterModel):
     )
     total_dose: float = parameter(
         0.0,
-        "Dose of a whole movie, used instead of --dose unless it is 0: each movie's dose is divided among its own frames.",
+        "Dose of a whole movie, divided among its frames; used instead of --dose unless it is 0.",
         unit="e/Å²",
         ge=0,
         le=10000,

@@ -34,13 +34,13 @@ class Class2dParameters(ParameterModel):
     )
     class_increment: int = parameter(
         0,
-        "Further particles after which classification continues; 0 takes the number at which it starts.",
+        "Number of new particles after which classification continues; 0: the number at which it starts.",
         ge=0,
         affects_result=False,
     )
     class_mask: float = parameter(
         0.0,
-        "Diameter of the circular mask; 0 takes 1.1 times the largest particle diameter.",
+        "Diameter of the circular mask; 0: 1.1 times the largest particle diameter.",
         unit="Å",
         ge=0,
         le=5000,
@@ -51,13 +51,13 @@ class Class2dParameters(ParameterModel):
     )
     class_iterations: int = parameter(
         25,
-        "Most iterations of a round; it takes 23 or more to merge the classes of one view for good.",
+        "Maximum number of iterations in a round; merging the classes of one view for good takes 23 or more.",
         ge=1,
         le=200,
         advanced=True,
         relion="nr_iter",
     )
-    class_seed: int = parameter(1, "Seed of the random numbers.", ge=0, advanced=True)
+    class_seed: int = parameter(1, "Seed of the random number generator.", ge=0, advanced=True)
 
 
 def mask_diameter(parameters: Class2dParameters, largest: float, box: float) -> float:

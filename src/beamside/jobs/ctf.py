@@ -40,7 +40,7 @@ class CtfParameters(ParameterModel):
         3000.0, "Largest astigmatism allowed in the fit.", unit="Å", ge=0, le=20000, advanced=True
     )
     phase_shift: bool = parameter(
-        False, "Also find the phase shift of a phase plate.", flag="--ctf-phase-shift", relion="do_phaseshift"
+        False, "Also determine the phase shift of a phase plate.", flag="--ctf-phase-shift", relion="do_phaseshift"
     )
     min_phase_shift: float = parameter(
         0.0, "Smallest phase shift searched.", unit="°", ge=-180, le=180, advanced=True, relion="phase_min"
@@ -49,14 +49,14 @@ class CtfParameters(ParameterModel):
         170.0, "Largest phase shift searched.", unit="°", ge=-180, le=180, advanced=True, relion="phase_max"
     )
     phase_shift_step: float = parameter(
-        10.0, "Steps of the search for the phase shift.", unit="°", gt=0, le=90, advanced=True, relion="phase_step"
+        10.0, "Step of the search for the phase shift.", unit="°", gt=0, le=90, advanced=True, relion="phase_step"
     )
     ctf_tilt: bool = parameter(
-        False, "Also find the tilt of the specimen, and give each particle the defocus of its place."
+        False, "Also determine the tilt of the specimen, and give each particle the defocus at its position."
     )
     reject_resolution: float = parameter(
         0.0,
-        "Micrographs whose CTF fit is worse than this are not used further; 0 keeps all whose fit succeeded.",
+        "Reject micrographs whose CTF fit is worse than this; 0 keeps all whose fit succeeded.",
         unit="Å",
         ge=0,
         le=100,

@@ -33,14 +33,14 @@ class ExtractParameters(ParameterModel):
 
     box_size: int = parameter(
         0,
-        "Box in pixels of the micrograph; 0 takes 1.5 times the largest diameter.",
+        "Box size in pixels of the micrograph; 0: 1.5 times the largest diameter.",
         unit="px",
         ge=0,
         le=4096,
     )
     class_box: int = parameter(
         64,
-        "Size to which extracted particles are scaled, for 2D classification.",
+        "Box size to which extracted particles are scaled for 2D classification.",
         unit="px",
         ge=16,
         le=512,
@@ -48,7 +48,7 @@ class ExtractParameters(ParameterModel):
     )
     background_diameter: float = parameter(
         0.0,
-        "Diameter of the circle outside which the background is measured; 0 takes 75 % of the box.",
+        "Diameter of the circle outside which the background is measured; 0: 75 % of the box.",
         unit="Å",
         ge=0,
         le=10000,

@@ -37,14 +37,14 @@ class MotionParameters(ParameterModel):
         5, "Number of patches in y for local motion; 1 turns local motion off.", ge=1, le=20, relion="patch_y"
     )
     dose_weighting: bool = parameter(
-        True, "Weight frames by the radiation damage they have seen.", relion="do_dose_weighting"
+        True, "Weight frames by their accumulated dose, as radiation damage grows with it.", relion="do_dose_weighting"
     )
     pre_exposure: float = parameter(
         0.0, "Dose before the first frame.", unit="e/Å²", ge=0, le=1000, advanced=True, relion="pre_exposure"
     )
     motion_b_factor: float = parameter(
         150.0,
-        "B-factor that is applied when frames are aligned.",
+        "B-factor applied when frames are aligned.",
         unit="Å²",
         ge=0,
         le=5000,
@@ -60,26 +60,26 @@ class MotionParameters(ParameterModel):
     )
     eer_upsampling: Literal[1, 2] = parameter(
         1,
-        "Pixels in which EER movies are rendered: 1 for the camera's own (4K), 2 for half of them (8K). The pixel size of the session is that of the "
-        "rendered pixels, as in RELION: with 2, give half of the camera's.",
+        "Sampling at which EER movies are rendered: 1 for the camera's physical pixels (4K), 2 for pixels of half that size (8K). --pixel-size is "
+        "that of the rendered pixels, as in RELION: with 2, give half of the camera's.",
         advanced=True,
     )
     eer_dose: float = parameter(
         1.0,
-        "Dose of a fraction of an EER movie: raw frames are summed in groups that come nearest to it. Raw frames at the end that do not fill a "
-        "group are left out, and reported.",
+        "Dose of one fraction of an EER movie: raw frames are summed in groups whose dose comes nearest to this. Raw frames at the end that do "
+        "not fill a group are left out, and reported.",
         unit="e/Å²",
         gt=0,
         le=20,
     )
     save_unweighted: bool = parameter(
         False,
-        "Save the sum without dose weighting, too (`_noDW.mrc`).",
+        "Also save the sum without dose weighting (`_noDW.mrc`).",
         relion="do_save_noDW",
     )
     even_odd: bool = parameter(
         False,
-        "Save the sums of every other frame, too (`_EVN.mrc`, `_ODD.mrc`), as denoising programs learn from.",
+        "Also save the sums of even and of odd frames (`_EVN.mrc`, `_ODD.mrc`), which denoising programs are trained on.",
         relion="do_even_odd_split",
     )
     float16: bool = parameter(

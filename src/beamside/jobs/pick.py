@@ -54,13 +54,21 @@ class PickParameters(ParameterModel):
         "or `classes` for the class averages that are selected in this session when it is started.",
     )
     pick_reference_pixel_size: float = parameter(
-        0.0, "Pixel size of the references; 0 takes what their file says.", unit="Å", ge=0, le=50, advanced=True
+        0.0, "Pixel size of the references; 0: that of their file.", unit="Å", ge=0, le=50, advanced=True
     )
     pick_reference_protein: Literal["auto", "white", "black"] = parameter(
-        "auto", "How protein looks in the references; auto compares their middles with their rims.", advanced=True
+        "auto",
+        "Contrast of the references: protein is white or black; auto compares their centres with their edges.",
+        advanced=True,
     )
     pick_angle_step: float = parameter(
-        5.0, "Step of the references' rotation.", unit="°", ge=1, le=90, advanced=True, relion="psi_sampling_autopick"
+        5.0,
+        "Angle between two rotations of a reference.",
+        unit="°",
+        ge=1,
+        le=90,
+        advanced=True,
+        relion="psi_sampling_autopick",
     )
     pick_threshold: float = parameter(
         0.0,
@@ -71,8 +79,8 @@ class PickParameters(ParameterModel):
     )
     picks_per_area: float = parameter(
         0.0,
-        "Picks wanted per area (without carbon, contamination and edges): the best ones of each neighbourhood are taken instead of those above a "
-        "threshold; 0 does not.",
+        "Picks wanted per unit area (without carbon, contamination and edges): the best picks of each neighbourhood are taken instead of those "
+        "above a threshold; 0 uses the threshold.",
         unit="1/µm²",
         ge=0,
         le=100_000,
@@ -80,7 +88,7 @@ class PickParameters(ParameterModel):
     )
     pick_border: float = parameter(
         0.0,
-        "Distance that picks keep from the edges of the micrograph; 0 is half of the smallest diameter.",
+        "Distance of picks from the edges of the micrograph; 0: half of the smallest diameter.",
         unit="Å",
         ge=0,
         le=5000,
@@ -88,7 +96,7 @@ class PickParameters(ParameterModel):
     )
     pick_resolution: float = parameter(
         20.0,
-        "Resolution of the micrographs that are searched.",
+        "Resolution to which micrographs are filtered for picking.",
         unit="Å",
         ge=5,
         le=100,
@@ -96,7 +104,7 @@ class PickParameters(ParameterModel):
     )
     mask_contamination: bool = parameter(True, "Leave out ice crystals, carbon and other contamination.", advanced=True)
     topaz_program: str = parameter(
-        "topaz", "Program that is run to pick with Topaz.", advanced=True, affects_result=False
+        "topaz", "Program to run for picking with Topaz.", advanced=True, affects_result=False
     )
     topaz_model: str = parameter(
         "resnet16",

@@ -31,28 +31,28 @@ class SelectParameters(ParameterModel):
 
     select_score: float = parameter(
         0.4,
-        "Classes with at least this score are kept (0 junk, 1 surely particles).",
+        "Keep classes with at least this class score (0: junk, 1: certainly particles).",
         ge=0,
         le=1,
     )
     select_min_share: float = parameter(
         0.1,
-        "Classes with fewer particles than this part of an equal share are not kept, whatever their score.",
+        "Classes with fewer particles than this fraction of an equal share are not kept, whatever their score.",
         ge=0,
         le=10,
         advanced=True,
     )
-    select_top: int = parameter(0, "Keep at most so many classes, the best first; 0 keeps all that pass.", ge=0)
+    select_top: int = parameter(0, "Keep at most this many classes, the best first; 0 keeps all that pass.", ge=0)
     select_classes: str = parameter(
-        "", "Numbers of the classes to keep, chosen by hand, such as 1,4,7-9; nothing else is then looked at."
+        "", "Numbers of the classes to keep, chosen by hand, such as 1,4,7-9; scores are then ignored."
     )
     select_recentre: bool = parameter(
         True,
-        "Move the averages' centres of mass to the middle, and the particles' origins with them.",
+        "Shift class averages so that their centres of mass are in the middle, and the particles' origins with them.",
     )
     select_duplicate_distance: float = parameter(
         30.0,
-        "Of particles that classification has moved closer together than this in a micrograph, the likeliest is kept; 0 keeps all.",
+        "Where classification has moved particles of a micrograph closer together than this, only the likeliest is kept; 0 keeps all.",
         unit="Å",
         ge=0,
         le=10_000,
@@ -113,11 +113,9 @@ class Selection(JobType):
             "Longest diameter",
             "Å",
             digits=0,
-            description="Length of the particles' density in the selected classes, where it is longest.",
+            description="Longest extent of the particles' density in the selected classes.",
         ),
-        Metric(
-            "short_diameter", "Shortest diameter", "Å", digits=0, description="Width of the same where it is narrowest."
-        ),
+        Metric("short_diameter", "Shortest diameter", "Å", digits=0, description="Its extent where it is narrowest."),
     )
     nodes = (
         Node("particles.star", 3, "ParticlesData.star.relion"),
