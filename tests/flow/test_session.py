@@ -19,7 +19,8 @@ from beamside.flow import control
 from beamside.flow.projection import rebuild
 from beamside.flow.session import Session, died_while_finishing
 from beamside.flow.settings import SessionSettings
-from beamside.flow.start import load_settings, prepare, recompute_cost, settings_path
+from beamside.flow.start import prepare, recompute_cost
+from beamside.flow.stored_settings import load_settings, settings_path
 from beamside.formats.mrc import write_mrc
 from beamside.formats.star import read_star
 from beamside.project.project import Project, ProjectWriter

@@ -14,7 +14,7 @@ from types import FrameType
 from beamside.errors import BeamsideError
 from beamside.flow.session import Session
 from beamside.flow.settings import SessionSettings
-from beamside.flow.start import load_settings
+from beamside.flow.stored_settings import load_settings
 from beamside.formats.printable import printable
 from beamside.project.project import Project
 

@@ -28,13 +28,13 @@ from beamside.flow.registry import find_project, known_projects
 from beamside.flow.settings import SessionSettings, sections
 from beamside.flow.start import (
     adopt_files,
-    load_settings,
     prepare,
     recompute_cost,
     session_command,
     start_background,
     state_of_results,
 )
+from beamside.flow.stored_settings import load_settings
 from beamside.formats.atomic import atomic_path
 from beamside.project.project import Project
 from beamside.project.records import WAITS_FOR_ANSWER
@@ -159,6 +159,10 @@ def _leave(project: Project) -> None:
     click.echo(f"  watch   beamside session status --watch {name}")
     click.echo(f"  stop    beamside session stop {name}")
     click.echo(f"  report  {project.report}")
+
+
+def _warn(sentence: str) -> None:
+    click.echo(f"beamside: {sentence}", err=True)
 
 
 def _stay(project: Project) -> None:
@@ -328,7 +332,7 @@ def resume(project: str | None, foreground: bool, recompute: str | None) -> None
             click.echo(f"The session {found.root} goes on{waits}.")
             return
         wait_until_ended(found, STOP_SECONDS)  # it was ending; then it is continued like any other
-    settings = load_settings(found)
+    settings = load_settings(found, _warn)
     for warning in prepare(settings):
         click.echo(f"beamside: {warning}", err=True)
     if recompute:
@@ -470,8 +474,11 @@ def show_config(project: str | None, as_json: bool) -> None:
     """
     found = find_project(project)
     path = _origins_path(found)
-    origins: dict[str, str] = json.loads(path.read_text()) if path.exists() else {}
-    values = load_settings(found).flat()
+    try:
+        origins: dict[str, str] = dict(json.loads(path.read_bytes()))
+    except (OSError, ValueError):  # where the values come from is not known then; the values are
+        origins = {}
+    values = load_settings(found, _warn).flat()
     settings = {name: Setting(value, origins.get(name, DEFAULT)) for name, value in values.items()}
     if as_json:
         shown = {name: {"value": setting.value, "origin": setting.origin} for name, setting in settings.items()}

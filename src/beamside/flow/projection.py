@@ -20,6 +20,7 @@ from beamside.flow.missing import gone_results
 from beamside.flow.relion_jobs import Ending, RelionJobs
 from beamside.flow.settings import SessionSettings
 from beamside.flow.stages import Stage
+from beamside.flow.stored_settings import load_settings
 from beamside.flow.table import LOCK_SECONDS, Tables
 from beamside.formats.atomic import atomic_path
 from beamside.formats.star import write_star
@@ -181,7 +182,7 @@ def rebuild(project: Project) -> Rebuilt:
     """
     project.require()
     with ProjectWriter(project) as writer:
-        settings = SessionSettings.from_flat(writer.state.settings)
+        settings = load_settings(project)
         tables = Tables(settings, writer)
         tables.restore()
         gone = [one for stage in tables.stages if not stage.gone for one in gone_results(project.root, stage)]

@@ -7,18 +7,17 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from beamside.acquisition.arrivals import Trouble
 from beamside.acquisition.gain import check_defects
 from beamside.acquisition.scan import Scanner
-from beamside.errors import BeamsideError, ConfigError, InputError, ProjectBusyError
+from beamside.errors import BeamsideError, InputError, ProjectBusyError
 from beamside.flow.again import DoneAgain
 from beamside.flow.missing import survey
 from beamside.flow.registry import register
 from beamside.flow.settings import SessionSettings
+from beamside.flow.stored_settings import settings_path
 from beamside.flow.table import INPUTS_CHANGED, open_stages, stale_items
 from beamside.formats.atomic import atomic_path
 from beamside.formats.image import read_image
@@ -32,11 +31,6 @@ from beamside.project.relion_trash import was_deleted
 
 START_SECONDS = 240.0
 """How long a session may take to say that it runs: it may first wait until it is known that the holder of RELION's lock is dead."""
-
-
-def settings_path(project: Project) -> Path:
-    """Return the file through which settings are handed to the session process."""
-    return project.private / "settings.json"
 
 
 def prepare(settings: SessionSettings) -> list[str]:
@@ -97,24 +91,6 @@ def state_of_results(project: Project, settings: SessionSettings) -> list[Troubl
         for name in stage.stale():
             again.add(stage, name, INPUTS_CHANGED)
     return [*again.troubles(), *survey(project.root, stages, restorable=True)]
-
-
-def load_settings(project: Project) -> SessionSettings:
-    """Return the settings that a project's session has: those handed over last, else those in the journal.
-
-    Where the project is, its directory says: settings of one that was moved or copied still name the place it had, and a session that believed
-    them would write into the original.
-    """
-    path = settings_path(project)
-    flat: Mapping[str, Any] = json.loads(path.read_text()) if path.exists() else project.require().load().settings
-    if not flat:
-        raise ConfigError(f"{project.root} has no settings yet; start it with `beamside session start`.")
-    settings = SessionSettings.from_flat(flat)
-    root = project.root.absolute()
-    if settings.root.resolve() == root.resolve():
-        return settings
-    place = {"target": root.parents[1], "group": root.parent.name, "name": root.name}
-    return settings.model_copy(update={"session": settings.session.model_copy(update=place)})
 
 
 def start_background(project: Project, command: list[str]) -> int:

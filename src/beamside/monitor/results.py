@@ -7,7 +7,8 @@ from dataclasses import replace
 from beamside.errors import BeamsideError
 from beamside.flow.again import AGAIN
 from beamside.flow.missing import TOLD
-from beamside.flow.start import load_settings, state_of_results
+from beamside.flow.start import state_of_results
+from beamside.flow.stored_settings import load_settings
 from beamside.monitor.status import ProblemStatus, SessionStatus, read_status
 from beamside.project.project import Project
 
@@ -22,7 +23,7 @@ def status_now(project: Project) -> SessionStatus:
     if status.pid:
         return status
     try:
-        results = state_of_results(project, load_settings(project))
+        results = state_of_results(project, load_settings(project, tell=lambda _sentence: None))
     except (BeamsideError, OSError, ValueError):  # the journals and the index say what they can
         return status
     said = [problem for problem in status.problems if not problem.key.startswith((*TOLD, AGAIN))]

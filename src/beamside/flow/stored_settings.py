@@ -1,0 +1,95 @@
+"""The settings that a project has kept: read as far as this version knows them, also when an earlier one wrote them, or a crash cut them short."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from beamside.errors import ConfigError
+from beamside.flow.settings import SessionSettings, all_parameters, sections
+from beamside.project.project import Project
+
+log = logging.getLogger(__name__)
+
+Tell = Callable[[str], object]
+
+
+def settings_path(project: Project) -> Path:
+    """Return the file through which settings are handed to the session process."""
+    return project.private / "settings.json"
+
+
+def load_settings(project: Project, tell: Tell = log.warning) -> SessionSettings:
+    """Return the settings that a project's session has: those handed over last, else those in the journal.
+
+    Where the project is, its directory says: settings of one that was moved or copied still name the place it had, and a session that believed
+    them would write into the original. What this version has to leave out is told to `tell`, each as a sentence.
+
+    Raises
+    ------
+    ConfigError
+        when there are none, or one has a value that this version does not take; the sentence says how to go on.
+    """
+    flat = _handed_over(project, tell) or project.require().load().settings
+    if not flat:
+        raise ConfigError(f"{project.root} has no settings yet; start it with `beamside session start`.")
+    return settings_of(project, flat, tell)
+
+
+def settings_of(project: Project, flat: Mapping[str, Any], tell: Tell = log.warning) -> SessionSettings:
+    """Return the settings of a project from their values by parameter name; see `load_settings`."""
+    known = {info.name for _, info in all_parameters()}
+    for name in sorted(set(flat) - known):
+        tell(
+            f"The setting {name} ({json.dumps(flat[name])}) of the session {project.root} is not known to this version of Beamside, so it is "
+            "left out: it was removed, or belongs to a job type whose package is not installed here."
+        )
+    values = {name: value for name, value in flat.items() if name in known}
+    if wrong := impossible(values):
+        listed = "; ".join(f"--{name.replace('_', '-')} {why}" for name, why in wrong.items())
+        raise ConfigError(
+            f"The session {project.root} has settings that this version of Beamside does not take ({listed}): start it again with "
+            "'beamside session start', the same --target, --group and --name, and values that are possible."
+        )
+    settings = SessionSettings.from_flat(values)
+    root = project.root.absolute()
+    if settings.root.resolve() == root.resolve():
+        return settings
+    place = {"target": root.parents[1], "group": root.parent.name, "name": root.name}
+    return settings.model_copy(update={"session": settings.session.model_copy(update=place)})
+
+
+def impossible(values: Mapping[str, Any]) -> dict[str, str]:
+    """Return what is wrong with values by parameter name, in the words that follow the name; empty when all can be used."""
+    wrong: dict[str, str] = {}
+    for section in sections():
+        own = {name: values[name] for name in section.model.model_fields if name in values}
+        try:
+            section.model.model_validate(own)
+        except ValidationError as error:
+            for entry in error.errors():
+                name = str(entry["loc"][0]) if entry["loc"] else section.title
+                given = f"is {json.dumps(values[name])}: " if name in values else ""
+                wrong[name] = given + entry["msg"].removeprefix("Value error, ")
+    return wrong
+
+
+def _handed_over(project: Project, tell: Tell) -> Mapping[str, Any]:
+    path = settings_path(project)
+    try:
+        flat = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return {}
+    except (ValueError, RecursionError, OSError) as error:
+        flat, why = None, str(error)
+    else:
+        why = "it is not an object"
+    if isinstance(flat, dict):
+        return flat
+    tell(f"The file {path} cannot be used ({why}); the settings that the session had last are taken from its journal.")
+    return {}
