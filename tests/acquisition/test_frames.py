@@ -5,12 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from beamside.acquisition.epu import read_epu_xml, read_mdoc
 from beamside.acquisition.frames import SHARED_BY, UsualFrames, judge, statements
+from beamside.formats.mrc import write_mrc
 
 FRAME_MDOC = (
     "T = SerialEM\r\nVoltage = 300\r\n\r\n[FrameSet = 0]\r\nNumSubFrames = {}\r\nFrameDosesAndNumber = 1 {}\r\n"
@@ -65,6 +67,35 @@ def test_epu_says_into_how_many_fractions_the_camera_was_to_divide(tmp_path: Pat
     assert [one.frames for one in statements("X_Fractions.tiff", {}, both)] == [21]
 
 
+def test_an_mrc_movie_with_the_bytes_of_more_frames_than_its_header_says_is_no_movie_of_one_frame(rig: Any) -> None:
+    path = rig.camera / "m.mrc"
+    write_mrc(path, np.ones((6, 32, 48), np.int16))
+    data = bytearray(path.read_bytes())
+    data[8:12] = (2).to_bytes(4, "little")  # nz
+    path.write_bytes(data)
+    reports = [rig.look(seconds=30) for _ in range(8)]
+    assert all(report.new == [] for report in reports)
+    (aside,) = [aside for report in reports for aside in report.set_aside]
+    assert "the bytes of 6 images, and its MRC header says 2" in aside.reason
+
+
+def test_bytes_that_no_header_accounts_for_are_waited_for_and_then_told(rig: Any) -> None:
+    rig.start(remove_source=True)
+    path = rig.movie("a.tiff")
+    path.write_bytes(path.read_bytes() + bytes(2000))
+    rig.record("a.tiff", 3)
+    first = rig.look_twice()
+    assert "2,000 bytes that its header does not account for" in first.waiting[0].reason
+    reports = []
+    for _ in range(6):
+        reports.append(rig.look(seconds=30))
+        for arrival in reports[-1].new:
+            rig.intake.take(arrival)
+    assert [remark.subject for report in reports for remark in report.remarks] == ["frames-in-doubt"]
+    assert path.exists()
+    assert "source-kept:disputed" in [trouble.key for trouble in rig.look().standing]
+
+
 def test_a_movie_taken_before_the_usual_number_was_known_is_told_of(rig: Any) -> None:
     short = rig.movie("first.tiff", frames=2)
     rig.take_all()
@@ -78,7 +109,6 @@ def test_a_movie_taken_before_the_usual_number_was_known_is_told_of(rig: Any) ->
 counts = st.lists(st.integers(1, 4), min_size=1, max_size=12)
 
 
-@settings(deadline=None)
 @given(counts)
 def test_nothing_is_confirmed_by_others_but_the_largest_number_that_enough_share(numbers: list[int]) -> None:
     usual = UsualFrames()
@@ -90,7 +120,13 @@ def test_nothing_is_confirmed_by_others_but_the_largest_number_that_enough_share
         assert (verdict.standing == "usual") == (number > 1 and numbers.count(number) > SHARED_BY and not larger)
 
 
-@settings(deadline=None)
+def test_what_is_described_in_the_file_can_contradict_it_but_not_confirm_it() -> None:
+    """A description can be written anew with each frame."""
+    described = {"described_frames": 6.0}
+    assert judge("m.tif", 6, described, [], UsualFrames(), single_images=False).standing == "unconfirmed"
+    assert judge("m.tif", 5, described, [], UsualFrames(), single_images=False).standing == "disputed"
+
+
 @given(counts, st.integers(1, 4), st.integers(0, 6), st.integers(0, 6))
 def test_whoever_contradicts_a_movie_keeps_its_source(numbers: list[int], frames: int, recorded: int, own: int) -> None:
     usual = UsualFrames()

@@ -25,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from beamside.errors import GainError, GainNotReadyError
+from beamside.formats.claims import MOST_PIXELS
 
 _KEYWORDS = (
     "CameraSizeX", "CameraSizeY", "RotationAndFlip", "WasScaled", "K2Type", "FalconType", "NumToAvgSuperRes", "UsableArea",
@@ -43,7 +44,7 @@ _MEANINGS = {
     "PartialBadColumn": "first column, number of columns, first and last row",
     "PartialBadRow": "first row, number of rows, first and last column",
 }
-_MAX_SIDE = 1 << 17
+_MOST_BYTES = 16 << 20
 
 
 @dataclass(frozen=True)
@@ -98,13 +99,19 @@ def read_defects(path: Path) -> DefectList:
         When a line is not understood: naming the line.
     """
     try:
-        text = path.read_bytes().decode("utf-8-sig", "replace")
+        with path.open("rb") as file:
+            content = file.read(_MOST_BYTES + 1)
     except FileNotFoundError:
         raise GainNotReadyError(f"The list of defects {path} does not exist: check --defects.") from None
     except OSError as error:
         raise GainNotReadyError(
             f"The list of defects {path} cannot be read ({error.strerror}): check --defects."
         ) from error
+    if len(content) > _MOST_BYTES:
+        raise GainError(
+            f"The list of defects {path} has more than {_MOST_BYTES >> 20} MB: is it a list? Check --defects."
+        )
+    text = content.decode("utf-8-sig", "replace")
     lines = [(number, line.partition("#")[0].split()) for number, line in enumerate(text.splitlines(), start=1)]
     lines = [(number, fields) for number, fields in lines if fields]
     if any(fields[0][0].isalpha() for _, fields in lines):
@@ -135,7 +142,7 @@ def _serialem(lines: Sequence[tuple[int, Sequence[str]]], path: Path) -> DefectL
             f"The list of defects {path} has no CameraSizeX and CameraSizeY: give the file as SerialEM wrote it."
         )
     width, height = single["CameraSizeX"][0], single["CameraSizeY"][0]
-    if not (0 < width <= _MAX_SIDE and 0 < height <= _MAX_SIDE):
+    if min(width, height) < 1 or width * height > MOST_PIXELS:
         raise GainError(
             f"The list of defects {path} says that the camera has {width} x {height} pixels: check --defects."
         )

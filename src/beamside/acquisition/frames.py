@@ -27,10 +27,11 @@ Standing = Literal["stated", "usual", "unconfirmed", "disputed"]
 
 @dataclass(frozen=True)
 class Statement:
-    """A number of frames, and who says so."""
+    """A number of frames, and who says so; some who can contradict a file cannot confirm it, as they may be written along with it."""
 
     frames: int
     who: str
+    confirms: bool = True
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,8 @@ def statements(
             planned.append(Statement(number, PurePath(name).name))
     if number := _whole(own.get("frames")):
         recorded.append(Statement(number, "the file itself"))
-    return recorded or planned
+    described = _whole(own.get("described_frames"))
+    return (recorded or planned) + ([Statement(described, "its own description", confirms=False)] if described else [])
 
 
 def _whole(value: Any) -> int:
@@ -129,7 +131,8 @@ def judge(
     for statement in said:
         if statement.frames != frames:
             return Verdict("disputed", f"it has {frames} frames where {statement.who} says {statement.frames}")
-    if said or PurePath(source).suffix.lower() in _SINGLE_IMAGES or (single_images and frames == 1):
+    confirmed = any(statement.confirms for statement in said)
+    if confirmed or PurePath(source).suffix.lower() in _SINGLE_IMAGES or (single_images and frames == 1):
         return Verdict("stated")
     if usual.is_short(frames):
         return Verdict("disputed", f"it has {frames} frames where others have {usual.usual}")

@@ -15,10 +15,11 @@ import numpy as np
 
 from beamside.acquisition.scan import Sighting
 from beamside.errors import CorruptFileError, InputError
+from beamside.formats.claims import damage_is_ours, unexplained
 from beamside.formats.eer import check_eer_complete
 from beamside.formats.image import ImageInfo, check_png_complete
 from beamside.formats.movies import MRC_SUFFIXES, PNG_SUFFIXES, TIFF_SUFFIXES
-from beamside.formats.mrc import PACKED_MODE, check_mrc_complete
+from beamside.formats.mrc import PACKED_MODE, check_mrc_movie
 from beamside.formats.rendering import EER_SUFFIX
 from beamside.formats.tiff import check_tiff_complete
 
@@ -60,22 +61,28 @@ def inspect_file(path: str) -> ImageInfo:
     CorruptFileError
         When the file cannot become a movie by waiting.
     """
-    suffix = Path(path).suffix.lower()
     try:
-        if suffix in TIFF_SUFFIXES:
-            tiff = check_tiff_complete(path)
-            return ImageInfo(tiff.frames, tiff.shape, tiff.dtype, tiff.compression)
-        if suffix in MRC_SUFFIXES:
-            mrc = check_mrc_complete(path)
-            compression = "packed" if mrc.mode == PACKED_MODE else "none"
-            return ImageInfo(mrc.shape[0], mrc.shape[1:], mrc.dtype.newbyteorder("="), compression)
-        if suffix == EER_SUFFIX:
-            eer = check_eer_complete(path)
-            return ImageInfo(eer.frames, eer.shape, np.dtype(np.uint8), "eer", eer.metadata)
-        if suffix in PNG_SUFFIXES:
-            return check_png_complete(path)
+        with damage_is_ours(path):
+            return _inspect_file(path)
     except OSError as error:
         raise CorruptFileError(
             f"{path} cannot be read ({error.strerror}): check its permissions and the disk."
         ) from error
+
+
+def _inspect_file(path: str) -> ImageInfo:
+    suffix = Path(path).suffix.lower()
+    if suffix in TIFF_SUFFIXES:
+        tiff = check_tiff_complete(path)
+        return ImageInfo(tiff.frames, tiff.shape, tiff.dtype, tiff.compression, tiff.metadata)
+    if suffix in MRC_SUFFIXES:
+        mrc, extra = check_mrc_movie(path)
+        compression = "packed" if mrc.mode == PACKED_MODE else "none"
+        told = unexplained(extra, mrc.section_bytes)
+        return ImageInfo(mrc.shape[0], mrc.shape[1:], mrc.dtype.newbyteorder("="), compression, told)
+    if suffix == EER_SUFFIX:
+        eer = check_eer_complete(path)
+        return ImageInfo(eer.frames, eer.shape, np.dtype(np.uint8), "eer", eer.metadata)
+    if suffix in PNG_SUFFIXES:
+        return check_png_complete(path)
     raise InputError(f"{path} is not a movie or micrograph: give TIFF, MRC, MRCS, EER or PNG files.")

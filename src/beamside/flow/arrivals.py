@@ -183,14 +183,14 @@ class ArrivalThread(threading.Thread):
             self.events.put(Taken(taken, {}, {}, f"{type(error).__name__}: {error}"))
         else:
             with self._lock:
-                self._unprepared.pop(taken.path, None)
+                self._unprepared.pop(taken.name, None)
             if "gain_error" in values:
                 self._put_off(taken, passing=False)
             self.events.put(Taken(taken, outputs, values))
 
     def _put_off(self, taken: TakenFile, *, passing: bool) -> None:
         with self._lock:
-            before = self._unprepared.get(taken.path)
+            before = self._unprepared.get(taken.name)
             attempts = before.attempts + 1 if before is not None else 1
             pause = min(LONGEST_AGAIN_SECONDS, AGAIN_SECONDS * 2.0 ** (attempts - 1))
-            self._unprepared[taken.path] = Unprepared(taken, passing, attempts, time.monotonic() + pause)
+            self._unprepared[taken.name] = Unprepared(taken, passing, attempts, time.monotonic() + pause)

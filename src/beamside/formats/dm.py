@@ -31,6 +31,7 @@ _COMPLEX = (3, 13)
 _ANGSTROMS = {"µm": 1e4, "um": 1e4, "nm": 10.0, "å": 1.0, "a": 1.0, "pm": 0.01}
 _MOST_TAGS = 200_000
 _MOST_LEVELS = 40
+_LONGEST_TYPE = 512
 _MOST_BYTES_READ = 4096
 _MAX_SIDE = 1 << 17
 
@@ -149,6 +150,8 @@ class _Reader:
     def size_of(self, info: list[int]) -> int:
         """Return the bytes that a value of this type takes."""
         kind = info[0]
+        if len(info) > _LONGEST_TYPE:
+            raise self.damaged("it has a value whose type has no end")
         if kind in _SIMPLE:
             return np.dtype(_SIMPLE[kind]).itemsize
         if kind == _STRING and len(info) == 2 and info[1] >= 0:
@@ -234,12 +237,12 @@ def _describe(entry: _Tree, reader: _Reader) -> DmImage:
         raise InputError(
             f"{reader.path} has {len(sides)} dimensions where an image has 2: save one image of the stack."
         )
-    width, height = sides
-    if int(kind) in _COMPLEX:
+    (width, height), number = sides, int(kind) if math.isfinite(kind) else 0
+    if number in _COMPLEX:
         raise InputError(f"{reader.path} holds complex numbers: it is a transform, not an image.")
-    if int(kind) not in _PIXELS or not (0 < width <= _MAX_SIDE and 0 < height <= _MAX_SIDE):
-        raise reader.damaged(f"it says that its image has {width} x {height} pixels of type {int(kind)}")
-    dtype = np.dtype(reader.order + _PIXELS[int(kind)])
+    if number not in _PIXELS or not (0 < width <= _MAX_SIDE and 0 < height <= _MAX_SIDE):
+        raise reader.damaged(f"it says that its image has {width} x {height} pixels of type {number}")
+    dtype = np.dtype(reader.order + _PIXELS[number])
     if data.size != width * height * dtype.itemsize:
         raise reader.damaged(f"its image of {width} x {height} pixels has {data.size:,} bytes")
     return DmImage((height, width), dtype, data.offset, _pixel_size(entry))

@@ -27,8 +27,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from beamside.errors import ConfigError, CorruptFileError, InputError
+from beamside.formats.claims import check_claim, unexplained
 from beamside.formats.rendering import sum_type
-from beamside.formats.tiff import read_directories
+from beamside.formats.tiff import Page, read_directories
 
 PathLike = str | os.PathLike[str]
 
@@ -40,6 +41,9 @@ _VARIABLE_BITS = 65002
 _EVEN = 65000
 _MAX_SIDE = 1 << 14
 _METADATA_BYTES = 1 << 20
+_PROBED = 3
+_PADDING_ELECTRONS = 2
+"""Bits that fill a frame's last word can look like so many electrons behind its end."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +71,7 @@ class EerInfo:
     shape : (height, width) of the sensor
     coding : bits of the numbers
     metadata : what the camera says, by the names of `beamside.acquisition.epu`: ``pixel_size`` (Å), ``total_dose`` (e/Å²), ``exposure_time`` (s),
-        ``frames``, ``time``; each may be absent
+        ``frames``, ``time``; and ``unexplained_bytes``, when the file has many that no directory refers to; each may be absent
     evenly : of the oldest kind, where all numbers may have 12 bits
     """
 
@@ -88,11 +92,14 @@ def check_eer_complete(path: PathLike) -> EerInfo:
     CorruptFileError
         When it is not an EER file, or its frames differ in size or coding.
     """
-    return _read(path)[0]
+    with EerFrames(path) as movie:
+        movie.check_shape()
+        return movie.info
 
 
-def _read(path: PathLike) -> tuple[EerInfo, list[dict[int, NDArray[Any]]]]:
-    pages = read_directories(path, frozenset({_METADATA, _SKIP_BITS, _X_BITS, _Y_BITS}))
+def _read(path: PathLike) -> tuple[EerInfo, list[Page]]:
+    directories = read_directories(path, frozenset({_METADATA, _SKIP_BITS, _X_BITS, _Y_BITS}))
+    pages = directories.pages
     frames = [page for page in pages if _number(page, _COMPRESSION, 1) in (*_FIXED_BITS, _VARIABLE_BITS)]
     if not frames:  # a sum that the camera adds is an ordinary image, and is not a frame
         raise CorruptFileError(
@@ -107,8 +114,12 @@ def _read(path: PathLike) -> tuple[EerInfo, list[dict[int, NDArray[Any]]]]:
     height, width, compression, coding = kinds.pop()
     if not (0 < height <= _MAX_SIDE and 0 < width <= _MAX_SIDE):
         raise CorruptFileError(f"{path} is damaged: it says that its frames have {width} x {height} pixels.")
+    longest = max(int(page[_STRIP_BYTES].sum()) if _STRIP_BYTES in page else 0 for page in frames)
+    pixels_of_a_bit = ((1 << coding.skip) - 1) / coding.skip
+    check_claim(path, "a frame", (height, width), 1, int(longest * pixels_of_a_bit) + 1)
     text = next((bytes(page[_METADATA].astype(np.uint8)) for page in pages if _METADATA in page), b"")
-    return EerInfo(len(frames), (height, width), coding, _read_metadata(text), compression == _EVEN), frames
+    metadata = _read_metadata(text) | unexplained(directories.size - directories.end, longest)
+    return EerInfo(len(frames), (height, width), coding, metadata, compression == _EVEN), frames
 
 
 def _number(page: Mapping[int, NDArray[Any]], tag: int, default: int = 0) -> int:
@@ -188,15 +199,43 @@ class EerFrames:
             self._add(index, total, upsampling)
         return _place(total, self.info.coding) if upsampling > 1 else total
 
+    def check_shape(self) -> None:
+        """Check that the frames go beyond the first half of the sensor that the header claims: of a larger one, pixels would lie in wrong places.
+
+        Raises
+        ------
+        CorruptFileError
+            When none of the first ones does, or one cannot be decoded.
+        """
+        height, width = self.info.shape
+        if height < 2 or self.info.evenly:  # of the oldest kind, a frame tells by itself where it ends
+            return
+        whole, half = np.zeros((height, width), np.uint8), np.zeros((height // 2, width), np.uint8)
+        for index in range(min(_PROBED, self.info.frames)):
+            self._add(index, whole, 1)
+            if np.count_nonzero(whole[len(half) :]) > _PADDING_ELECTRONS:
+                return
+            try:
+                self._decode(self._data(index), half, 1)
+            except (imagecodecs.EerError, ValueError):
+                return  # without an electron there, and yet too long for the half
+        raise CorruptFileError(
+            f"{self.path} is damaged: its frames end before the middle of the {width} x {height} pixels that it says they have."
+        )
+
+    def _decode(self, data: bytes, total: NDArray[Any], upsampling: int) -> None:
+        coding = self.info.coding
+        imagecodecs.eer_decode(data, total.shape, coding.skip, coding.x, coding.y, superres=upsampling - 1, out=total)
+
     def _add(self, index: int, total: NDArray[Any], upsampling: int) -> None:
-        data, coding = self._data(index), self.info.coding
+        data = self._data(index)
         if self.info.evenly and _add_evenly(data, total, upsampling):
             return
         try:
-            imagecodecs.eer_decode(
-                data, total.shape, coding.skip, coding.x, coding.y, superres=upsampling - 1, out=total
-            )
-        except (imagecodecs.EerError, ValueError) as error:
+            self._decode(data, total, upsampling)
+        except (OSError, MemoryError):
+            raise
+        except Exception as error:
             raise CorruptFileError(
                 f"{self.path} is damaged: raw frame {index + 1} cannot be decoded ({error})."
             ) from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,14 +11,16 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from beamside.errors import CorruptFileError, InputError, NotReadyError
+from beamside.formats.claims import check_claim, damage_is_ours
 from beamside.formats.dm import find_dm_image, read_dm
 from beamside.formats.movies import GAIN_SUFFIX, MRC_SUFFIXES, PNG_SUFFIXES, TIFF_SUFFIXES, open_movie
 
 DM_SUFFIXES = (".dm3", ".dm4")
 IMAGE_SUFFIXES = (*MRC_SUFFIXES, *TIFF_SUFFIXES, *PNG_SUFFIXES, *DM_SUFFIXES, GAIN_SUFFIX)
+_MOST_PNG_PIXELS = 2 * 89_478_485  # Pillow decodes no more
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 
@@ -55,6 +58,11 @@ def read_image(path: str | os.PathLike[str]) -> NDArray[np.float32]:
     path = Path(path)
     if not path.exists():
         raise InputError(f"{path} does not exist: check the name.")
+    with damage_is_ours(path):
+        return _read_image(path)
+
+
+def _read_image(path: Path) -> NDArray[np.float32]:
     suffix = path.suffix.lower()
     if suffix in PNG_SUFFIXES:
         return _read_png(path)
@@ -70,6 +78,11 @@ def read_image(path: str | os.PathLike[str]) -> NDArray[np.float32]:
 
 def read_pixel_size(path: str | os.PathLike[str]) -> float:
     """Return the pixel size (Å) that the header of an MRC, DM3 or DM4 file gives; 0 when it, or the format, does not say."""
+    with damage_is_ours(path):
+        return _read_pixel_size(path)
+
+
+def _read_pixel_size(path: str | os.PathLike[str]) -> float:
     if Path(path).suffix.lower() in DM_SUFFIXES:
         return find_dm_image(path).pixel_size
     if Path(path).suffix.lower() not in MRC_SUFFIXES:
@@ -79,12 +92,19 @@ def read_pixel_size(path: str | os.PathLike[str]) -> float:
 
 
 def _read_png(path: Path) -> NDArray[np.float32]:
-    check_png_complete(path)
+    info = check_png_complete(path)
     try:
-        with Image.open(path) as image:
-            return np.asarray(image).astype(np.float32)
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # its size was compared with the file's
+            with Image.open(path) as image:
+                pixels = np.asarray(image)
+    except (OSError, SyntaxError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise  # the disk's; without a number, it is Pillow's way of saying that the content is damaged
         raise CorruptFileError(f"{path} is damaged: it cannot be decoded ({error}).") from error
+    if pixels.shape != info.shape:
+        raise CorruptFileError(f"{path} is damaged: it decodes to shape {pixels.shape}.")
+    return pixels.astype(np.float32)
 
 
 def check_png_complete(path: str | os.PathLike[str]) -> ImageInfo:
@@ -102,7 +122,7 @@ def check_png_complete(path: str | os.PathLike[str]) -> ImageInfo:
         start = file.read(8)
         if start != _PNG_SIGNATURE[: len(start)] and any(start):
             raise CorruptFileError(f"{path} is not a PNG file, although its name says so.")
-        position, header = 8, b""
+        position, header, stored = 8, b"", 0
         while True:
             file.seek(position)
             chunk = file.read(8)
@@ -111,15 +131,22 @@ def check_png_complete(path: str | os.PathLike[str]) -> ImageInfo:
                 raise NotReadyError(f"{path} is truncated or still being written: its PNG end chunk is missing.")
             if chunk[4:] == b"IHDR":
                 header = file.read(13)
+            if chunk[4:] == b"IDAT":
+                stored += int.from_bytes(chunk[:4], "big")
             if chunk[4:] == b"IEND":
-                return _png_info(header, path)
+                return _png_info(header, stored, path)
 
 
-def _png_info(header: bytes, path: str | os.PathLike[str]) -> ImageInfo:
+def _png_info(header: bytes, stored: int, path: str | os.PathLike[str]) -> ImageInfo:
     if len(header) != 13:
         raise CorruptFileError(f"{path} is damaged: it has no PNG header.")
     width, height = int.from_bytes(header[:4], "big"), int.from_bytes(header[4:8], "big")
     bits, colour = header[8], header[9]
     if colour != 0:
         raise CorruptFileError(f"{path} is a colour image: a micrograph is grey; save it with 8 or 16 bits of grey.")
+    check_claim(path, "the image", (height, width), bits, stored, "deflate")
+    if height * width > _MOST_PNG_PIXELS:
+        raise CorruptFileError(
+            f"{path} has {width} x {height} pixels, more than any camera: it is damaged, or made to fill the memory."
+        )
     return ImageInfo(1, (height, width), np.dtype(np.uint16 if bits == 16 else np.uint8), "png")

@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from beamside.errors import CorruptFileError, InputError
+from beamside.formats.claims import damage_is_ours
 from beamside.formats.eer import EerFrames
-from beamside.formats.mrc import check_mrc_complete, read_sections
+from beamside.formats.mrc import check_mrc_movie, read_sections
 from beamside.formats.rendering import EER_SUFFIX, Rendering, sum_type
 from beamside.formats.tiff import TiffFrames
 
@@ -86,7 +87,7 @@ class _TiffMovie(Movie):
 
 class _MrcMovie(Movie):
     def __init__(self, path: Path) -> None:
-        header = check_mrc_complete(path)
+        header, _ = check_mrc_movie(path)
         if header.dtype.kind == "c":
             raise CorruptFileError(f"{path} holds complex numbers (MRC mode 4): it is a transform, not a movie.")
         self.path, self.pixel_size = path, header.pixel_size
@@ -106,6 +107,11 @@ class _EerMovie(Movie):
         info, self._rendering = self._file.info, rendering
         self.path = path
         self._groups = rendering.groups(info.frames)
+        try:
+            self._file.check_shape()
+        except BaseException:
+            self.close()
+            raise
         if not self._groups:
             self.close()
             raise InputError(
@@ -142,6 +148,11 @@ def open_movie(path: str | os.PathLike[str], rendering: Rendering | None = None)
         When its format is not supported.
     """
     path = Path(path)
+    with damage_is_ours(path):
+        return _open_movie(path, rendering)
+
+
+def _open_movie(path: Path, rendering: Rendering | None) -> Movie:
     suffix = path.suffix.lower()
     if suffix == EER_SUFFIX:
         return _EerMovie(path, rendering or Rendering())

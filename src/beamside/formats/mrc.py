@@ -203,6 +203,27 @@ def check_mrc_complete(path: PathLike) -> MrcHeader:
     return header
 
 
+def check_mrc_movie(path: PathLike) -> tuple[MrcHeader, int]:
+    """Return the header of a complete movie or image, and how many bytes the file has beyond what the header says.
+
+    Raises
+    ------
+    NotReadyError
+        When the file is shorter than its header says, or longer by one or more sections: the header was not brought up to date.
+    CorruptFileError
+        When it is not an MRC file.
+    """
+    header = check_mrc_complete(path)
+    extra = os.path.getsize(path) - header.expected_size
+    if extra >= header.section_bytes:
+        there = header.shape[0] + extra // header.section_bytes
+        raise NotReadyError(
+            f"{path} has the bytes of {there} images, and its MRC header says {header.shape[0]}: it is still being written, or its header "
+            "is wrong; correct the header (IMOD's alterheader does that) if it is the whole movie."
+        )
+    return header, extra
+
+
 def read_sections(path: PathLike, start: int = 0, stop: int | None = None) -> NDArray[Any]:
     """Read sections ``start:stop`` as an array (n, ny, nx) in native byte order and the file's type (4-bit data as uint8)."""
     header = check_mrc_complete(path)
@@ -211,12 +232,19 @@ def read_sections(path: PathLike, start: int = 0, stop: int | None = None) -> ND
     offset = header.data_offset + start * header.section_bytes
     _, ny, nx = header.shape
     if header.mode == PACKED_MODE:
-        packed = np.fromfile(path, np.uint8, count * header.section_bytes, offset=offset)
+        packed = _pixels(path, np.dtype(np.uint8), count * header.section_bytes, offset)
         return unpack(packed.reshape(count, ny, -1), nx)
-    sections = np.fromfile(path, header.dtype, count * ny * nx, offset=offset).reshape(count, ny, nx)
+    sections = _pixels(path, header.dtype, count * ny * nx, offset).reshape(count, ny, nx)
     if header.shifted:
         sections ^= 0x80
     return sections.astype(header.dtype.newbyteorder("="), copy=False)
+
+
+def _pixels(path: PathLike, dtype: np.dtype[Any], count: int, offset: int) -> NDArray[Any]:
+    pixels = np.fromfile(path, dtype, count, offset=offset)
+    if len(pixels) < count:
+        raise NotReadyError(f"{path} became shorter while it was read; it may still be written.")
+    return pixels
 
 
 def unpack(packed: NDArray[np.uint8], nx: int) -> NDArray[np.uint8]:

@@ -11,10 +11,10 @@ from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -25,15 +25,18 @@ from numpy.typing import NDArray
 
 from beamside.errors import CorruptFileError, NotReadyError
 from beamside.formats.atomic import atomic_path
+from beamside.formats.claims import check_claim, row_bytes, unexplained
+from beamside.formats.descriptions import described_images
 from beamside.formats.mrc import HALVED_SIZES, unpack
 
 PathLike = str | os.PathLike[str]
 
-_WIDTH, _LENGTH, _BITS, _COMPRESSION = 256, 257, 258, 259
-_STRIPS, _SAMPLES, _STRIP_BYTES = 273, 277, 279
-_TILES, _TILE_BYTES, _SAMPLE_FORMAT = 324, 325, 339
+_WIDTH, _LENGTH, _BITS, _COMPRESSION, _DESCRIPTION = 256, 257, 258, 259, 270
+_STRIPS, _SAMPLES, _STRIP_ROWS, _STRIP_BYTES = 273, 277, 278, 279
+_TILE_WIDTH, _TILE_LENGTH, _TILES, _TILE_BYTES, _SAMPLE_FORMAT = 322, 323, 324, 325, 339
 _NEEDED = frozenset(
-    {_WIDTH, _LENGTH, _BITS, _COMPRESSION, _STRIPS, _SAMPLES, _STRIP_BYTES, _TILES, _TILE_BYTES, _SAMPLE_FORMAT}
+    {_WIDTH, _LENGTH, _BITS, _COMPRESSION, _STRIPS, _SAMPLES, _STRIP_ROWS, _STRIP_BYTES}
+    | {_TILE_WIDTH, _TILE_LENGTH, _TILES, _TILE_BYTES, _SAMPLE_FORMAT}
 )
 _INTEGER_TYPES = {1: "u1", 3: "u2", 4: "u4", 6: "i1", 8: "i2", 9: "i4", 13: "u4", 16: "u8", 17: "i8", 18: "u8"}
 _TEXT_TYPES = (2, 7)
@@ -50,6 +53,11 @@ _COMPRESSIONS = {
 }
 _MAX_PAGES = 100_000
 _MAX_SIDE = 1 << 17
+_MOST_PARTS = 1 << 24
+"""Strips or tiles of all directories together: numbers of them are 8 bytes long in memory, whatever they are in the file."""
+_MOST_TEXT = 1 << 20
+
+Page = dict[int, NDArray[Any]]
 
 
 @dataclass(frozen=True)
@@ -62,12 +70,24 @@ class TiffInfo:
     shape : (height, width) of each
     dtype : type of the decoded pixels
     compression : "none", "lzw", "deflate", "zstd", ... or "tiff-<number>"
+    metadata : ``described_frames``, when a description in the file says how many there are; ``unexplained_bytes``, when the file has many that no
+        directory refers to
     """
 
     frames: int
     shape: tuple[int, int]
     dtype: np.dtype[Any]
     compression: str
+    metadata: Mapping[str, float | str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Directories:
+    """The directories of a file, each as its tags by number; the bytes of the file; and where the last of those ends that they refer to."""
+
+    pages: list[Page]
+    size: int
+    end: int
 
 
 @dataclass(frozen=True)
@@ -94,16 +114,19 @@ def check_tiff_complete(path: PathLike) -> TiffInfo:
     CorruptFileError
         When it is not a TIFF file, or holds something that is not a movie (images of several sizes, colour).
     """
-    return _summarise(read_directories(path), path)
+    return _summarise(read_directories(path, first=frozenset({_DESCRIPTION})), path)
 
 
-def read_directories(path: PathLike, more: frozenset[int] = frozenset()) -> list[dict[int, NDArray[Any]]]:
+def read_directories(
+    path: PathLike, more: frozenset[int] = frozenset(), first: frozenset[int] = frozenset()
+) -> Directories:
     """Return the tags of every directory by number, after checking that all that it refers to is inside the file.
 
     Parameters
     ----------
     path : TIFF or BigTIFF file
     more : numbers of tags to return besides those that say where and what the pixels are; texts come as their bytes
+    first : the same, of the first directory only
 
     Raises
     ------
@@ -116,7 +139,7 @@ def read_directories(path: PathLike, more: frozenset[int] = frozenset()) -> list
         size = os.fstat(file.fileno()).st_size
         try:
             layout, offset = _read_start(file, size, path)
-            return list(_walk(file, size, layout, offset, path, _NEEDED | more))
+            return _Walk(file, size, layout, path).directories(offset, _NEEDED | more, first)
         except _TruncatedError as problem:
             raise NotReadyError(f"{path} is truncated or still being written: {problem}.") from None
 
@@ -152,56 +175,78 @@ def _read(file: BinaryIO, size: int, offset: int, count: int, what: str) -> byte
     return data
 
 
-def _walk(
-    file: BinaryIO, size: int, layout: _Layout, offset: int, path: PathLike, needed: frozenset[int]
-) -> Iterator[dict[int, NDArray[Any]]]:
-    """Yield the needed tags of each directory, after checking that its pixels are inside the file."""
-    seen: set[int] = set()
-    while offset:
-        if offset in seen or len(seen) >= _MAX_PAGES:
-            raise CorruptFileError(f"{path} is damaged: its directories form a loop.")
-        seen.add(offset)
-        what = f"directory {len(seen)}"
-        count_bytes = struct.calcsize(layout.count)
-        count = struct.unpack(layout.order + layout.count, _read(file, size, offset, count_bytes, what))[0]
-        if count == 0 or count > 4096:
-            raise _TruncatedError(f"{what} has {count} entries")
-        pointer_bytes = struct.calcsize(layout.offset)
-        block = _read(file, size, offset + count_bytes, count * layout.entry_bytes + pointer_bytes, what)
-        tags = _read_tags(file, size, layout, block[:-pointer_bytes], what, needed)
-        _check_pixels(tags, size, what, path)
-        yield tags
-        offset = struct.unpack(layout.order + layout.offset, block[-pointer_bytes:])[0]
+class _Walk:
+    """One walk through the directories of a file; `end` is where the last bytes end that any refers to."""
 
+    def __init__(self, file: BinaryIO, size: int, layout: _Layout, path: PathLike) -> None:
+        self.file, self.size, self.layout, self.path = file, size, layout, path
+        self.end = self.parts = 0
 
-def _read_tags(
-    file: BinaryIO, size: int, layout: _Layout, entries: bytes, what: str, needed: frozenset[int]
-) -> dict[int, NDArray[Any]]:
-    inline = struct.calcsize(layout.offset)
-    tags: dict[int, NDArray[Any]] = {}
-    for start in range(0, len(entries), layout.entry_bytes):
-        entry = entries[start : start + layout.entry_bytes]
-        tag, kind, count = struct.unpack(layout.order + "HH" + layout.offset, entry[:-inline])
-        total = _TYPE_BYTES.get(kind, 1) * count
-        if total > inline:
-            position = struct.unpack(layout.order + layout.offset, entry[-inline:])[0]
-            if tag not in needed:
-                if position + total > size:
-                    raise _TruncatedError(
-                        f"a value of {what} ends at byte {position + total:,} and the file has {size:,}"
-                    )
-                continue
-            data = _read(file, size, position, total, f"a table of {what}")
-        else:
+    def directories(self, offset: int, needed: frozenset[int], first: frozenset[int]) -> Directories:
+        """Return the needed tags of each directory, after checking that its pixels are inside the file."""
+        seen: set[int] = set()
+        pages: list[Page] = []
+        order, number, pointer = self.layout.order, self.layout.count, self.layout.offset
+        while offset:
+            if offset in seen or len(seen) >= _MAX_PAGES:
+                raise CorruptFileError(f"{self.path} is damaged: its directories form a loop.")
+            seen.add(offset)
+            what = f"directory {len(seen)}"
+            count_bytes = struct.calcsize(number)
+            count = int(struct.unpack(order + number, self.read(offset, count_bytes, what))[0])
+            if count == 0 or count > 4096:
+                raise _TruncatedError(f"{what} has {count} entries")
+            pointer_bytes = struct.calcsize(pointer)
+            block = self.read(offset + count_bytes, count * self.layout.entry_bytes + pointer_bytes, what)
+            tags = self.tags(block[:-pointer_bytes], what, needed if pages else needed | first)
+            self.reach(_check_pixels(tags, self.size, what, self.path))
+            pages.append(tags)
+            offset = struct.unpack(order + pointer, block[-pointer_bytes:])[0]
+        return Directories(pages, self.size, self.end)
+
+    def reach(self, end: int) -> None:
+        """Note that something ends there."""
+        self.end = max(self.end, end)
+
+    def read(self, offset: int, count: int, what: str) -> bytes:
+        """Return bytes of the file."""
+        self.reach(offset + count)
+        return _read(self.file, self.size, offset, count, what)
+
+    def tags(self, entries: bytes, what: str, needed: frozenset[int]) -> Page:
+        """Return the needed tags of a directory."""
+        order, pointer = self.layout.order, self.layout.offset
+        inline = struct.calcsize(pointer)
+        tags: Page = {}
+        for start in range(0, len(entries), self.layout.entry_bytes):
+            entry = entries[start : start + self.layout.entry_bytes]
+            tag, kind, count = struct.unpack(order + "HH" + pointer, entry[:-inline])
+            total = _TYPE_BYTES.get(kind, 1) * count
+            is_number, is_text = kind in _INTEGER_TYPES, kind in _TEXT_TYPES and tag not in _NEEDED
+            wanted = tag in needed and count > 0 and (is_number or is_text)
+            if wanted:
+                self.parts += 0 if is_text else count
+                if self.parts > _MOST_PARTS:
+                    raise CorruptFileError(f"{self.path} is damaged: {what} has a table of {count:,} numbers.")
             data = entry[-inline:][:total]
-        if tag in needed and kind in _INTEGER_TYPES and count:
-            tags[tag] = np.frombuffer(data, layout.order + _INTEGER_TYPES[kind]).astype(np.int64)
-        elif tag in needed - _NEEDED and kind in _TEXT_TYPES:
-            tags[tag] = np.frombuffer(data, np.uint8)
-    return tags
+            if total > inline:
+                position = struct.unpack(order + pointer, entry[-inline:])[0]
+                if position + total > self.size:
+                    raise _TruncatedError(
+                        f"a value of {what} ends at byte {position + total:,} and the file has {self.size:,}"
+                    )
+                self.reach(position + total)
+                if wanted:
+                    data = self.read(position, min(total, _MOST_TEXT) if is_text else total, f"a table of {what}")
+            if wanted and is_number:
+                tags[tag] = np.frombuffer(data, order + _INTEGER_TYPES[kind]).astype(np.int64)
+            elif wanted:
+                tags[tag] = np.frombuffer(data, np.uint8)
+        return tags
 
 
-def _check_pixels(tags: dict[int, NDArray[Any]], size: int, what: str, path: PathLike) -> None:
+def _check_pixels(tags: Page, size: int, what: str, path: PathLike) -> int:
+    """Check that the pixels of a directory are inside the file, and can be as many as it says; return the byte at which they end."""
     offsets = tags.get(_STRIPS, tags.get(_TILES))
     lengths = tags.get(_STRIP_BYTES, tags.get(_TILE_BYTES))
     if offsets is None or lengths is None or _WIDTH not in tags or _LENGTH not in tags:
@@ -212,12 +257,42 @@ def _check_pixels(tags: dict[int, NDArray[Any]], size: int, what: str, path: Pat
         raise CorruptFileError(f"{path} is damaged: {what} says that its pixels are at an impossible place.")
     if not offsets.all() or not lengths.all():
         raise _TruncatedError(f"the pixels of {what} have not been written")
-    end = int((offsets + lengths).max())
+    end = max(int(offsets.max()), int(lengths.max()))
+    end = int((offsets + lengths).max()) if end <= size else end
     if end > size:
         raise _TruncatedError(f"the pixels of {what} end at byte {end:,} and the file has {size:,}")
+    return end
 
 
-def _summarise(pages: Sequence[dict[int, NDArray[Any]]], path: PathLike) -> TiffInfo:
+def _check_sizes(tags: Page, what: str, path: PathLike) -> None:
+    """Compare the pixels that a directory claims with its strips or tiles and the bytes that these have."""
+    height, width = int(tags[_LENGTH][0]), int(tags[_WIDTH][0])
+    bits = _first(tags, _BITS, 1) * max(_first(tags, _SAMPLES, 1), 1)
+    lengths = tags.get(_STRIP_BYTES, tags.get(_TILE_BYTES))
+    assert lengths is not None
+    stored, largest, parts = int(lengths.sum()), int(lengths.max()), len(lengths)
+    compression = _compression(tags)
+    check_claim(path, f"the image of {what}", (height, width), bits, stored, compression)
+    if _TILE_WIDTH not in tags and _STRIPS in tags:
+        part = min(_first(tags, _STRIP_ROWS, height) & 0xFFFFFFFF or height, height), width
+    else:
+        part = _first(tags, _TILE_LENGTH, 0), _first(tags, _TILE_WIDTH, 0)
+        check_claim(path, f"a tile of {what}", part, bits, largest, compression)
+    expected = -(-height // part[0]) * -(-width // part[1])
+    if parts != expected:
+        raise CorruptFileError(
+            f"{path} is damaged: {what} has {parts} strips or tiles, and its {width} x {height} pixels take {expected}."
+        )
+    most = expected * part[0] * row_bytes(part[1], bits)  # some programs fill the last strip
+    if compression == "none" and stored > most + largest // 100 + 64 * parts:
+        raise CorruptFileError(
+            f"{path} has {stored:,} bytes of pixels in {what}, where {width} x {height} pixels of {bits} bits take {most:,}: "
+            "it is damaged, or holds more than one image in a directory."
+        )
+
+
+def _summarise(directories: Directories, path: PathLike) -> TiffInfo:
+    pages = directories.pages
     kinds = {(int(p[_LENGTH][0]), int(p[_WIDTH][0]), _first(p, _SAMPLES, 1), _page_dtype(p, path)) for p in pages}
     if len(kinds) != 1:
         sizes = ", ".join(sorted({f"{height} x {width}" for height, width, _, _ in kinds}))
@@ -225,14 +300,36 @@ def _summarise(pages: Sequence[dict[int, NDArray[Any]]], path: PathLike) -> Tiff
             f"{path} holds images of several kinds ({sizes}): a movie has frames of one size and type."
         )
     height, width, samples, dtype = kinds.pop()
-    if _is_halved(width, height, _first(pages[0], _BITS, 1)):
-        width *= 2
     if not (0 < height <= _MAX_SIDE and 0 < width <= _MAX_SIDE):
         raise CorruptFileError(f"{path} is damaged: it says that its frames have {width} x {height} pixels.")
     if samples != 1:
         raise CorruptFileError(f"{path} has {samples} colours a pixel: a movie or micrograph has one.")
-    compression = _first(pages[0], _COMPRESSION, 1)
-    return TiffInfo(len(pages), (height, width), dtype, _COMPRESSIONS.get(compression, f"tiff-{compression}"))
+    for number, page in enumerate(pages, start=1):
+        _check_sizes(page, f"directory {number}", path)
+    if _is_halved(width, height, _first(pages[0], _BITS, 1)):
+        width *= 2
+    metadata = _check_description(directories, (height, width), path)
+    return TiffInfo(len(pages), (height, width), dtype, _compression(pages[0]), metadata)
+
+
+def _check_description(directories: Directories, shape: tuple[int, int], path: PathLike) -> dict[str, float | str]:
+    """Compare the directories with what a description says, and with the bytes of the file."""
+    first, frames = directories.pages[0], len(directories.pages)
+    lengths = first.get(_STRIP_BYTES, first.get(_TILE_BYTES))
+    image_bytes = int(lengths.sum()) if lengths is not None else 0
+    extra = directories.size - directories.end
+    stated = described_images(first[_DESCRIPTION].tobytes() if _DESCRIPTION in first else b"", shape)
+    if stated > frames and extra >= (stated - frames) * image_bytes > 0 and _compression(first) == "none":
+        raise CorruptFileError(
+            f"{path} has {stated} images by its description and its size, and {frames} by its directories, which other programs go by: "
+            "save it with a directory for each frame."
+        )
+    return {**({"described_frames": float(stated)} if stated else {}), **unexplained(extra, image_bytes)}
+
+
+def _compression(page: Page) -> str:
+    number = _first(page, _COMPRESSION, 1)
+    return _COMPRESSIONS.get(number, f"tiff-{number}")
 
 
 def _is_halved(width: int, height: int, bits: int) -> bool:
@@ -240,12 +337,12 @@ def _is_halved(width: int, height: int, bits: int) -> bool:
     return bits == 8 and (width, height) in HALVED_SIZES
 
 
-def _first(tags: dict[int, NDArray[Any]], tag: int, default: int) -> int:
+def _first(tags: Page, tag: int, default: int) -> int:
     values = tags.get(tag)
     return int(values[0]) if values is not None and len(values) else default
 
 
-def _page_dtype(tags: dict[int, NDArray[Any]], path: PathLike) -> np.dtype[Any]:
+def _page_dtype(tags: Page, path: PathLike) -> np.dtype[Any]:
     bits, form = _first(tags, _BITS, 1), _first(tags, _SAMPLE_FORMAT, 1)
     if form in (1, 4) and 0 < bits <= 8:
         return np.dtype(np.uint8)  # 4-bit frames are unpacked to bytes
@@ -273,8 +370,12 @@ class TiffFrames:
 
     def frame(self, index: int) -> NDArray[Any]:
         """Decode one frame (height, width), the last row of the file first."""
+        height, width = self.info.shape
         with _decoding(f"{self.path} is damaged: frame {index + 1} cannot be decoded"):
-            array = self._pages[index].asarray(maxworkers=1)
+            page = self._pages[index]
+            if page.shape not in ((height, width), (height, width // 2)):  # before anything of that size is made
+                raise CorruptFileError(f"{self.path} is damaged: frame {index + 1} has the shape {page.shape}.")
+            array = page.asarray(maxworkers=1)
         if array.ndim == 2 and _is_halved(array.shape[1], array.shape[0], 8 * array.itemsize):
             array = unpack(array.view(np.uint8), 2 * array.shape[1])
         if array.shape != self.info.shape:
