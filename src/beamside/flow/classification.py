@@ -13,6 +13,7 @@ import hashlib
 
 from beamside.flow.dispatch import Dispatcher
 from beamside.flow.missing import without_inputs
+from beamside.flow.recovery import Recovery
 from beamside.flow.settings import SessionSettings
 from beamside.flow.stages import Stage
 from beamside.flow.table import Tables
@@ -25,8 +26,8 @@ FEWEST_PARTICLES_PER_CLASS = 5
 class Rounds:
     """Starts rounds of the aggregate stages."""
 
-    def __init__(self, settings: SessionSettings, tables: Tables, dispatcher: Dispatcher) -> None:
-        self.settings, self.tables, self.dispatcher = settings, tables, dispatcher
+    def __init__(self, settings: SessionSettings, tables: Tables, recovery: Recovery, dispatcher: Dispatcher) -> None:
+        self.settings, self.tables, self.recovery, self.dispatcher = settings, tables, recovery, dispatcher
         self._too_few_told = False
         self._tried = 0
 
@@ -66,7 +67,7 @@ class Rounds:
         problem = f"round-inputs:{stage.name}"
         gone = without_inputs(self.tables.root, stage, items)
         if gone and not self.tables.problems.is_open(problem):
-            self.tables.restore()
+            self.recovery.restore()
             gone = without_inputs(self.tables.root, stage, gone)
         if not gone:
             self.tables.problems.close(problem)
@@ -77,7 +78,7 @@ class Rounds:
                 f"from lack files. What it has published stays."
             )
             self.tables.problems.open(problem, sentence)
-            self.tables.tell()
+            self.recovery.tell()
         return not gone
 
     def _follow(self, stage: Stage, before: Stage) -> bool:

@@ -15,6 +15,7 @@ from typing import Any
 from beamside.execution.orphans import process_created
 from beamside.execution.settings import available_cores
 from beamside.flow.keys import item_key
+from beamside.flow.recovery import Recovery
 from beamside.flow.settings import SessionSettings
 from beamside.flow.stages import Stage
 from beamside.flow.table import Tables
@@ -37,8 +38,16 @@ class Finished:
 class Dispatcher:
     """Keeps the executor busy."""
 
-    def __init__(self, settings: SessionSettings, tables: Tables, executor: Executor, events: queue.Queue[Any]) -> None:
-        self.settings, self.tables, self.executor, self.events = settings, tables, executor, events
+    def __init__(
+        self,
+        settings: SessionSettings,
+        tables: Tables,
+        recovery: Recovery,
+        executor: Executor,
+        events: queue.Queue[Any],
+    ) -> None:
+        self.settings, self.tables, self.recovery = settings, tables, recovery
+        self.executor, self.events = executor, events
         self.workers = settings.execution.worker_count()
         self.cores = available_cores()
         self._order: deque[tuple[Stage, str]] = deque()
@@ -55,7 +64,7 @@ class Dispatcher:
             if stage.upstream is None or stage.job_type.aggregate or stage.deleted:
                 continue
             for name in self._ready(stage, self.free_places):
-                if self.tables.inputs_ready(stage, name):
+                if self.recovery.inputs_ready(stage, name):
                     self._submit_item(stage, name)
 
     def submit_round(self, stage: Stage, name: str, items: list[str], key: str, *, final: bool) -> None:

@@ -6,6 +6,7 @@ again without being asked only where work that is to be done needs it.
 
 from __future__ import annotations
 
+import os
 import shlex
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -17,13 +18,31 @@ from beamside.acquisition.arrivals import Severity, Trouble
 from beamside.flow.stages import Stage
 from beamside.jobs.base import JobType, Result
 from beamside.project.records import FINAL_STATES
-from beamside.project.relion_trash import in_trash
+from beamside.project.relion_trash import places_in_trash
 
 Recompute = Literal["missing", "outdated", "all"]
 """What is asked to be computed again: results whose files are gone, those of earlier versions of the algorithms, or both."""
 
 TOLD = ("files:", "outdated:", "deleted:")
 """How the keys of what `survey` tells begin."""
+
+
+class Files:
+    """Which files a project has, by one listing of each folder: asking for each of very many files takes long on a network."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._names: dict[str, frozenset[str]] = {}
+
+    def has(self, path: str) -> bool:
+        """Tell whether there is a file of this path."""
+        folder, _, name = path.rpartition("/")
+        if folder not in self._names:
+            try:
+                self._names[folder] = frozenset(os.listdir(self.root / folder))
+            except OSError:
+                self._names[folder] = frozenset()
+        return name in self._names[folder]
 
 
 @dataclass(frozen=True)
@@ -43,7 +62,7 @@ class Gone:
     cleaned: bool
 
 
-def gone_results(root: Path, stage: Stage, *, restorable: bool = False) -> list[Gone]:
+def gone_results(files: Files, stage: Stage, *, restorable: bool = False) -> list[Gone]:
     """Return the results of a stage that lack files; of an aggregate's rounds only the newest counts.
 
     With `restorable`, files that a session would write again from its tables when it begins do not count.
@@ -56,14 +75,15 @@ def gone_results(root: Path, stage: Stage, *, restorable: bool = False) -> list[
     found = []
     for entry in entries:
         outputs: dict[str, str] = (entry.result or {}).get("outputs", {})
-        gone = {role: path for role, path in outputs.items() if not (root / path).exists()}
+        gone = {role: path for role, path in outputs.items() if not files.has(path)}
         if gone and restorable:
             result = Result.from_json(entry.result or {})
             restore = stage.job_type.restorable
-            gone = {role: path for role, path in gone.items() if not restore(result, role, stage.job.name, root)}
+            gone = {role: path for role, path in gone.items() if not restore(result, role, stage.job.name, files.root)}
         if gone:
             needed = bool(stage.job_type.needed(gone))
-            found.append(Gone(entry.name, frozenset(gone), needed, all(in_trash(root, path) for path in gone.values())))
+            cleaned = all(any(files.has(place) for place in places_in_trash(path)) for path in gone.values())
+            found.append(Gone(entry.name, frozenset(gone), needed, cleaned))
     return found
 
 
@@ -102,11 +122,11 @@ def _owner(stage: Stage, item: str, role: str) -> tuple[Stage | None, str]:
 def without_inputs(root: Path, stage: Stage, items: Iterable[str]) -> list[str]:
     """Return those of `items` of the stage before whose files a round of the aggregate `stage` would read and that are gone."""
     assert stage.upstream is not None
-    gone = []
+    files, gone = Files(root), []
     for name in items:
         entry = stage.upstream.job.items[name]
         outputs = entry.result["outputs"] if entry.result is not None else {}
-        if not all((root / outputs[role]).exists() for role in stage.job_type.reads if role in outputs):
+        if not all(files.has(outputs[role]) for role in stage.job_type.reads if role in outputs):
             gone.append(name)
     return gone
 
@@ -116,10 +136,11 @@ def survey(root: Path, stages: Sequence[Stage], *, restorable: bool = False) -> 
 
     See `gone_results` for `restorable`.
     """
+    files = Files(root)
     command = f"beamside session resume {shlex.quote(str(root))} --recompute"
     found = [_deleted(stage, command) for stage in stages if stage.gone]
     for stage in (stage for stage in stages if not stage.gone):
-        found += _gone_files(stage, stages, gone_results(root, stage, restorable=restorable), command)
+        found += _gone_files(stage, stages, gone_results(files, stage, restorable=restorable), command)
         found += _outdated(stage, command)
     return found
 

@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from beamside.acquisition.manifest import Manifest
-from beamside.flow.missing import gone_results
+from beamside.flow.missing import Files, gone_results
+from beamside.flow.recovery import Recovery
 from beamside.flow.relion_jobs import Ending, RelionJobs
 from beamside.flow.settings import SessionSettings
 from beamside.flow.stages import Stage
@@ -184,8 +185,9 @@ def rebuild(project: Project) -> Rebuilt:
     with ProjectWriter(project) as writer:
         settings = load_settings(project)
         tables = Tables(settings, writer)
-        tables.restore()
-        gone = [one for stage in tables.stages if not stage.gone for one in gone_results(project.root, stage)]
+        Recovery(tables).restore()
+        files = Files(project.root)
+        gone = [one for stage in tables.stages if not stage.gone for one in gone_results(files, stage)]
         remove_index(project)
         Manifest(project.root)
         projection = Projection(settings, writer, tables.stages)

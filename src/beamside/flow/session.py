@@ -30,6 +30,7 @@ from beamside.flow.incoming import MicrographPreparation, MoviePreparation, know
 from beamside.flow.missing import Recompute
 from beamside.flow.problems import Problems
 from beamside.flow.projection import Pace, Projection
+from beamside.flow.recovery import Recovery
 from beamside.flow.settings import SessionSettings
 from beamside.flow.stages import Stage
 from beamside.flow.table import Tables
@@ -110,16 +111,17 @@ class Session:
             }
             new_for_deleted = bool(asked & {"missing", "all"})
             self.tables = Tables(self.settings, writer, self.problems, new_for_deleted=new_for_deleted)
+            self.recovery = Recovery(self.tables)
             stages = self.tables.stages
-            self.projection = Projection(self.settings, writer, stages, deleted=self.tables.tell)
+            self.projection = Projection(self.settings, writer, stages, deleted=self.recovery.tell)
             with self._failing():
                 self.projection.open_jobs()
-                self.tables.recover()
+                self.recovery.begin()
                 self.finishing = self.finishing or died_while_finishing(writer.state.sessions)
                 executor = start_executor(self.settings.execution)
-                self.dispatcher = Dispatcher(self.settings, self.tables, executor, self.events)
+                self.dispatcher = Dispatcher(self.settings, self.tables, self.recovery, executor, self.events)
                 self.watchdog = Watchdog(self.problems, executor)
-                self.rounds = Rounds(self.settings, self.tables, self.dispatcher)
+                self.rounds = Rounds(self.settings, self.tables, self.recovery, self.dispatcher)
                 self.gain = GainDesk(
                     self.settings,
                     self.tables,
@@ -198,7 +200,7 @@ class Session:
         if what not in get_args(Recompute):
             raise ConfigError(f"{what!r} cannot be computed again; say one of {', '.join(get_args(Recompute))}.")
         self._empty_looks = 0
-        self.tables.recompute(what)
+        self.recovery.recompute(what)
 
     def _set_state(self, state: str) -> None:
         if state != self.state:
@@ -254,7 +256,7 @@ class Session:
                     self._rounds_pace.done()
                 self.gain.work()
                 self.dispatcher.fill()
-            self.tables.tell_again()
+            self.recovery.tell_again()
             self.watchdog.look(self._work())
             self.problems.flush()
             self.projection.refresh(self._live())
@@ -380,7 +382,7 @@ class Session:
             state = WAITS_FOR_ANSWER
         self.arrivals.end.set()
         self.tables.release_in_flight()
-        self.tables.tell()
+        self.recovery.tell()
         self.inbox.close(state, self.ask)
         self.problems.flush(force=True)
         self.projection.close_jobs("finished" if state == "finished" else "stopped")

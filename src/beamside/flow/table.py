@@ -12,13 +12,12 @@ from typing import Any
 
 from beamside.acquisition.arrivals import LookReport, Remark
 from beamside.acquisition.names import candidate_stems
-from beamside.flow.again import AGAIN, DoneAgain
+from beamside.flow.again import DoneAgain
 from beamside.flow.arrivals import Taken
-from beamside.flow.missing import TOLD, NotThere, gone_results, survey, to_make_first
 from beamside.flow.problems import Problems
 from beamside.flow.settings import SessionSettings
 from beamside.flow.stages import Stage
-from beamside.jobs.base import JobType, Result
+from beamside.jobs.base import JobType
 from beamside.jobs.registry import workflow
 from beamside.parameters import ParameterModel
 from beamside.project.project import ProjectWriter
@@ -97,91 +96,35 @@ class Tables:
                 elif entry.state is ItemState.FAILED and stage.job_type.aggregate:
                     self._record(stage, entry.name, ItemState.WAITING, attempt=0, reason="a new session tries again")
             for name in stage.stale():
-                self._redo(stage, name, INPUTS_CHANGED)
-        self.restore()
-        if died(self.writer.state.sessions):
-            self._redo_lost()
+                self.redo(stage, name, INPUTS_CHANGED)
         for stage in self.stages:
             for entry in list(stage.job.items.values()):
                 if entry.state is ItemState.DONE:
                     self._advance(stage, entry.name)
-        self.tell()
 
     def retry_failed(self) -> None:
         """Let every failed item be tried again."""
         for stage in self.stages[1:]:
             for entry in list(stage.job.items.values()):
                 if entry.state is ItemState.FAILED:
-                    self._redo(stage, entry.name, "asked to try again")
+                    self.redo(stage, entry.name, "asked to try again")
 
-    # -- what is gone, and what is computed again --------------------------------------------------------------------
+    def redo(self, stage: Stage, name: str, reason: str) -> None:
+        """Let a finished item be done again, unless an earlier stage has given it up."""
+        if stage.upstream is not None:
+            before = stage.upstream.entry(name)
+            if before is not None and before.state in (ItemState.FAILED, ItemState.REJECTED):
+                return
+        if (entry := stage.entry(name)) is not None and entry.state not in FINAL_STATES:
+            return
+        self._record(stage, name, ItemState.WAITING, attempt=0, reason=reason)
+        stage.waiting[name] = None
+        self.again.add(stage, name, reason)
 
-    def tell(self) -> None:
-        """Tell which results lack files or are of earlier versions, and which jobs were deleted."""
-        self._tell_results()
-        self.tell_again()
-
-    def tell_again(self) -> None:
-        """Tell what is computed again now, and why; when that has come to an end, also what there still is to tell of the results."""
-        if self.again.changed:
-            self.problems.hold(AGAIN, self.again.troubles())
-            self.again.changed = False
-            if not self.again:
-                self._tell_results()
-
-    def _tell_results(self) -> None:
-        found = survey(self.root, self.stages)
-        for prefix in TOLD:
-            self.problems.hold(prefix, [trouble for trouble in found if trouble.key.startswith(prefix)])
-
-    def restore(self) -> None:
-        """Write the files again whose content the tables have."""
-        for stage in self.stages:
-            results = [] if stage.gone else [Result.from_json(e.result) for e in stage.job.items.values() if e.result]
-            try:
-                if number := stage.job_type.restore(results, stage.job.name, self.root):
-                    log.info("%s: %d files that were gone were written again from the tables", stage.job.name, number)
-            except OSError as error:
-                log.warning("%s: files that are gone could not be written again: %s", stage.job.name, error)
-
-    def recompute(self, what: str) -> None:
-        """Let results be computed again because that was asked for; `what` is "missing", "outdated" or "all"."""
-        for stage in self.stages[1:]:
-            if stage.deleted:
-                continue
-            reasons: dict[str, str] = {}
-            if what in ("outdated", "all"):
-                reasons = {
-                    name: f"asked for: it was made by version {version} of the algorithm"
-                    for name, version in stage.outdated().items()
-                }
-            if what in ("missing", "all"):
-                reasons |= {
-                    gone.name: "asked for: files of its result are gone" for gone in gone_results(self.root, stage)
-                }
-            for name, reason in reasons.items():
-                self._redo(stage, name, reason)
-        self.tell()
-
-    def inputs_ready(self, stage: Stage, name: str) -> bool:
-        """Return True when the files that `stage` reads of an item are there; what is gone is made first, or the item is given up."""
-        first = to_make_first(self.root, stage, name)
-        if isinstance(first, NotThere):
-            stage.waiting.pop(name, None)
-            reason = f"{first.path} is not in the project any more: put it back, then try again with 'beamside session retry'"
-            self._finish(stage, name, ItemState.FAILED, key="", reason=reason)
-        elif first is not None:
-            self._redo(first, name, f"a file that {stage.job_type.title} needs is gone")
-        return first is None
-
-    def _redo_lost(self) -> None:
-        """Let results be computed again whose files a machine that failed did not bring to the disk any more."""
-        for stage in self.stages[1:]:
-            for gone in [] if stage.deleted else gone_results(self.root, stage):
-                if gone.needed and not gone.cleaned:
-                    self._redo(
-                        stage, gone.name, "the session before did not end in order, and files of its result are gone"
-                    )
+    def give_up(self, stage: Stage, name: str, reason: str) -> None:
+        """An item that waits cannot be done."""
+        stage.waiting.pop(name, None)
+        self._finish(stage, name, ItemState.FAILED, key="", reason=reason)
 
     def release_in_flight(self) -> None:
         """Put what is still being processed back to waiting: the session ends without it."""
@@ -318,7 +261,7 @@ class Tables:
             for subject, sentence in result["values"].get("warnings", {}).items():
                 self.problems.remark(Remark(f"{stage.name}-{subject}", sentence, name))
             if not stage.job_type.aggregate and key != stage.expected_key(name):
-                self._redo(stage, name, "its inputs changed while it was processed")
+                self.redo(stage, name, "its inputs changed while it was processed")
             return
         reason = outcome["reason"]
         log.warning("%s: %s: %s%s", stage.job_type.title, name, reason, "\n" + outcome["log"] if outcome["log"] else "")
@@ -390,18 +333,7 @@ class Tables:
                 self._record(follower, name, ItemState.WAITING)
                 follower.waiting[name] = None
             elif entry.state in FINAL_STATES and entry.key != follower.expected_key(name):
-                self._redo(follower, name, "its inputs changed")
-
-    def _redo(self, stage: Stage, name: str, reason: str) -> None:
-        if stage.upstream is not None:
-            before = stage.upstream.entry(name)
-            if before is not None and before.state in (ItemState.FAILED, ItemState.REJECTED):
-                return
-        if (entry := stage.entry(name)) is not None and entry.state not in FINAL_STATES:
-            return
-        self._record(stage, name, ItemState.WAITING, attempt=0, reason=reason)
-        stage.waiting[name] = None
-        self.again.add(stage, name, reason)
+                self.redo(follower, name, "its inputs changed")
 
     def _give_up_after(self, stage: Stage, name: str, state: ItemState, reason: str = "") -> None:
         """Items of later stages that wait for one that was given up cannot be done, also where a stage between has a result from before."""

@@ -18,11 +18,11 @@ DELETED_FILE = "deleted_pipeline.star"
 """RELION's record of what it took out of the pipeline, in the directory of the first job that it deleted."""
 
 
-def in_trash(root: Path, path: str) -> bool:
-    """Tell whether the file that had this path in the project is in ``Trash/``, where cleaning or deleting has moved it."""
+def places_in_trash(path: str) -> list[str]:
+    """Return the paths in the project that a file with this `path` may have after cleaning or deleting has moved it to ``Trash/``."""
     parts = PurePosixPath(path).parts
     places = [parts, *((*parts[:end], *parts[end - 1 :]) for end in range(len(parts) - 1, 1, -1))]
-    return any(Path(root, TRASH, *place).exists() for place in places)
+    return ["/".join((TRASH, *place)) for place in places]
 
 
 def was_deleted(root: Path, job: str, pipeline: Pipeline) -> bool:
