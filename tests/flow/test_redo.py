@@ -147,6 +147,19 @@ def test_a_selection_stays_while_the_particles_of_before_are_gone(
     assert selections(project) == sorted(selections(project)), "no selection was smaller than the one before"
 
 
+def test_what_cannot_be_computed_again_stays(settings: SessionSettings) -> None:
+    project = Project(settings.root)
+    for job in (MOTION, EXTRACT):
+        clean(project, job, harsh=True)
+    (project.root / "raw/b_fractions.tiff").unlink()
+    run(settings, recompute="missing")
+    assert calls(project) == computed("acd", ("motion", "extract"))
+    assert selected(project) == 20
+    assert len(read_star(project.root / EXTRACT / "particles.star")["particles"]) == 40
+    assert "What was made from raw/b_fractions.tiff cannot be computed again" in told(project)
+    assert "Extraction: files of 1 result were cleaned" in told(project)
+
+
 def test_no_round_is_made_before_all_that_is_redone_is_there(
     settings: SessionSettings, session_settings: Settings
 ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 
+from beamside.acquisition.arrivals import Remark
 from beamside.flow.again import AGAIN
 from beamside.flow.missing import TOLD, Files, NotThere, gone_results, survey, to_make_first
 from beamside.flow.stages import Stage
@@ -60,8 +61,11 @@ class Recovery:
                 log.warning("%s: files that are gone could not be written again: %s", stage.job.name, error)
 
     def recompute(self, what: str) -> None:
-        """Let results be computed again because that was asked for; `what` is "missing", "outdated" or "all"."""
-        files = Files(self.root)
+        """Let results be computed again because that was asked for; `what` is "missing", "outdated" or "all".
+
+        Those that cannot be, because the raw file is gone, stay as they are.
+        """
+        files, kept = Files(self.root), set[str]()
         for stage in self.tables.stages[1:]:
             if stage.deleted:
                 continue
@@ -74,7 +78,20 @@ class Recovery:
             if what in ("missing", "all"):
                 reasons |= {gone.name: "asked for: files of its result are gone" for gone in gone_results(files, stage)}
             for name, reason in reasons.items():
-                self.tables.redo(stage, name, reason)
+                if not stage.job_type.aggregate and isinstance(
+                    first := to_make_first(self.root, stage, name), NotThere
+                ):
+                    kept.add(first.path)
+                else:
+                    self.tables.redo(stage, name, reason)
+        if kept:
+            self.problems.remark(
+                Remark(
+                    "not-computed-again",
+                    f"What was made from {min(kept)} cannot be computed again, and stays: the file is not in the project any more "
+                    f"({len(kept)} such files).",
+                )
+            )
         self.tell()
 
     def inputs_ready(self, stage: Stage, name: str) -> bool:

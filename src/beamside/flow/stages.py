@@ -123,8 +123,9 @@ class Stage:
         return entry.key[SETTINGS_LENGTH:] == key[SETTINGS_LENGTH:] and bool(self.settings_version(entry))
 
     def newest_round(self) -> ItemEntry | None:
-        """Return the last round of an aggregate that is done."""
-        return next((entry for entry in reversed(self.job.items.values()) if entry.state is ItemState.DONE), None)
+        """Return the last round of an aggregate that has a result, when it is not being made again."""
+        last = next((entry for entry in reversed(self.job.items.values()) if entry.result is not None), None)
+        return last if last is not None and last.state is ItemState.DONE else None
 
     def stale(self) -> list[str]:
         """Return the finished items whose key is not that of the present inputs and parameters; of an aggregate, its last round."""
