@@ -113,11 +113,14 @@ class MadeSession:
             },
             "ctf": {
                 "metrics": {"astigmatism": 200.0, "ctf_score": 0.2, "ctf_resolution": 4.5},
-                "outputs": {"ctf_spectrum": f"{path}.ctf"},
+                "outputs": {"ctf_spectrum": f"{path}_PS.ctf"},
                 "values": {
                     "micrograph_pixel_size": PIXEL,
                     "micrographs_star": "CtfFind/job003/micrographs_ctf.star",
-                    **dict.fromkeys(("defocus_u", "defocus_v", "defocus_angle", "phase_shift"), 1.0),
+                    "defocus_u": 15200.5,
+                    "defocus_v": 15000.25,
+                    "defocus_angle": 30.5,
+                    "phase_shift": 0.0,
                 },
             },
             "pick": {

@@ -10,9 +10,10 @@ import torch
 
 from beamside.formats.mrc import write_mrc
 from beamside.imaging.spectrum import micrograph_spectrum
-from beamside.jobs.base import Item, Optics, Result, Row, Workspace
+from beamside.jobs.base import Item, Optics, RelionContext, Result, Row, Workspace
 from beamside.jobs.ctf import CtfEstimation, CtfParameters, ctf_values, defocus_offset
 from beamside.jobs.ctf_worker import fit
+from beamside.jobs.ctffind_log import log_path
 from beamside.simulate.optics import Beam, Defocus, Tilt, transfer
 
 SIZE, PIXEL = 1024, 1.4
@@ -72,6 +73,25 @@ def test_a_fit_is_measured_drawn_and_written_for_relion(workspace: Workspace) ->
     assert "rlnPhaseShift" not in table.columns
     if "ice_ring" in result.metrics:
         assert [float(value) for value in table.column("rlnCtfIceRingDensity")] == [result.metrics["ice_ring"]]
+
+
+def test_relion_finds_a_micrograph_done_by_the_log_of_the_fit(workspace: Workspace) -> None:
+    item = as_item(workspace, white_structure(Defocus(15200, 15000, 30)))
+    result = fit(item, CtfParameters(), workspace)
+    log = workspace.root / log_path(item, "CtfFind/job003")
+    assert log == workspace.root / "CtfFind/job003/raw/m_PS_ctffind4.log", "named after the spectrum, as by RELION"
+    assert result.outputs["ctf_spectrum"] == "CtfFind/job003/raw/m_PS.ctf"
+    lines = log.read_text().splitlines()
+    assert lines[1].split()[-1] == "CtfFind/job003/raw/m_PS_ctffind4.log"
+    assert [lines[2].split()[place] for place in (3, 8, 13, 18)] == ["1.4000", "300.0", "2.70", "0.100"]
+    found = [float(word) for word in lines[4].split()[1:]]
+    assert found[:3] == pytest.approx([result.values[name] for name in ("defocus_u", "defocus_v", "defocus_angle")])
+    assert found[4:] == pytest.approx([result.metrics[name] for name in ("ctf_score", "ctf_resolution")], rel=1e-4)
+    assert CtfEstimation().relion_differences(
+        RelionContext(CtfParameters(), OPTICS, rows=[Row(item, result)], job="CtfFind/job003", root=workspace.root)
+    ) == ["RELION runs CTFFIND-4.1 instead of Beamside's own fit."]
+    fit(item, CtfParameters(reject_resolution=1.0), workspace)
+    assert not log.exists(), "a micrograph that is not used further is not done for RELION"
 
 
 def test_the_picture_has_its_own_pixel_size(workspace: Workspace) -> None:

@@ -11,6 +11,9 @@ from typing import Any
 
 import pytest
 
+from beamside.formats.star import read_star
+from beamside.jobs.ctffind_log import log_path, log_text
+
 pytestmark = pytest.mark.peer
 
 STAND_IN = """#!/bin/sh
@@ -170,3 +173,38 @@ def test_before_anything_is_done_the_values_are_those_that_will_be_used(
     run_jobs(session, ["Extract/job008"], run_program)
     (call,) = arguments(calls)
     assert {option: call.get(option) for option in EXPECTED["extract"]} == EXPECTED["extract"]
+
+
+def test_a_continued_ctf_job_leaves_our_table_as_it_is(
+    made_session: Callable[..., Any], run_program: Callable[..., str]
+) -> None:
+    """RELION finds every micrograph done. Without CTFFIND, which is not there, it wrote an empty table over ours."""
+    session = made_session()
+    for name in ("raw/mic_0001", "raw/mic_0002"):
+        session.take(name)
+    session.finish()
+    stage = session.stage("ctf")
+    for row in stage.rows():
+        path = session.root / log_path(row.item, stage.job.name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(log_text(row.item, row.result, stage.job.name, stage.optics, 0.83))
+    table = session.root / "CtfFind/job003/micrographs_ctf.star"
+    ours = read_star(table)["micrographs"]
+    options = (
+        "--i",
+        "MotionCorr/job002/corrected_micrographs.star",
+        "--o",
+        "CtfFind/job003/",
+        "--ctffind_exe",
+        "/bin/false",
+    )
+    run_program(
+        "relion_run_ctffind", *options, "--is_ctffind4", "--use_given_ps", "--only_do_unfinished", cwd=session.root
+    )
+    theirs = read_star(table)["micrographs"]
+    assert len(theirs) == 2
+    for label in ("rlnMicrographName", "rlnCtfImage"):
+        assert theirs.texts(label) == ours.texts(label)
+    numbers = ("DefocusU", "DefocusV", "DefocusAngle", "CtfAstigmatism", "CtfFigureOfMerit", "CtfMaxResolution")
+    for label in (f"rln{name}" for name in numbers):
+        assert theirs.floats(label) == pytest.approx(ours.floats(label), rel=1e-4, abs=1)

@@ -208,9 +208,11 @@ def test_relion_reads_our_star_files(project: Path, run_program: Run, star: str,
 
 def test_relion_finds_the_same_motion_in_the_same_movies(project: Path, run_program: Run) -> None:
     """Signs, axes, the rows of TIFF files and the orientation of the gain reference are RELION's."""
+    options = read_star(project / "MotionCorr/job002/job.star")["joboptions_values"].rows
+    gain = next(str(value) for name, value in options if name == "fn_gain_ref")
     run_program(
         "relion_run_motioncorr", "--i", "Import/job001/movies.star", "--o", "Relion/", "--use_own", "--j", "2", "--patch_x", "1", "--patch_y", "1",
-        "--gainref", "Import/job001/gain.mrc", "--dose_per_frame", "1", "--dose_weighting", "--bfactor", "150", cwd=project,
+        "--gainref", gain, "--dose_per_frame", "1", "--dose_weighting", "--bfactor", "150", cwd=project,
     )  # fmt: skip
     micrographs = read_star(project / "MotionCorr/job002/corrected_micrographs.star")["micrographs"]
     files = micrographs.texts("rlnMicrographMetadata")

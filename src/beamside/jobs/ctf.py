@@ -21,6 +21,7 @@ from beamside.jobs.base import (
     Workspace,
     relion_value,
 )
+from beamside.jobs.ctffind_log import log_path
 from beamside.jobs.optics import optics_block
 from beamside.parameters import ParameterModel, parameter
 
@@ -117,9 +118,12 @@ class CtfEstimation(JobType):
     def relion_differences(self, context: RelionContext) -> list[str]:
         """Say what CTFFIND, which RELION runs, does otherwise."""
         given = context.parameters
-        sentences = [
-            "RELION runs CTFFIND-4.1 instead of Beamside's own fit, and Continue runs it on every micrograph, as it looks for CTFFIND's log files."
-        ]
+        sentences = ["RELION runs CTFFIND-4.1 instead of Beamside's own fit."]
+        ends = (*context.rows[:1], *context.rows[-1:])
+        if not all((context.root / log_path(row.item, context.job)).exists() for row in ends):
+            sentences.append(
+                "Continue runs it again on all micrographs, as the log files that RELION looks for were cleaned or never written."
+            )
         if given.ctf_tilt:
             sentences.append("RELION does not look for the tilt of the specimen.")
         if given.reject_resolution:

@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from beamside.formats.atomic import atomic_path
 from beamside.formats.mrc import read_mrc, write_mrc
 from beamside.imaging import pictures
 from beamside.imaging.ctf import CtfFit, CtfSettings, estimate_ctf
@@ -18,6 +19,7 @@ from beamside.imaging.ctf_tilt import Tilt, estimate_tilt
 from beamside.imaging.spectrum import micrograph_spectrum, tile_powers
 from beamside.jobs.base import Item, Result, Workspace
 from beamside.jobs.ctf import CtfParameters
+from beamside.jobs.ctffind_log import log_path, log_text, root_name
 from beamside.jobs.output import save_picture
 
 
@@ -52,12 +54,26 @@ def fit(item: Item, parameters: CtfParameters, workspace: Workspace) -> Result:
             "defocus_angle": found.angle,
             "phase_shift": found.phase_shift,
         }
-    return Result(
+    result = Result(
         metrics=_metrics(found, tilt, parameters),
         outputs={**_write(item, found, field, workspace), **_thumbnail(item, workspace)},
         values=values,
         rejected=_rejection(found, parameters),
     )
+    _write_log(item, result, workspace, pixel_size)
+    return result
+
+
+def _write_log(item: Item, result: Result, workspace: Workspace, pixel_size: float) -> None:
+    """Write CTFFIND's log of a micrograph that is used further; RELION looks for no other file of it."""
+    path = workspace.absolute(log_path(item, workspace.job))
+    if result.rejected:
+        path.unlink(missing_ok=True)
+        return
+    with atomic_path(path, durable=False) as temporary:
+        temporary.write_text(
+            log_text(item, result, workspace.job, workspace.optics, pixel_size), errors="surrogateescape"
+        )
 
 
 def _settings(parameters: CtfParameters, workspace: Workspace, spectrum_pixel_size: float) -> CtfSettings:
@@ -115,7 +131,7 @@ def _tilt_values(tilt: Tilt, image: Tensor) -> dict[str, Any]:
 def _write(item: Item, found: CtfFit, field: float, workspace: Workspace) -> dict[str, str]:
     """Write spectrum and pictures; return their paths by role. `field` is the edge in Å of the image that the spectrum is of."""
     paths = {
-        "ctf_spectrum": workspace.path(item, ".ctf"),
+        "ctf_spectrum": workspace.absolute(f"{workspace.job}/{root_name(item)}.ctf"),
         "ctf_plot": workspace.path(item, "_ctf.png"),
         "ctf_image": workspace.path(item, "_ctf2d.png"),
     }

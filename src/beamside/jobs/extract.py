@@ -37,6 +37,7 @@ class ExtractParameters(ParameterModel):
         unit="px",
         ge=0,
         le=4096,
+        relion="extract_size",
     )
     class_box: int = parameter(
         64,
@@ -45,6 +46,7 @@ class ExtractParameters(ParameterModel):
         ge=16,
         le=512,
         multiple_of=2,
+        relion="rescale",
     )
     background_diameter: float = parameter(
         0.0,

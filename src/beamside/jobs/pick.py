@@ -101,15 +101,17 @@ class PickParameters(ParameterModel):
         ge=5,
         le=100,
         advanced=True,
+        relion="log_maxres",
     )
     mask_contamination: bool = parameter(True, "Leave out ice crystals, carbon and other contamination.", advanced=True)
     topaz_program: str = parameter(
-        "topaz", "Program to run for picking with Topaz.", advanced=True, affects_result=False
+        "topaz", "Program to run for picking with Topaz.", advanced=True, affects_result=False, relion="fn_topaz_exe"
     )
     topaz_model: str = parameter(
         "resnet16",
         "Topaz's model: one that comes with it, or a trained file (.sav).",
         advanced=True,
+        relion="topaz_model",
     )
 
     @field_validator("particle_diameter", mode="before")
@@ -207,13 +209,13 @@ class Picking(JobType):
                 "lowpass": relion_value(resolution),
                 "mindist_autopick": relion_value(CLOSEST * (low + high) / 2),
             }
-        elif given.pick_method == "topaz":
+        if given.pick_method == "topaz":
             options |= {
                 "topaz_particle_diameter": relion_value(float(high)),
-                "topaz_model": given.topaz_model,
-                "fn_topaz_exec": given.topaz_program,
-                "fn_topaz_exe": given.topaz_program,
+                "fn_topaz_exec": given.topaz_program,  # RELION 4's name of it
             }
+        else:
+            options.pop("fn_topaz_exe")  # the site's own
         return options
 
     def relion_differences(self, context: RelionContext) -> list[str]:

@@ -34,6 +34,7 @@ class SelectParameters(ParameterModel):
         "Keep classes with at least this class score (0: junk, 1: certainly particles).",
         ge=0,
         le=1,
+        relion="rank_threshold",
     )
     select_min_share: float = parameter(
         0.1,
@@ -49,6 +50,7 @@ class SelectParameters(ParameterModel):
     select_recentre: bool = parameter(
         True,
         "Shift class averages so that their centres of mass are in the middle, and the particles' origins with them.",
+        relion="do_recenter",
     )
     select_duplicate_distance: float = parameter(
         30.0,
