@@ -1,5 +1,6 @@
 """RELION's own programs on a project that a session made from movies: they open it, read its files, and work on from them."""
 
+import re
 import shutil
 import subprocess
 import sys
@@ -228,3 +229,46 @@ def shifts(path: Path) -> np.ndarray:
     table = read_star(path)["global_shift"]
     track = np.array([table.floats("rlnMicrographShiftX"), table.floats("rlnMicrographShiftY")]).T
     return track - track.mean(axis=0)
+
+
+def test_jobs_that_relion_continues_stay_as_they_are(project: Path, run_program: Run) -> None:
+    """RELION's own programs, called as its pipeliner calls them when somebody presses Continue, find everything done and make the same tables."""
+    tables = {
+        "MotionCorr/job002": (
+            "corrected_micrographs.star",
+            "micrographs",
+            ["rlnMicrographName", "rlnAccumMotionTotal"],
+        ),
+        "CtfFind/job003": ("micrographs_ctf.star", "micrographs", ["rlnMicrographName", "rlnDefocusU", "rlnCtfImage"]),
+        "AutoPick/job004": ("summary.star", "", ["rlnMicrographName", "rlnGroupNrParticles"]),
+        "Extract/job005": ("particles.star", "particles", ["rlnImageName", "rlnCoordinateX", "rlnDefocusU"]),
+    }
+    before = {job: contents(project / job / file, table, columns) for job, (file, table, columns) in tables.items()}
+    for job in tables:
+        star = project / job / "job.star"
+        star.write_text(re.sub(r"(_rlnJobIsContinue\s+)0", r"\g<1>1", star.read_text()))
+    names = "".join(f"{job}/ " for job in tables)
+    run_program(
+        "relion_pipeliner", "--RunJobs", names, "--schedule", "s", "--sec_wait_after", "1", cwd=project, timeout=200
+    )
+    assert {job.status for job in read_pipeline(project).jobs} == {"Succeeded"}
+    for job, (file, table, columns) in tables.items():
+        after = contents(project / job / file, table, columns)
+        assert len(after) == len(before[job]) > 0
+        for ours, theirs in zip(before[job], after, strict=True):
+            assert [
+                value if isinstance(value, str) else pytest.approx(value, rel=1e-3, abs=0.01) for value in ours
+            ] == theirs
+
+
+def contents(path: Path, table: str, columns: list[str]) -> list[list[str | float]]:
+    """Return some columns of a table, sorted, numbers as numbers."""
+
+    def plain(text: str) -> str | float:
+        try:
+            return float(text)
+        except ValueError:
+            return text
+
+    found = read_star(path)[table]
+    return sorted([plain(text) for text in row] for row in zip(*(found.texts(name) for name in columns), strict=True))
