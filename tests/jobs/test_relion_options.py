@@ -240,6 +240,6 @@ class TestImport:
     def test_what_one_pattern_cannot_say_is_told(self, tmp_path: Path) -> None:
         pattern, said = self.options(tmp_path, ["raw/a.mrc", "raw/b.mrc", "raw/c.eer"], ["raw/d.xml"])
         assert pattern == "raw/*.mrc"
-        assert "leaves out 1 that Beamside imported" in said
+        assert "leaves out 1 file that Beamside imported" in said
         pattern, said = self.options(tmp_path / "two", ["raw/a1.mrc", "raw/c1.mrc"], ["raw/b1.mrc"])
-        assert "also takes 1 files that Beamside did not import, such as b1.mrc" in said
+        assert "also takes 1 file that Beamside did not import, such as b1.mrc" in said

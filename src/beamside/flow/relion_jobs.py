@@ -116,7 +116,13 @@ class RelionJobs:
 
     def add_lines(self, stage: Stage) -> None:
         """Add to the job's output what has become of items."""
-        self._logs[stage.name].add(_log_lines(stage), ItemState.FAILED.value)
+        written = self._logs[stage.name]
+        lines = (
+            LogLine(entry.name, entry.changed, entry.state.value, _details(stage.job_type, entry))
+            for entry in stage.job.items.values()
+            if entry.state in FINAL_STATES and not written.has(entry.name, entry.changed, entry.state.value)
+        )
+        written.add(lines, ItemState.FAILED.value)
 
     def close(self, ending: Ending, complete: set[str]) -> None:
         """Say how the jobs ended: those named in `complete` have all their tables written."""
@@ -218,13 +224,6 @@ def _nodes(job: str, nodes: Sequence[Node]) -> Iterator[RelionNode]:
     for node in nodes:
         if node.relion_type is not None:
             yield RelionNode(f"{job}/{node.file}", node.relion_type, node.relion_label)
-
-
-def _log_lines(stage: Stage) -> Iterator[LogLine]:
-    """Yield a line for each finished item."""
-    for entry in stage.job.items.values():
-        if entry.state in FINAL_STATES:
-            yield LogLine(entry.name, entry.changed, entry.state.value, _details(stage.job_type, entry))
 
 
 def _details(kind: JobType, entry: ItemEntry) -> str:

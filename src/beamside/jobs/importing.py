@@ -60,11 +60,11 @@ class _Import(JobType):
         sentences = []
         if pattern.missed:
             sentences.append(
-                f"RELION imports the files of one pattern, {pattern.text}, which leaves out {pattern.missed} that Beamside imported."
+                f"RELION imports the files of one pattern, {pattern.text}, which leaves out {_files(pattern.missed)} that Beamside imported."
             )
         if pattern.others:
             sentences.append(
-                f"The pattern {pattern.text} also takes {pattern.others} files that Beamside did not import, such as {pattern.other}."
+                f"The pattern {pattern.text} also takes {_files(pattern.others)} that Beamside did not import, such as {pattern.other}."
             )
         return sentences
 
@@ -109,3 +109,7 @@ class ImportMicrographs(_Import):
             [[row.result.outputs["micrograph"], 1] for row in rows],
         )
         return {"micrographs.star": [optics_block(optics, rlnMicrographPixelSize=optics.pixel_size), table]}
+
+
+def _files(count: int) -> str:
+    return "1 file" if count == 1 else f"{count:,} files"

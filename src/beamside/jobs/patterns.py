@@ -41,8 +41,14 @@ def pattern_of(names: Sequence[str], root: Path) -> Pattern | None:
         there = {f"{folder}/{name}" for name in os.listdir(root / folder)} | {n for n in wanted if n.startswith(folder)}
     except OSError:
         there = wanted
-    found = [_judged(text, wanted, there) for text in dict.fromkeys(_candidates(sorted(wanted), folder))]
-    return min(found, key=lambda pattern: (pattern.missed + pattern.others, pattern.missed))
+    best: Pattern | None = None
+    for text in dict.fromkeys(_candidates(sorted(wanted), folder)):
+        found = _judged(text, wanted, there)
+        if not found.missed and not found.others:
+            return found
+        if best is None or (found.missed + found.others, found.missed) < (best.missed + best.others, best.missed):
+            best = found
+    return best
 
 
 def _judged(text: str, wanted: set[str], there: set[str]) -> Pattern:

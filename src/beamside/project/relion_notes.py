@@ -45,7 +45,7 @@ class LogLine:
     @property
     def text(self) -> str:
         """The whole line, without its end."""
-        return f"{self.key}\t{_one_line(self.details)}".rstrip("\t")
+        return f"{self.key}\t{_one_line(self.details).strip()}".rstrip("\t")
 
 
 class JobLog:
@@ -55,18 +55,22 @@ class JobLog:
         self.directory = directory
         self._added: dict[str, tuple[float, str]] | None = None
 
+    def has(self, item: str, when: float, state: str) -> bool:
+        """Tell whether the line of what became of an item is known to be there."""
+        return self._added is not None and self._added.get(item) == (when, state)
+
     def add(self, lines: Iterable[LogLine], failed: str) -> None:
         """Add those `lines` that are not there: all to ``run.out``, those whose state is `failed` to ``run.err``, too.
 
         Raises OSError when they cannot be written; a later call adds them.
         """
         first = self._added is None
-        added = self._added or {}
-        new = [line for line in lines if added.get(line.item) != (line.when, line.state)]
+        new = [line for line in lines if not self.has(line.item, line.when, line.state)]
         if new or first:
             _append(self.directory / OUT, new, first)
             _append(self.directory / ERR, [line for line in new if line.state == failed], first)
-        self._added = {**added, **{line.item: (line.when, line.state) for line in new}}
+        self._added = self._added or {}
+        self._added.update({line.item: (line.when, line.state) for line in new})
 
 
 def _append(path: Path, lines: list[LogLine], compare: bool) -> None:
@@ -104,7 +108,7 @@ def _missing_end(path: Path, size: int) -> str:
 
 def _one_line(text: str) -> str:
     """Return `text` without what would end the line or begin another column; bytes that are no UTF-8 stay as they are."""
-    return "".join(c if c.isprintable() or "\udc80" <= c <= "\udcff" else " " for c in text).strip()
+    return "".join(c if c.isprintable() or "\udc80" <= c <= "\udcff" else " " for c in text)
 
 
 def set_headline(directory: Path, sentences: Iterable[str]) -> None:
