@@ -21,6 +21,7 @@ from beamside.flow.session import Session, died_while_finishing
 from beamside.flow.settings import SessionSettings
 from beamside.flow.start import prepare, recompute_cost
 from beamside.flow.stored_settings import load_settings, settings_path
+from beamside.formats.leftovers import this_place
 from beamside.formats.mrc import write_mrc
 from beamside.formats.star import read_star
 from beamside.project.project import Project, ProjectWriter
@@ -541,3 +542,17 @@ def test_settings_that_are_handed_to_a_session_are_its_users_alone(session_setti
     path = settings_path(Project(settings.root))
     assert path.stat().st_mode & 0o777 == 0o600
     assert path.parent.stat().st_mode & 0o022 == 0
+
+
+def test_a_session_sweeps_what_killed_workers_of_the_one_before_have_left(
+    session_settings: Settings, write_movie: WriteMovie
+) -> None:
+    write_movie("a")
+    project = run(session_settings())
+    folder = project.root / "MotionCorr" / "job002" / "raw"
+    left = folder / f".b.mrc.{this_place()}-{2**22 + 1}-7.tmp"
+    left.touch()
+    session = Session(session_settings(), until_empty=True)
+    session.run()
+    session.sweeper.join()
+    assert not left.exists()

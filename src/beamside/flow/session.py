@@ -33,6 +33,7 @@ from beamside.flow.projection import Pace, Projection
 from beamside.flow.recovery import Recovery
 from beamside.flow.settings import SessionSettings
 from beamside.flow.stages import Stage
+from beamside.flow.sweeping import Sweeper
 from beamside.flow.table import Tables
 from beamside.flow.waiting import waits
 from beamside.flow.watchdog import Watchdog, Work
@@ -133,12 +134,15 @@ class Session:
                 self.arrivals = self._start_arrivals(stages[0])
                 writer.session("started", pid=os.getpid())
                 writer.hold = self._wait_for_journal
+            self.sweeper = Sweeper(self.project.root)
+            self.sweeper.start()
             try:
                 with self._failing():
                     self._loop()
                     return self._end()
             finally:
                 self.arrivals.end.set()
+                self.sweeper.end.set()
                 executor.shutdown(wait=False)
                 self.arrivals.join(timeout=60)
 

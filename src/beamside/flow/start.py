@@ -21,6 +21,7 @@ from beamside.flow.stored_settings import settings_path
 from beamside.flow.table import INPUTS_CHANGED, open_stages, stale_items
 from beamside.formats.atomic import atomic_path
 from beamside.formats.image import read_image
+from beamside.formats.leftovers import temporary_name
 from beamside.jobs.registry import parameter_types
 from beamside.project.guard import PRIVATE_FILE, guard
 from beamside.project.journal import read_journal
@@ -144,7 +145,7 @@ def _says_it_runs(project: Project, pid: int) -> bool:
 def _check_writable(root: Path) -> None:
     try:
         (root / ".beamside").mkdir(parents=True, exist_ok=True)
-        probe = root / ".beamside" / f".probe-{os.getpid()}"
+        probe = root / ".beamside" / temporary_name("probe")
         probe.write_bytes(b"x")
         probe.unlink()
     except OSError as error:

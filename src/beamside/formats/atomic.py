@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from beamside.formats.leftovers import temporary_name
 
 
 @contextmanager
@@ -20,10 +21,11 @@ def atomic_path(path: str | os.PathLike[str], *, durable: bool = True) -> Iterat
 
     Notes
     -----
-    The temporary file is in the same directory, because only there is ``rename`` atomic. It is removed when the block raises.
+    The temporary file is in the same directory, because only there is ``rename`` atomic. It is removed when the block raises; what a
+    killed process leaves is swept, see `beamside.formats.leftovers`.
     """
     target = Path(path)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}-{threading.get_ident()}.tmp")
+    temporary = target.with_name(temporary_name(target.name))
     try:
         yield temporary
         if durable:

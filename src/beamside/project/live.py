@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from beamside.formats.atomic import atomic_path
 from beamside.project.project import Project
 
 
@@ -24,7 +25,6 @@ def live_path(project: Project) -> Path:
 def write_live(project: Project, content: dict[str, Any]) -> None:
     """Replace the file, with the process that wrote it, and when; it is not worth an fsync."""
     path = live_path(project)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     stamp = {
         "pid": os.getpid(),
         "host": socket.gethostname(),
@@ -32,8 +32,8 @@ def write_live(project: Project, content: dict[str, Any]) -> None:
         "boot": boot(),
         "uptime": uptime(),
     }
-    temporary.write_text(json.dumps({**content, **stamp}))
-    temporary.replace(path)
+    with atomic_path(path, durable=False) as temporary:
+        temporary.write_text(json.dumps({**content, **stamp}))
 
 
 def read_live(project: Project) -> dict[str, Any]:
