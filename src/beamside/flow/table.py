@@ -268,7 +268,7 @@ class Tables:
         if outcome["permanent"] or entry.attempt >= self.settings.execution.item_attempts:
             self._finish(stage, name, ItemState.FAILED, key=key, reason=reason, seconds=seconds)
             if not stage.job_type.aggregate and key != stage.expected_key(name):
-                self._redo(stage, name, "its inputs changed while it was processed")
+                self.redo(stage, name, "its inputs changed while it was processed")
         else:
             self._record(stage, name, ItemState.WAITING, reason=reason)
             stage.not_before[name] = time.monotonic() + RETRY_SECONDS * entry.attempt
