@@ -219,6 +219,23 @@ def test_a_project_of_an_earlier_version_keeps_the_file_that_its_micrographs_nam
     assert file_hash(job / "gain.mrc") == first["m00"]
 
 
+def test_movies_that_are_known_to_be_corrected_stay_so_with_another_reference(
+    started: tuple[SessionSettings, Project, dict[str, str]], camera: Any
+) -> None:
+    settings, project, _ = started
+    for index in range(10, 16):
+        camera.movie(f"m{index:02d}", 60, corrected=index == 11)
+    run(settings, "waiting for an answer")
+    assert "It will be done as the question says" in ask(settings, "--redo")
+    camera.reference(Orientation(), response=camera.response * 1.0001)
+    run(settings, "waiting for an answer")
+    ask(settings, "--redo")
+    run(settings)
+    used = gains(project)
+    assert used["m11"] == ""
+    assert len(set(used.values())) == 2
+
+
 def test_the_reference_itself_and_single_images_do_not_vote() -> None:
     case = Case((8, 8), 0, {}, "copy", "digest")
     case.movies = {"ref": Seen(4, "digest"), "sum": Seen(1, "a"), "m1": Seen(4, "b"), "m2": Seen(4, "c")}

@@ -145,21 +145,22 @@ def doubt_sentence(
         "some": f"{number} of the {looked} newest movies ({_named(doubt.movies)})",
     }[doubt.scope]
     if doubt.use == "none":
-        what = (
-            f"The gain reference {reference} does not show in {those} ({doubt.shown}): they are corrected already, "
-            "or come from another camera or mode."
-        )
+        are = "it is corrected already, or comes" if number == 1 else "they are corrected already, or come"
+        what = f"The gain reference {reference} does not show in {those} ({doubt.shown}): {are} from another camera or mode."
         redo = "without it"
     elif use == "none":
-        what = f"The pattern of the gain reference {reference} shows in {those} ({doubt.shown}): they are not corrected yet."
+        are = "it is" if number == 1 else "they are"
+        what = (
+            f"The pattern of the gain reference {reference} shows in {those} ({doubt.shown}): {are} not corrected yet."
+        )
         redo = f"with it ({words(doubt.orientation, doubt.use)})"
     else:
         what = f"The gain reference {reference} is not used as {those} say: {words(doubt.orientation, doubt.use)} ({doubt.shown})."
-        redo = "as they say"
+        redo = "as said there"
     again = {
         "all": f"all {processed} movies",
         "newer": "the movies from " + _short(doubt.movies[0]) + " on, and those that follow,",
-        "some": f"these {number}, and later ones that are found so,",
+        "some": f"{'this one' if number == 1 else f'these {number}'}, and later ones that are found so,",
     }[doubt.scope]
     return (
         f"{what} So far {processed} movies were {so_far}, and movies go on to be until this is answered. "

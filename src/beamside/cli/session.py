@@ -22,7 +22,7 @@ from beamside.config import COMMAND_LINE, DEFAULT, Setting, expanded
 from beamside.errors import ConfigError, ProjectError
 from beamside.flow import control
 from beamside.flow.gain import answer_questions, no_question
-from beamside.flow.gain_case import answered, present_records, question_of
+from beamside.flow.gain_case import answered, outcome_words, present_records, question_of
 from beamside.flow.missing import Recompute
 from beamside.flow.registry import find_project, known_projects
 from beamside.flow.settings import SessionSettings, sections
@@ -444,7 +444,7 @@ def gain(
             raise ProjectError(f"{found.root}: {outcome.sentence}")
         wait_until_ended(found, STOP_SECONDS)  # it ended without seeing the answer, which is recorded here then
     for record in answer_questions(found, details):
-        click.echo(record["sentence"])
+        click.echo(outcome_words(record, details))
     click.echo(f"Go on with: beamside session resume {shlex.quote(str(found.root))}")
 
 

@@ -30,6 +30,7 @@ from beamside.flow.gain_case import (
     Seen,
     Way,
     answered,
+    carried,
     look_due,
     present_records,
     question_of,
@@ -50,8 +51,8 @@ log = logging.getLogger(__name__)
 MOST_LOOKED_AT = 12
 """So many movies at most are looked at again: the newest."""
 
-MOST_FOLLOWED = 8
-"""So often is it looked at again while a question is open, to name all movies that it is about."""
+FEWEST_FOLLOWED, MOST_FOLLOWED = 4, 24
+"""When some movies are not as others, the next are looked at when so many have come; and so often while a person has not answered."""
 
 FIRST_MOVIES = 4
 """When the newest movies contradict a decision, so many of the first are asked whether it was wrong from the beginning."""
@@ -160,7 +161,7 @@ class GainDesk:
                 continue
             taken = True
             self._record(case, record)
-            case.resettle = True
+            case.resettle = case.answered = True
             self._work(case)
         if not taken:
             self.problems.remark(
@@ -299,16 +300,18 @@ class GainDesk:
         record, doubt = case.record, case.doubt
         if not self.asked.check or record.get("evidence", {}).get("kind", "flat") in ("flat", "unsure"):
             return
-        if doubt is not None and ("scope" not in doubt or case.followed >= MOST_FOLLOWED):
+        mixed = bool(record.get("mixed"))
+        if doubt is not None and not mixed and ("scope" not in doubt or case.followed >= MOST_FOLLOWED):
             return
-        voters, each = case.voters(), doubt is not None or bool(record.get("mixed"))
+        voters, each = case.voters(), doubt is not None or mixed
         number, looked = len(voters), case.looked
-        if each and (number >= looked + MOST_LOOKED_AT or (self._closing and number > looked)):
+        if each and number > looked and (number >= looked + FEWEST_FOLLOWED or self._closing or case.answered):
             newest, case.looked = voters[looked : looked + MOST_LOOKED_AT], min(number, looked + MOST_LOOKED_AT)
         elif not each and number >= look_due(looked):
             start = max(number - MOST_LOOKED_AT, looked if looked >= MOST_LOOKED_AT else 0)
             newest, case.looked = voters[start:], number
         else:
+            case.answered = False
             return
         case.followed = case.followed + 1 if doubt is not None else 0
         between = [] if each else voters[looked : number - len(newest)]
@@ -361,12 +364,24 @@ class GainDesk:
     def _decided(self, case: Case, outcome: Mapping[str, Any]) -> None:
         if case.state in ("decided", "asked") or case.newer is not None:
             return  # a person has answered in the meantime, or there is another reference
-        self._record(case, {**outcome["choice"], "evidence": outcome["evidence"], "copy": case.reference})
+        gains = self.tables.writer.state.gains.values()
+        known = carried(
+            record
+            for record in gains
+            if record.get("replaced_by") == case.digest and record["shape"] == list(case.shape)
+        )
+        self._record(case, {**outcome["choice"], "evidence": outcome["evidence"], "copy": case.reference, **known})
 
     def _looked(self, case: Case, outcome: Mapping[str, Any]) -> None:
         """What contradicts the decision becomes a question, or adds to it; nothing is changed under way that was not agreed to."""
         found, evidence, before = outcome["doubt"], outcome["evidence"], case.doubt
-        if found is None or case.state != "decided" or (before is not None and before.get("scope") != "some"):
+        if case.state != "decided":
+            return
+        if found is None:
+            if before is None and evidence.get("picture") and evidence["movies"] > case.record["evidence"]["movies"]:
+                self._record(
+                    case, {**case.record, "evidence": evidence}
+                )  # an eye sees the pattern better in more counts
             return
         movies = [movie for movie in found["movies"] if case.way(movie) == way_of(case.record)]
         mixed = before is not None or bool(case.record.get("mixed"))
@@ -381,10 +396,10 @@ class GainDesk:
             self._record(case, with_some(case.record, way_of(found), movies))
             case.resettle = True
             return
-        looked = int(evidence["movies"])
+        looked = int(found["looked"])
         if before is not None:
-            if before["signature"] != signature:
-                return  # one question at a time: this is found again when that is answered
+            if before.get("scope") != "some" or before["signature"] != signature:
+                return  # one question at a time
             movies, looked = [*before["movies"], *movies], looked + int(before["looked"])
         self._ask(
             case, {**found, "scope": scope, "signature": signature, "looked": looked, "evidence": evidence}, movies

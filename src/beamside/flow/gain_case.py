@@ -54,7 +54,7 @@ class Case:
     movies, held : the movies there are; and those that wait
     doing, preparing : what a worker does for it, and for which way of use
     checked, looked : with how many movies it was tried to decide, and looked at again
-    followed : how often it was looked at since a question is open
+    followed, answered : how often it was looked at since a question is open; a person has just answered, and what came meanwhile is looked at
     newer : a reference with another content that has come to the same path
     last : there will be no more movies
     failures, not_before : attempts that a passing fault has spoiled, and when to try again
@@ -76,6 +76,7 @@ class Case:
     checked: int = 0
     looked: int = 0
     followed: int = 0
+    answered: bool = False
     newer: tuple[str, str] | None = None
     last: bool = False
     failures: int = 0
@@ -201,6 +202,22 @@ def with_some(record: Mapping[str, Any], way: Way, movies: Iterable[str]) -> dic
     alike = [movie for each in others if way_of(each) == way for movie in each["movies"]]
     rest = [each for each in others if way_of(each) != way and each["movies"]]
     return {**record, "sets": [{**new, "movies": [*alike, *movies]}, *rest]}
+
+
+def carried(replaced: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return what holds on when another reference takes the place of the one of these records: which movies were corrected already."""
+    found: dict[str, Any] = {}
+    for record in replaced:
+        sets = [each for each in record.get("sets", ()) if each["use"] == "none"]
+        found = {"sets": sets, "mixed": list(record.get("mixed", ()))} if sets else {}
+    return found
+
+
+def outcome_words(record: Mapping[str, Any], details: Mapping[str, Any]) -> str:
+    """Return what becomes of an answer, in words."""
+    if details.get("keep"):
+        return "All stays as it is."
+    return "It will be done as the question says." if details.get("redo") else str(record["sentence"])
 
 
 def signature_of(scope: str, way: Way) -> str:

@@ -85,24 +85,26 @@ def _look(task: GainTask) -> GainOutcome:
         return GainOutcome(evidence={"unreadable": unreadable})
     verdict = compare(total, gain, shape)
     first = odd = None
+    shown_total, shown_verdict, number = total, verdict, len(slopes)
     if apart := odd_movies(used_as, slopes):
-        odd = compare(_sum(task, gain, apart)[0], gain, shape)
+        shown_total, frames, number, _ = _sum(task, gain, apart)
+        odd = shown_verdict = compare(shown_total, gain, shape)
     elif contradicts(orientation, used_as, verdict) and task.first:
         first = compare(_sum(task, gain, task.first)[0], gain, shape)
     doubt = find_doubt(orientation, used_as, verdict, slopes, first, odd)
-    if doubt is not None and doubt.scope == "newer":
+    if doubt is None:
+        evidence = _evidence(verdict, total, len(slopes), frames, unreadable)
+        if used_as != "none" and verdict.kind != "flat":
+            evidence["picture"] = _draw(task, total, gain, verdict, orientation, used_as, len(slopes))
+        return GainOutcome(evidence=evidence)
+    if doubt.scope == "newer":
         doubt = replace(doubt, movies=(*_since(task, gain, orientation, doubt), *doubt.movies))
-    evidence = _evidence(verdict, total, len(slopes), frames, unreadable)
-    if verdict.best is not None and verdict.kind != "flat" and (doubt is not None or used_as != "none"):
-        shown = orientation if doubt is None or doubt.use == "none" else doubt.orientation
-        mode: Mode = next((each for each in (used_as, doubt.use if doubt else "none") if each != "none"), "multiply")
-        if doubt is not None and doubt.use != "none":
-            mode = doubt.use
-        evidence["picture"] = _draw(task, total, gain, verdict, shown, mode, len(slopes), doubtful=doubt is not None)
-    found = None
-    if doubt is not None:
-        found = {**asdict(doubt), "rotate": doubt.orientation.rotate, "flip": doubt.orientation.flip}
-        del found["orientation"]
+    evidence = _evidence(shown_verdict, shown_total, number, frames, unreadable)
+    way = (orientation, used_as) if doubt.use == "none" else (doubt.orientation, doubt.use)
+    mode: Mode = "multiply" if way[1] == "none" else way[1]
+    evidence["picture"] = _draw(task, shown_total, gain, shown_verdict, way[0], mode, number, doubtful=True)
+    found = {**asdict(doubt), "rotate": doubt.orientation.rotate, "flip": doubt.orientation.flip, "looked": len(slopes)}
+    del found["orientation"]
     return GainOutcome(evidence=evidence, doubt=found)
 
 
