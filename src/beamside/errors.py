@@ -9,6 +9,7 @@ The whole tree::
     │   ├── CorruptFileError   a file that is damaged or of the wrong kind
     │   └── GainError          the gain reference does not fit the movies
     │       └── GainNotReadyError   (also a NotReadyError) it cannot be read or written now
+    │           └── GainAwaitedError   it has not come yet, and the session was told to wait for it
     ├── ProjectError           the project on disk is in the way or damaged
     │   ├── ProjectBusyError   another process is writing to it
     │   └── JournalError       what happened could not be written down; nothing has changed, so it can be tried again
@@ -46,6 +47,10 @@ class GainError(InputError):
 
 class GainNotReadyError(NotReadyError, GainError):
     """The gain reference or the defects cannot be read now; trying again later may help."""
+
+
+class GainAwaitedError(GainNotReadyError):
+    """The gain reference is not there, or not complete, and the session was told to wait for it."""
 
 
 class ProjectError(BeamsideError):

@@ -62,6 +62,8 @@ def test_sums_and_overview_images_are_told_once_as_what_they_are(rig: Any) -> No
     assert len(remarks) == len(names), "each is told once"
     assert rig.look().waiting == [], "a session can finish though they lie there"
     assert looks(rig)[1] == []
+    (rig.camera / "Atlas/Atlas_1.mrc").unlink()
+    assert looks(rig)[1] == [], "nothing was lost with it"
 
 
 def test_a_movie_stays_one_whatever_it_is_called(rig: Any) -> None:

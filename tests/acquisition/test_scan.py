@@ -148,3 +148,17 @@ def test_sidecars_elsewhere_count_when_their_name_is_unique() -> None:
     assert index.of("/frames/X_Fractions.tiff") == ["/meta/X.xml"]
     assert index.of("/frames/Y_Fractions.tiff") == []
     assert index.of("/meta2/Y_Fractions.tiff") == ["/meta2/Y.xml"]
+
+
+def test_a_folder_that_is_made_after_the_start_is_looked_into_and_told_when_it_is_away_again(tmp_path: Path) -> None:
+    scanner = Scanner([str(tmp_path / "later"), str(tmp_path / "{x,y}")])
+    first = scanner.scan()
+    assert (first.matched, first.complete) == (0, False)
+    assert f"The folder {tmp_path}/later of --data" in first.standing[0].sentence
+    for folder in ("later", "x", "y"):
+        (tmp_path / folder / "run").mkdir(parents=True)
+        (tmp_path / folder / "run" / f"{folder}.tiff").touch()
+    assert (scanner.scan().matched, scanner.scan().complete) == (3, True)
+    (tmp_path / "later").rename(tmp_path / "lost")
+    (tmp_path / "y").rename(tmp_path / "lost y")
+    assert (scanner.scan().matched, scanner.scan().complete) == (1, False)

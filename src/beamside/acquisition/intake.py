@@ -248,12 +248,13 @@ class Intake:
         present = {sighting.path for sighting in scan.sightings}
         with self._lock:
             gone = [path for path, state in self._states.items() if path not in present and not state.offered]
+            missed = [path for path in gone if not self._states[path].passed_over]
             for path in gone:
                 del self._states[path]
                 self._settling.forget(path)
         report.remarks += [
             Remark("gone-from-source", f"{path} has gone from the source before it could be taken.", path)
-            for path in gone
+            for path in missed
         ]
 
     def _nothing_matches(self, scan: ScanResult) -> list[Trouble]:

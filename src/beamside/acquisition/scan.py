@@ -20,6 +20,7 @@ from beamside.errors import ConfigError
 
 _MAGIC = re.compile(r"[*?\[]")
 _BRACES = re.compile(r"\{([^{}]*,[^{}]*)\}")
+_EVERYTHING = ("**", "*")
 _PROJECT_MARK = ".beamside"
 
 
@@ -78,11 +79,25 @@ class Scanner:
             raise ConfigError(
                 "No data pattern is given: say where the movies appear with --data '/camera/run1/**/*_fractions.tiff'."
             )
-        self._patterns = [_split(one, pattern) for pattern in patterns for one in expand_braces(pattern)]
-        self._roots = {pattern.root for pattern in self._patterns}
+        self._given = tuple(patterns)
+        self._known: dict[str, Pattern] = {}
+        self._understand()
         self._sidecars = tuple(suffix.lower() for suffix in sidecar_suffixes)
         self._exclude = {os.path.realpath(path) for path in exclude if path}
         self._exclude_names = {os.path.basename(path) for path in self._exclude}
+
+    def _understand(self) -> None:
+        """Make of what was given fixed folders and parts; anew at each scan, as what is a folder may be made, or mounted, later.
+
+        What was a folder once stays one: when it cannot be found any more it is away, and not a part of a name.
+        """
+        self._patterns = []
+        for given in self._given:
+            for text in [given] if given in self._known else expand_braces(given):
+                now, before = _split(text, given), self._known.get(text)
+                self._known[text] = before if before and len(before.root) > len(now.root) else now
+                self._patterns.append(self._known[text])
+        self._roots = {pattern.root for pattern in self._patterns}
 
     @property
     def patterns(self) -> list[Pattern]:
@@ -96,14 +111,16 @@ class Scanner:
 
     def scan(self, known: Callable[[str], bool] = lambda _: False) -> ScanResult:
         """Look once at every pattern; files for which `known` is true are counted but not asked for their size and date."""
+        self._understand()
         result = ScanResult()
         seen: set[str] = set()
         walked: set[str] = set()
         for pattern in self._patterns:
-            if not os.path.isdir(pattern.root):
-                sentence = f"The folder {pattern.root} of --data '{pattern.text}' cannot be found: check the path and that the disk is mounted."
-                sentence = f"{sentence} {nearest_folder(pattern.root)}".rstrip()
-                result.standing.append(Trouble(f"source-missing:{pattern.root}", sentence, "error"))
+            missing = _missing(pattern)
+            if missing:
+                sentence = f"{missing} of --data '{pattern.text}' cannot be found: check the path and that the disk is mounted."
+                sentence = f"The folder {sentence} {nearest_folder(missing)}".rstrip()
+                result.standing.append(Trouble(f"source-missing:{missing}", sentence, "error"))
                 result.complete = False
                 continue
             for entry in self._walk(pattern.root, pattern.parts, result, walked):
@@ -229,11 +246,19 @@ def expand_braces(text: str) -> list[str]:
     return list(dict.fromkeys(expanded))
 
 
+def _missing(pattern: Pattern) -> str:
+    """Return the path of a pattern that has to be there and is not: its fixed folder, or all of it where it has no wildcards."""
+    whole = os.path.join(pattern.root, *pattern.parts)
+    if not os.path.isdir(pattern.root):
+        return pattern.root
+    return "" if glob.has_magic(whole) or os.path.lexists(whole) else whole
+
+
 def _split(path: str, text: str) -> Pattern:
     """Separate the fixed folder from the parts with wildcards; a name with brackets in it that exists is meant as it is."""
     path = os.path.abspath(os.path.expanduser(path))
     if os.path.isdir(path):
-        return Pattern(text, path, ("**", "*"))
+        return Pattern(text, path, _EVERYTHING)
     parts = Path(path).parts
     root, fixed = parts[0], 1
     while fixed < len(parts) - 1:

@@ -29,6 +29,13 @@ class AcquisitionSettings(ParameterModel):
         flag="--gain",
         relion="fn_gain_ref",
     )
+    gain_wait: bool = parameter(
+        False,
+        "Start although the gain reference is not there yet: movies are taken in, and wait for it before they are processed",
+        flag="--gain-wait",
+        advanced=True,
+        affects_result=False,
+    )
     gain_rotate: GainRotation = parameter(
         "auto",
         "Rotation of the gain reference, clockwise as seen with row 0 at the top (RELION's gain_rot x 90, MotionCor2's -RotGain), before the flip; "

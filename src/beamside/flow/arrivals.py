@@ -10,10 +10,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from beamside.acquisition.arrivals import Arrival, LookReport, TakenFile, Trouble
+from beamside.acquisition.arrivals import Arrival, LookReport, TakenFile, Trouble, Waiting
 from beamside.acquisition.intake import Intake
 from beamside.acquisition.transfer import DestinationError
-from beamside.errors import BeamsideError, InputError, NotReadyError
+from beamside.errors import BeamsideError, GainAwaitedError, InputError, NotReadyError
 from beamside.flow.lanes import Lanes
 
 log = logging.getLogger(__name__)
@@ -88,6 +88,7 @@ class ArrivalThread(threading.Thread):
         self._lanes = Lanes(self._take, events.put, self.paused, clock=clock)
         self._lock = threading.Lock()
         self._unprepared: dict[str, Unprepared] = {}
+        self._awaiting: dict[str, tuple[TakenFile, str]] = {}
         self._asked = queue.SimpleQueue[bool]()
         self._looking_since = 0.0
 
@@ -129,6 +130,9 @@ class ArrivalThread(threading.Thread):
         now = time.monotonic()
         with self._lock:
             unprepared = list(self._unprepared.values())
+            awaiting = [taken for taken, _ in self._awaiting.values()]
+        for taken in awaiting:
+            self._prepare(taken)
         for each in unprepared:
             if any(asked) or (each.passing and (asked or each.due <= now)):
                 self._prepare(each.taken)
@@ -139,8 +143,20 @@ class ArrivalThread(threading.Thread):
         report = self._look_once()
         self._lanes.put(report.new)
         report.taking = taking
+        self._tell_awaiting(report)
         report.standing += [self._slow(arrival) for arrival in self._lanes.slow()]
         self.events.put(Looked(report))
+
+    def _tell_awaiting(self, report: LookReport) -> None:
+        """Say of the movies that wait for the gain reference that they wait, so that the session does not end without them."""
+        with self._lock:
+            awaiting = list(self._awaiting.values())
+        if not awaiting:
+            return
+        report.waiting += [Waiting(taken.source, f"{reason} It waits for that.") for taken, reason in awaiting]
+        many = "1 movie waits" if len(awaiting) == 1 else f"{len(awaiting)} movies wait"
+        sentence = f"{awaiting[-1][1]} {many} for it; raw data are taken in meanwhile."
+        report.standing.append(Trouble("gain-awaited", sentence))
 
     def _slow(self, arrival: Arrival) -> Trouble:
         size, doing = arrival.sighting.size / 1e9, self.intake.doing(arrival.source)
@@ -174,6 +190,9 @@ class ArrivalThread(threading.Thread):
     def _prepare(self, taken: TakenFile) -> None:
         try:
             outputs, values = self.prepare(taken)
+        except GainAwaitedError as error:
+            with self._lock:
+                self._awaiting[taken.name] = (taken, str(error))
         except (BeamsideError, OSError) as error:
             self._put_off(taken, passing=isinstance(error, NotReadyError) or not isinstance(error, InputError))
             self.events.put(Taken(taken, {}, {}, str(error)))
@@ -184,6 +203,7 @@ class ArrivalThread(threading.Thread):
         else:
             with self._lock:
                 self._unprepared.pop(taken.name, None)
+                self._awaiting.pop(taken.name, None)
             if "gain_error" in values:
                 self._put_off(taken, passing=False)
             self.events.put(Taken(taken, outputs, values))

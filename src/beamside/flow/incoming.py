@@ -12,7 +12,7 @@ from typing import Any
 from beamside.acquisition.arrivals import TakenFile
 from beamside.acquisition.gain import prepare_defects
 from beamside.acquisition.settings import AcquisitionSettings
-from beamside.errors import GainError, GainNotReadyError, NotReadyError
+from beamside.errors import GainAwaitedError, GainError, GainNotReadyError, InputError, NotReadyError
 from beamside.formats.atomic import replace_file
 from beamside.formats.image import read_image
 from beamside.formats.mrc import write_mrc
@@ -81,6 +81,8 @@ class MoviePreparation:
             return {}
         source = Path(self.settings.gain)
         try:
+            if self.settings.gain_wait and self._reference is None and self._known is None:
+                self._await(source)
             status = source.stat()
             sighted = (status.st_size, status.st_mtime_ns)
             if self._reference is None or self._has_changed(sighted):
@@ -93,6 +95,23 @@ class MoviePreparation:
                     f"The gain reference {source} cannot be copied ({error.strerror}): check --gain and the file's permissions."
                 ) from error
         return {"gain_reference": self._reference[0], "gain_reference_sha256": self._reference[1]}
+
+    def _await(self, source: Path) -> None:
+        """Raise GainAwaitedError until the reference is there, has come to rest, and is complete."""
+        awaited = f"The gain reference {source} "
+        try:
+            status = source.stat()
+        except FileNotFoundError:
+            self._changing = None
+            raise GainAwaitedError(f"{awaited}is not there yet.") from None
+        if not self._has_changed((status.st_size, status.st_mtime_ns)):
+            raise GainAwaitedError(f"{awaited}is being written.")
+        try:
+            read_image(source)
+        except NotReadyError as error:
+            raise GainAwaitedError(f"{awaited}is being written: {error}") from error
+        except InputError as error:
+            raise GainError(f"The gain reference cannot be used: {error} Check --gain.") from error
 
     def _has_changed(self, sighted: tuple[int, int]) -> bool:
         if sighted == self._sighted:

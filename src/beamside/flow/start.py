@@ -30,6 +30,8 @@ from beamside.project.records import FINAL_STATES
 from beamside.project.relion_recovery import read_pipeline
 from beamside.project.relion_trash import was_deleted
 
+_WAIT_HINT = ", or add --gain-wait when it comes with the first movies"
+
 START_SECONDS = 240.0
 """How long a session may take to say that it runs: it may first wait until it is known that the holder of RELION's lock is dead."""
 
@@ -49,15 +51,17 @@ def prepare(settings: SessionSettings) -> list[str]:
             f"The session {project.root} is running already (process {holder.pid} on {holder.host}); "
             "use `beamside session status`, or stop it first."
         )
-    _check_file(settings.acquisition.gain, "gain reference", "--gain")
-    _check_gain(settings.acquisition.gain)
+    awaited = _awaited_gain(settings)
+    if not awaited:
+        _check_file(settings.acquisition.gain, "gain reference", "--gain", _WAIT_HINT)
+        _check_gain(settings.acquisition.gain)
     _check_file(settings.acquisition.defects, "defects file", "--defects")
     if settings.acquisition.defects:
         check_defects(settings.acquisition.defects)
     with atomic_path(settings_path(project)) as temporary:
         temporary.touch(mode=PRIVATE_FILE)
         temporary.write_text(json.dumps(settings.to_json(), indent=1))
-    return [*filter(None, [register(project)]), *_source_warnings(settings)]
+    return [*filter(None, [register(project), awaited]), *_source_warnings(settings)]
 
 
 def adopt_files(settings: SessionSettings) -> SessionSettings:
@@ -154,10 +158,19 @@ def _check_writable(root: Path) -> None:
         ) from error
 
 
-def _check_file(path: str, what: str, flag: str) -> None:
+def _check_file(path: str, what: str, flag: str, hint: str = "") -> None:
     if path and not Path(path).is_file():
         wrong = "is not a file" if Path(path).exists() else "does not exist"
-        raise InputError(f"The {what} {path} {wrong}; check {flag}.")
+        more = hint if not Path(path).exists() else ""
+        raise InputError(f"The {what} {path} {wrong}; check {flag}{more}.")
+
+
+def _awaited_gain(settings: SessionSettings) -> str:
+    """Return what to say when the session is to wait for a gain reference that is not there yet; "" when it is there, or not waited for."""
+    gain = settings.acquisition.gain
+    if not gain or not settings.acquisition.gain_wait or Path(gain).exists():
+        return ""
+    return f"The gain reference {gain} is not there yet: movies are taken in, and wait for it."
 
 
 def _check_gain(path: str) -> None:
