@@ -89,8 +89,11 @@ def curves(kinds: Sequence[JobType], index: Index, jobs: Mapping[str, str], star
         return [[round(moment - start, 1), round(value, 2)] for moment, value in points]
 
     progress, rates = [], []
-    for title, many in passages.items():
-        done = [moment for _, moment, state in many if state in USED]
+    for kind in chain:
+        title, many = kind.title, passages[kind.title]
+        ended = [(item, moment) for item, moment, state in many if state in USED]
+        # a file comes once: what is made of it may be made again, and then is no new arrival
+        done = [moment for _, moment in ended] if kind.requires else list(dict(reversed(ended)).values())
         if done:
             progress.append({"name": title, "points": relative(series.level(finished_steps(many), last))})
             rates.append({"name": title, "points": relative(series.hourly_rate(done, first, last, width))})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -264,14 +264,13 @@ def _stage(index: Index, kind: JobType, job: str) -> StageStatus:
         done=number(ItemState.DONE),
         failed=number(ItemState.FAILED),
         rejected=number(ItemState.REJECTED),
-        per_hour=_per_hour(index, job),
+        per_hour=_per_hour(index.finished_times(job, again=bool(kind.requires))),
         last=tuple(_last_values(index, kind, job)),
     )
 
 
-def _per_hour(index: Index, job: str) -> float:
+def _per_hour(times: Sequence[float]) -> float:
     """Return how many items an hour were finished, over the last window that has any; 0 when too few were for a rate."""
-    times = index.finished_times(job)
     if not times:
         return 0.0
     recent = [moment for moment in times if moment > times[-1] - RATE_WINDOW]

@@ -140,9 +140,10 @@ class Index:
         """
         return self._rows("SELECT item, time, state FROM passage WHERE job = ? ORDER BY rowid", (job,))
 
-    def finished_times(self, job: str, *, states: tuple[str, ...] = ("done", "rejected", "failed")) -> list[float]:
-        """Return when items of a job were finished, in order; one that was done again counts each time."""
-        return sorted(moment for _, moment, state in self.passages(job) if state in states)
+    def finished_times(self, job: str, *, again: bool = True) -> list[float]:
+        """Return when items of a job were finished, in order; one that was done again counts each time, or without `again` once."""
+        finished = [(item, moment) for item, moment, state in self.passages(job) if state in FINAL_STATES]
+        return sorted(moment for _, moment in finished) if again else sorted(dict(reversed(finished)).values())
 
     def newest(self, job: str, time: Literal["arrived", "changed"]) -> float:
         """Return when the newest item of a job arrived, or when the newest finished one changed; 0 when there is none."""
