@@ -506,7 +506,7 @@ def test_when_a_session_fails_its_jobs_have_failed(
     def break_down(_session: Session) -> None:
         raise RuntimeError("a cable was pulled")
 
-    monkeypatch.setattr(Session, "_watch_space", break_down)
+    monkeypatch.setattr(Session, "_take_events", break_down)
     with pytest.raises(RuntimeError, match="cable"):
         Session(settings, until_empty=True).run()
     jobs = read_pipeline(settings.root).jobs

@@ -18,6 +18,7 @@ from beamside.flow.keys import item_key
 from beamside.flow.recovery import Recovery
 from beamside.flow.settings import SessionSettings
 from beamside.flow.stages import Stage
+from beamside.flow.steps import ENDING
 from beamside.flow.table import Tables
 from beamside.jobs.worker import Task, run_task
 from beamside.project.records import ItemState
@@ -65,7 +66,7 @@ class Dispatcher:
                 continue
             for name in self._ready(stage, self.free_places):
                 if self.recovery.inputs_ready(stage, name):
-                    self._submit_item(stage, name)
+                    self._submit_safely(stage, name)
 
     def submit_round(self, stage: Stage, name: str, items: list[str], key: str, *, final: bool) -> None:
         """Give out one round of an aggregate."""
@@ -96,6 +97,20 @@ class Dispatcher:
             if done and stage.not_before.get(name, 0.0) <= now:
                 found.append(name)
         return found
+
+    def _submit_safely(self, stage: Stage, name: str) -> None:
+        """Give an item out; whatever that raises is a failure of this item, and the others go on."""
+        try:
+            self._submit_item(stage, name)
+        except ENDING:
+            raise
+        except Exception as error:
+            log.exception("%s of %s could not be given out", stage.name, name)
+            self._order = deque(pair for pair in self._order if pair != (stage, name))
+            tried = stage.job.items[name].state is not ItemState.WAITING
+            stage.waiting.pop(name, None)
+            reason = f"it could not be given to a worker ({type(error).__name__}: {error})"
+            self.tables.outcome(stage, name, stage.expected_key(name), failure(reason, permanent=not tried))
 
     def _submit_item(self, stage: Stage, name: str) -> None:
         assert stage.upstream is not None

@@ -15,12 +15,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from beamside.acquisition.arrivals import Remark, Trouble
 from beamside.acquisition.manifest import Manifest
 from beamside.flow.missing import Files, gone_results
+from beamside.flow.problems import Problems
 from beamside.flow.recovery import Recovery
 from beamside.flow.relion_jobs import Ending, RelionJobs
 from beamside.flow.settings import SessionSettings
 from beamside.flow.stages import Stage
+from beamside.flow.steps import Steps
 from beamside.flow.stored_settings import load_settings
 from beamside.flow.table import LOCK_SECONDS, Tables
 from beamside.formats.atomic import atomic_path
@@ -65,16 +68,18 @@ class Projection:
         settings: SessionSettings,
         writer: ProjectWriter,
         stages: Sequence[Stage],
+        problems: Problems | None = None,
         *,
         deleted: Callable[[], None] = lambda: None,
     ) -> None:
         """Begin with nothing written; `deleted` is called when RELION has deleted a job, or taken that back."""
         self.settings, self.writer, self.stages = settings, writer, stages
+        self.problems = problems if problems is not None else Problems(writer)
+        self.steps = Steps(self.problems)
         self.root = writer.project.root
         self.index = Index(writer.project, elsewhere=False)
         self._star_pace = {stage.name: Pace(3.0) for stage in stages}
         self._seen: dict[str, tuple[int, ...]] = {}
-        self._told = {stage.name: "" for stage in stages}
         self._index_told = ""
         self.relion = RelionJobs(writer, stages, deleted)
         self._index_pace, self._live_pace, self._pipeline_pace = Pace(1.0), Pace(1.0), Pace(5.0)
@@ -90,30 +95,31 @@ class Projection:
     def close_jobs(self, ending: Ending) -> None:
         """Write the last tables, and only then say how the jobs ended."""
         for stage in self.relion.present:
-            try:
-                self._write_star_files(stage, force=True)
-            except Exception:
-                if ending != "failed":
-                    raise
-                log.exception("the last files of %s could not be written", stage.job.name)
+            self._write_files(stage, force=True)
         complete = {stage.name for stage in self.stages if self._seen.get(stage.name) == stage.revisions()}
-        self.relion.close(ending, complete)
+        self.steps.run("the pipeline that RELION sees", lambda: self.relion.close(ending, complete), None)
 
     def refresh(self, live: dict[str, Any], *, force: bool = False) -> None:
-        """Write what is due; with `force`, everything."""
+        """Write what is due; with `force`, everything. What cannot be written now is told, and does not keep the rest from being written."""
         if force or self._live_pace.due():
-            write_live(self.writer.project, live)
+            self.steps.run("the file that says what goes on now", lambda: write_live(self.writer.project, live), None)
             self._live_pace.done()
         if force or self._index_pace.due():
             self._catch_up()
             self._index_pace.done()
         if force or self._pipeline_pace.due():
-            for stage in self.relion.reclaim():
-                self._seen.pop(stage.name, None)
-            self.relion.publish()
+            self.steps.run("the pipeline that RELION sees", self._publish, None)
             self._pipeline_pace.done()
         for stage in self.relion.present:
-            self._write_star_files(stage, force)
+            self._write_files(stage, force=force)
+
+    def _publish(self) -> None:
+        for stage in self.relion.reclaim():
+            self._seen.pop(stage.name, None)
+        self.relion.publish()
+
+    def _write_files(self, stage: Stage, *, force: bool) -> None:
+        self.steps.run(f"the files of {stage.job.name}", lambda: self._write_star_files(stage, force), None)
 
     def _write_star_files(self, stage: Stage, force: bool) -> None:
         pace = self._star_pace[stage.name]
@@ -122,19 +128,46 @@ class Projection:
         revisions = stage.revisions()
         try:
             if revisions != self._seen.get(stage.name):
-                rows = stage.rows()
-                write_star_files(self.root, stage, rows)
+                rows = self._write_rows(stage, stage.rows())
                 self.relion.update_options(stage, rows)
                 self._seen[stage.name] = revisions
             self.relion.add_lines(stage)
         except OSError as error:
-            # The journals have it all; the files follow when the disk can be written again.
-            if str(error) != self._told[stage.name]:
-                log.warning("the files of %s could not be written now: %s", stage.job.name, error)
-            self._told[stage.name] = str(error)
+            sentence = f"The files of {stage.job.name} could not be written now ({error}); the journals have it all, and the files follow."
+            self.problems.hold(f"files:{stage.name}", [Trouble(f"files:{stage.name}", sentence)])
         else:
-            self._told[stage.name] = ""
-        pace.done()
+            self.problems.hold(f"files:{stage.name}", [])
+        finally:
+            pace.done()
+
+    def _write_rows(self, stage: Stage, rows: list[Row]) -> list[Row]:
+        """Write the STAR files; where one item's result cannot be written, they are written without it, and it is told."""
+        try:
+            write_star_files(self.root, stage, rows)
+        except OSError:
+            raise
+        except Exception as error:
+            kept = [row for row in rows if self._is_writable(stage, row)]
+            if len(kept) == len(rows):
+                raise
+            log.warning("the STAR files of %s are written without odd results: %s", stage.job.name, error)
+            write_star_files(self.root, stage, kept)
+            return kept
+        return rows
+
+    def _is_writable(self, stage: Stage, row: Row) -> bool:
+        try:
+            stage.job_type.star_files([row], stage.parameters, stage.optics, stage.job.name, self.root)
+        except OSError:
+            raise
+        except Exception as error:
+            said = f"{type(error).__name__}: {error}"
+            sentence = (
+                f"The result of {row.item.name} in {stage.job.name} is odd ({said}): the STAR files are without it."
+            )
+            self.problems.remark(Remark(f"odd-result-{stage.name}", sentence, row.item.name, severity="error"))
+            return False
+        return True
 
     def _catch_up(self) -> None:
         """Bring the index up to date; a full disk or a locked file delays it and never ends the session."""

@@ -12,13 +12,14 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from typing import Any, get_args
 
 from beamside.acquisition.arrivals import LookReport, Remark
 from beamside.acquisition.intake import Intake
 from beamside.acquisition.manifest import Manifest
 from beamside.acquisition.metadata_check import Given, compare_metadata
-from beamside.errors import BeamsideError, ConfigError, JournalError, ProjectError
+from beamside.errors import ConfigError, JournalError, ProjectError
 from beamside.execution.executors import start_executor
 from beamside.flow import control
 from beamside.flow.arrivals import ArrivalThread, Looked, NotTaken, Taken
@@ -33,6 +34,7 @@ from beamside.flow.projection import Pace, Projection
 from beamside.flow.recovery import Recovery
 from beamside.flow.settings import SessionSettings
 from beamside.flow.stages import Stage
+from beamside.flow.steps import ENDING, Steps
 from beamside.flow.sweeping import Sweeper
 from beamside.flow.table import Tables
 from beamside.flow.waiting import waits
@@ -100,6 +102,7 @@ class Session:
             self.inbox.begin(for_another, died=died(writer.state.sessions))
             self.problems = Problems(writer)
             self.problems.begin()
+            self.steps = Steps(self.problems)
             for sentence in damage_sentences(writer.state.damage).values():  # status and report have it from the index
                 log.warning("%s", sentence)
             if writer.state.settings != self.settings.to_json():
@@ -114,7 +117,7 @@ class Session:
             self.tables = Tables(self.settings, writer, self.problems, new_for_deleted=new_for_deleted)
             self.recovery = Recovery(self.tables)
             stages = self.tables.stages
-            self.projection = Projection(self.settings, writer, stages, deleted=self.recovery.tell)
+            self.projection = Projection(self.settings, writer, stages, self.problems, deleted=self.recovery.tell)
             with self._failing():
                 self.projection.open_jobs()
                 self.recovery.begin()
@@ -252,24 +255,30 @@ class Session:
     def _loop(self) -> None:
         while self.state != "stopping":
             self._take_events()
-            self.inbox.work(self.ask)
-            self._watch_space()
+            self.steps.run("the inbox of commands", lambda: self.inbox.work(self.ask), None)
+            self.steps.run("the watch over free disk space", self._watch_space, None)
             if self.state == "running" and not self._full:
-                if self._rounds_pace.due():  # it looks at every item
-                    self.rounds.consider(final=False)
-                    self._rounds_pace.done()
-                self.gain.work()
-                self.dispatcher.fill()
-            self.recovery.tell_again()
+                self.steps.run("the rounds of classification", self._consider_rounds, None)
+                self.steps.run("the gain reference", self.gain.work, None)
+                self.steps.run("the giving out of work", self.dispatcher.fill, None)
+            self.steps.run("the list of what is computed again", self.recovery.tell_again, None)
             self.watchdog.look(self._work())
             self.problems.flush()
-            self.projection.refresh(self._live())
-            if self.projection.abort_asked():
-                log.info("RELION asked a job to stop; the session stops")
-                self.state = "stopping"
-            self._periodic_report()
-            if self._all_done():
+            self.steps.run("the files for other programs", self._refresh, None)
+            self.steps.run("the report", self._periodic_report, None)
+            if self.steps.run("the search for what is left to do", self._all_done, False):
                 return
+
+    def _consider_rounds(self) -> None:
+        if self._rounds_pace.due():  # it looks at every item
+            self.rounds.consider(final=False)
+            self._rounds_pace.done()
+
+    def _refresh(self) -> None:
+        self.projection.refresh(self._live())
+        if self.projection.abort_asked():
+            log.info("RELION asked a job to stop; the session stops")
+            self.state = "stopping"
 
     def _work(self) -> Work:
         """Return what there is to do, for the watchdog."""
@@ -295,18 +304,28 @@ class Session:
         """Take an event. Whatever that raises fails the item that it is about, and never ends the loop, or every session would die of it again."""
         try:
             self._take(event)
-        except JournalError:
+        except ENDING:
             raise
         except Exception as error:
+            if isinstance(event, BaseException):
+                raise
             reason = f"{type(error).__name__}: {error}"
             if isinstance(event, Finished):
                 log.exception("the result of %s could not be taken", event.name)
-                self.tables.outcome(event.stage, event.name, event.key, failure(reason))
+                what, instead = f"the result of {event.name}", partial(self._fail_item, event, reason)
             elif isinstance(event, Taken):
                 log.exception("%s could not be taken", event.taken.name)
-                self.tables.intake_done(Taken(event.taken, {}, {}, reason))
+                what, instead = f"the arrival of {event.taken.name}", partial(self._fail_arrival, event, reason)
             else:
-                raise
+                self.steps.failed(f"the news of a {type(event).__name__}", error)
+                return
+            self.steps.run(what, instead, None)
+
+    def _fail_item(self, event: Finished, reason: str) -> None:
+        self.tables.outcome(event.stage, event.name, event.key, failure(reason))
+
+    def _fail_arrival(self, event: Taken, reason: str) -> None:
+        self.tables.intake_done(Taken(event.taken, {}, {}, reason))
 
     def _take(self, event: Any) -> None:
         if isinstance(event, Finished | GainChecked) and event.future.exception() is None:
@@ -319,7 +338,7 @@ class Session:
             self._last_arrival = time.monotonic()
             self.problems.close("destination")
             self.gain.take(event)
-            self._compare_metadata(event)
+            self.steps.run("the comparison with metadata", partial(self._compare_metadata, event), None)
         elif isinstance(event, NotTaken):
             if event.full:
                 self.problems.open("destination", event.reason, "error")
@@ -423,7 +442,14 @@ class Session:
         if time.monotonic() - self._last_space_check < 5:
             return
         self._last_space_check = time.monotonic()
-        free = shutil.disk_usage(self.project.root).free / 1e9
+        try:
+            free = shutil.disk_usage(self.project.root).free / 1e9
+        except OSError as error:  # a lost mount; what needs the disk tells in its own words
+            self.problems.open(
+                "disk-lost", f"The disk of {self.project.root} cannot be asked for its free space ({error}).", "error"
+            )
+            return
+        self.problems.close("disk-lost")
         full = free < self.settings.execution.min_free_space
         if full != self._full:
             self._full = full
@@ -445,7 +471,9 @@ class Session:
         self._last_report = time.monotonic()
         try:
             self._write_report(self.project, final)
-        except (BeamsideError, OSError) as error:
+        except ENDING:
+            raise
+        except Exception as error:
             self.problems.open("report", f"The report could not be written: {error}")
         else:
             self.problems.close("report")
