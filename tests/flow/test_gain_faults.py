@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import queue
 import threading
 import time
@@ -11,9 +12,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
 from beamside.acquisition.arrivals import LookReport, TakenFile
 from beamside.acquisition.settings import AcquisitionSettings
+from beamside.cli.session import retry
 from beamside.errors import NotReadyError
 from beamside.flow import control
 from beamside.flow.arrivals import ArrivalThread, Looked, Taken
@@ -97,6 +100,27 @@ def test_what_a_session_gave_up_at_its_end_is_done_by_the_next_one(
     assert "No space left" in read_status(project).failures[0].reason
     assert Session(settings, until_empty=True).run() == "finished"
     assert states(project, "motion") == [ItemState.DONE]
+
+
+def test_what_has_failed_in_a_session_that_has_ended_is_tried_again_when_it_goes_on(
+    quick: None, camera: Any, session_settings: Settings
+) -> None:
+    """Items and rounds; until then they are shown as waiting."""
+    for name in ("bad1", "bad2", "good"):
+        camera.movie(name, 40, corrected=True)
+    settings = session_settings()
+    assert Session(settings, until_empty=True).run() == "finished"
+    project = Project(settings.root)
+    assert states(project, "motion").count(ItemState.FAILED) == 2
+    (project.root / ".beamside/settings.json").write_text(json.dumps(settings.to_json()))
+    result = CliRunner().invoke(retry, [str(settings.root)], catch_exceptions=False)
+    assert result.output.startswith("2 results that have failed are tried again"), (
+        "one that follows a failed one comes with it"
+    )
+    assert states(project, "motion").count(ItemState.WAITING) == 2
+    before = (project.root / "calls.txt").read_text().count("bad")
+    assert Session(settings, until_empty=True).run() == "finished"
+    assert (project.root / "calls.txt").read_text().count("bad") > before
 
 
 def test_retry_reaches_movies_whose_reference_could_not_be_prepared(

@@ -76,6 +76,16 @@ def test_movies_that_need_none_are_said_so_and_looked_at_again(camera: Any, sess
     assert "No reference was found beside the data" in problem.text
 
 
+def test_the_picture_is_drawn_again_with_more_movies(camera: Any, session_settings: Settings) -> None:
+    for index in range(13):
+        camera.movie(f"m{index:02d}", 80)
+    project = run(session_settings())
+    (problem,) = needed(project)
+    assert "the first 12 movies show the same pattern of pixels" in problem.text
+    assert problem.count == 1, "it is said once"
+    assert (project.root / "Import/job001/gain_needed.png").exists()
+
+
 def test_who_does_not_want_to_be_told_is_not(camera: Any, session_settings: Settings) -> None:
     for index in range(3):
         camera.movie(f"m{index}", 80)

@@ -25,6 +25,7 @@ from beamside.flow.gain import answer_questions, no_question
 from beamside.flow.gain_case import answered, outcome_words, present_records, question_of
 from beamside.flow.missing import Recompute
 from beamside.flow.registry import find_project, known_projects
+from beamside.flow.retry import retry_ended
 from beamside.flow.settings import SessionSettings, sections
 from beamside.flow.start import (
     adopt_files,
@@ -372,9 +373,14 @@ def stop(project: str | None, finish: bool, no_wait: bool) -> None:
 @session.command("retry")
 @click.argument("project", required=False)
 def retry(project: str | None) -> None:
-    """Try again everything that has failed."""
-    found = _running(project)
-    if _ask(found, "retry"):
+    """Try again everything that has failed; of a session that does not run, when it goes on."""
+    found = _named(project)
+    if found.writer_process() is None:
+        number = retry_ended(found, load_settings(found))
+        what = "1 result that has failed is" if number == 1 else f"{number} results that have failed are"
+        click.echo(f"{what} tried again, and files that could not be taken in, when the session goes on:")
+        click.echo(f"  beamside session resume {shlex.quote(str(found.root))}")
+    elif _ask(found, "retry"):
         click.echo(f"The session {found.root} tries again what has failed.")
 
 

@@ -152,21 +152,17 @@ class GainDesk:
                 self._use(case, case.preparing, outcome["prepared"])
         self._work(case)
 
-    def answer(self, details: Mapping[str, Any]) -> None:
-        """Do as a person says; concerns every case that asks something."""
-        taken = False
+    def answer(self, details: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """Do as a person says, for every case that asks something; returns the new records of those whose question this answers."""
+        taken = []
         for case in self.cases.values():
             record = answered(case.record, details)
-            if record is None:
-                continue
-            taken = True
-            self._record(case, record)
-            case.resettle = case.answered = True
-            self._work(case)
-        if not taken:
-            self.problems.remark(
-                Remark("gain-answer-late", no_question(self.settings.acquisition.gain, self.unanswered))
-            )
+            if record is not None:
+                self._record(case, record)
+                case.resettle = case.answered = True
+                self._work(case)
+                taken.append(record)
+        return taken
 
     def retry(self, *, all_: bool = True) -> None:
         """Try again at once what a passing fault has spoiled; with `all_`, also what was said not to fit."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from beamside.acquisition.arrivals import Trouble
 from beamside.flow.arrivals import Taken
 from beamside.flow.gain_case import Case, Seen, look_due
 from beamside.flow.problems import Problems
@@ -18,6 +19,9 @@ from beamside.jobs.gain_task import GainTask
 
 FIRST, MOST = 2, 16
 """The fewest movies that can tell, and the most that are looked at at once."""
+
+SHOWN = 12
+"""Once it is known, it is drawn again with so many movies: an eye sees the pattern better in more counts."""
 
 LOOKED_AT = 4
 """So many movies are looked at again later: the newest."""
@@ -88,9 +92,15 @@ class PatternWatch:
 
     def _work(self, watched: Watched) -> None:
         state = watched.record.get("state")
-        if watched.doing or state == "needed":
+        if watched.doing:
             return
         voters = Case(watched.shape, 0, {}, "", "", movies=watched.movies).voters()
+        if state == "needed":
+            known = watched.record["evidence"]["movies"]
+            if known < SHOWN <= len(voters) and watched.looked < SHOWN and not watched.record.get("later"):
+                watched.looked = SHOWN
+                self._look(watched, voters[:SHOWN])
+            return
         if state == "not needed":
             if watched.looked == 0:  # an earlier session knew it
                 watched.looked = int(watched.record["evidence"]["movies"])
@@ -143,7 +153,10 @@ class PatternWatch:
         if evidence["kind"] == "unsure":
             return
         state = "needed" if evidence["kind"] == "needed" else "not needed"
-        if state == watched.record.get("state"):
+        before = watched.record.get("state")
+        if before == "needed" != state or (
+            before == state and evidence["movies"] <= watched.record["evidence"]["movies"]
+        ):
             return
         record = {
             "state": state,
@@ -152,6 +165,7 @@ class PatternWatch:
             "reference": "",
             "sentence": self._sentence(watched, movies, evidence),
             "evidence": evidence,
+            "later": before == "not needed",
         }
         self.tables.writer.gain(name, record)
         watched.record = record
@@ -159,7 +173,8 @@ class PatternWatch:
             self._tell(watched)
 
     def _tell(self, watched: Watched) -> None:
-        self.problems.open(f"gain-needed:{watched.case}", watched.record["sentence"], "error")
+        key = f"gain-needed:{watched.case}:"
+        self.problems.hold(key, [Trouble(key, watched.record["sentence"], "error")])
 
     def _sentence(self, watched: Watched, movies: list[str], evidence: Mapping[str, Any]) -> str:
         number = evidence["movies"]
@@ -175,7 +190,8 @@ class PatternWatch:
             )
         return (
             f"No gain reference is used, but the movies need one: {which} show the same pattern of pixels, which differ by "
-            f"{evidence['strength']:.1%} (one standard deviation), whatever the specimen is. With it, particles are missed and noise is picked. "
+            f"{evidence['strength']:.1%} (one standard deviation), whatever the specimen is. "
+            "As long as it is not corrected, particles are missed and noise is picked. "
             f"{_candidate_words(evidence.get('candidate') or {})}"
             "When the pattern is known and shall stay, add --no-gain-check instead."
         )

@@ -25,7 +25,8 @@ from beamside.flow import control
 from beamside.flow.arrivals import ArrivalThread, Looked, NotTaken, Taken
 from beamside.flow.classification import Rounds
 from beamside.flow.dispatch import Dispatcher, Finished, failure
-from beamside.flow.gain import GainChecked, GainDesk, record_answer
+from beamside.flow.gain import GainChecked, GainDesk, no_question, record_answer
+from beamside.flow.gain_case import outcome_words
 from beamside.flow.inbox import Inbox
 from beamside.flow.incoming import MicrographPreparation, MoviePreparation, known_reference
 from beamside.flow.missing import Recompute
@@ -193,14 +194,11 @@ class Session:
         return DONE[command]
 
     def _answer_gain(self, details: Mapping[str, Any]) -> str:
-        before = dict(self.writer.state.gains)
-        self.gain.answer(details)
-        now = self.writer.state.gains
-        answered = [record for key, record in now.items() if record is not before.get(key)]
-        answered = answered or record_answer(self.writer, details)  # no movie of that case has come in this session yet
-        if not answered:
-            raise ProjectError("Nothing is asked about the gain reference that this would answer.")
-        return " ".join(record["sentence"] for record in answered)
+        records = self.gain.answer(details)
+        records = records or record_answer(self.writer, details)  # no movie of that case has come in this session yet
+        if not records:
+            raise ProjectError(no_question(self.settings.acquisition.gain, self.gain.unanswered) + ".")
+        return " ".join(outcome_words(record, details) for record in records)
 
     def _recompute(self, details: Mapping[str, Any]) -> None:
         what = str(details.get("what"))

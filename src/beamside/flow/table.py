@@ -102,12 +102,15 @@ class Tables:
                 if entry.state is ItemState.DONE:
                     self._advance(stage, entry.name)
 
-    def retry_failed(self) -> None:
-        """Let every failed item be tried again."""
+    def retry_failed(self) -> int:
+        """Let every failed item be tried again, and every failed round; returns how many there are."""
+        again = 0
         for stage in self.stages[1:]:
             for entry in list(stage.job.items.values()):
                 if entry.state is ItemState.FAILED:
                     self.redo(stage, entry.name, "asked to try again")
+                    again += entry.state is not ItemState.FAILED
+        return again
 
     def redo(self, stage: Stage, name: str, reason: str) -> None:
         """Let a finished item be done again, unless an earlier stage has given it up."""
