@@ -126,6 +126,23 @@ class TestList:
         assert beamside("session", "list")[:2] == (0, "No session is known.\n")
 
 
+class TestVisitor:
+    @pytest.mark.parametrize("command", [("report",), ("session", "report")])
+    def test_a_report_of_someone_else_s_project_is_written_elsewhere(
+        self, beamside, home: Path, command: tuple[str, ...]
+    ) -> None:
+        project = Project(home / "out" / "lab" / "theirs")
+        with ProjectWriter(project) as writer:
+            writer.session("started")
+        project.report.mkdir()  # nobody can put a file there, also not who may write everywhere
+        code, _, err = beamside(*command, str(project.root))
+        assert code == 2
+        assert "--output FILE" in err
+        code, out, _ = beamside(*command, str(project.root), "--output", str(home / "mine.html"))
+        assert (code, out.strip()) == (0, str(home / "mine.html"))
+        assert "lab/theirs" in (home / "mine.html").read_text(encoding="utf-8")
+
+
 class TestNoHome:
     """A service's account, or a home on a file server that is away: sessions run, and are named by their folder."""
 

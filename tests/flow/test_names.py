@@ -69,7 +69,8 @@ def test_movies_with_any_name_are_processed_and_shown(
         movie(folder + b"/" + name, number)
     with open(folder + b"/br\xf6ken_fractions.tiff", "wb") as file:
         file.write(b"II*\0 and no more")
-    settings = session_settings()
+    target = tmp_path / os.fsdecode(b"o\xfct \"a\" 'b'\n#")
+    settings = session_settings(target=target)
     assert Session(settings, until_empty=True).run() == "finished"
     assert Session(settings, until_empty=True).run() == "finished", "and the next session goes on"
 
@@ -89,8 +90,7 @@ def test_movies_with_any_name_are_processed_and_shown(
         ["sha256sum", "--check", "--quiet", "--strict", "checksums.sha256"], check=False, cwd=project.root
     )
     assert check.returncode == 0
-    write_report(project)
-    assert project.report.read_text(encoding="utf-8")
+    assert write_report(project).read_text(encoding="utf-8")
     for command in (["session", "status"], ["session", "status", "--json"], ["session", "logs"], ["project", "verify"]):
         result = CliRunner().invoke(main, [*command, str(project.root)])
         assert result.exception is None or isinstance(result.exception, SystemExit), command

@@ -1,4 +1,5 @@
 import copy
+import errno
 import multiprocessing
 import os
 import shutil
@@ -341,6 +342,21 @@ def test_a_project_of_a_newer_format_is_refused_and_one_of_the_first_is_taken_ov
         pass
     assert project.load().format == FORMAT
     assert project.project_journal.read_text().count('"event":"format"') == 1
+
+
+@pytest.mark.parametrize("code", [errno.ENOLCK, errno.EOPNOTSUPP, errno.EIO])
+def test_where_files_cannot_be_locked_nobody_is_said_to_write(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    project = with_items(tmp_path, "raw/a")
+
+    def refuse(_descriptor: int, _what: int) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr("beamside.project.lease.fcntl.flock", refuse)
+    assert project.writer_process() is None
+    with pytest.raises(ProjectError, match="must support file locks"):
+        ProjectWriter(project)
 
 
 def test_copies_of_a_project_have_indexes_of_their_own_in_the_cache(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import click
 
 import beamside
@@ -9,7 +11,7 @@ from beamside.cli.demo import demo
 from beamside.cli.init import init
 from beamside.cli.project import project
 from beamside.cli.root import SentenceGroup
-from beamside.cli.session import session, write_report_now
+from beamside.cli.session import OUTPUT_HELP, session, write_report_now
 from beamside.flow.registry import find_project
 
 
@@ -31,9 +33,10 @@ def main() -> None:
 @main.command("report")
 @click.argument("project", metavar="PROJECT")
 @click.option("--quiet", is_flag=True, help="Do not print its path.")
-def report(project: str, quiet: bool) -> None:
+@click.option("--output", type=click.Path(path_type=Path), metavar="FILE", help=OUTPUT_HELP)
+def report(project: str, quiet: bool, output: Path | None) -> None:
     """Write a project's report, an HTML file."""
-    write_report_now(find_project(project), quiet=quiet)
+    write_report_now(find_project(project), output, quiet=quiet)
 
 
 for _command in (demo, session, init, project):

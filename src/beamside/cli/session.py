@@ -43,6 +43,8 @@ from beamside.project.records import WAITS_FOR_ANSWER
 STOP_SECONDS = 120.0
 """How long `stop` waits for a session to end."""
 
+OUTPUT_HELP = "Write it there instead of into the project, which may be someone else's."
+
 PROJECT_HELP = (
     "PROJECT is a session's folder, <group>/<name>, or <name>; without it, the one here or the only one known."
 )
@@ -456,18 +458,19 @@ def gain(
 
 @session.command("report")
 @click.argument("project", required=False)
-def report(project: str | None) -> None:
+@click.option("--output", type=click.Path(path_type=Path), metavar="FILE", help=OUTPUT_HELP)
+def report(project: str | None, output: Path | None) -> None:
     """Write the session's report now, and print its path."""
-    write_report_now(find_project(project))
+    write_report_now(find_project(project), output)
 
 
-def write_report_now(project: Project, *, quiet: bool = False) -> None:
+def write_report_now(project: Project, output: Path | None = None, *, quiet: bool = False) -> None:
     """Write the report of a project; its session need not run, and is not disturbed."""
     from beamside.monitor.report import write_report
 
-    write_report(project.require())
+    path = write_report(project.require(), output)
     if not quiet:
-        click.echo(str(project.report))
+        click.echo(str(path))
 
 
 @session.command("show-config")

@@ -68,10 +68,11 @@ def write_report(project: Project, output: Path | None = None) -> Path:
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with atomic_path(target, durable=False) as temporary:
-            temporary.write_text(page, encoding="utf-8", errors="replace")
+            temporary.write_text(page, encoding="utf-8", errors="backslashreplace")
     except OSError as error:
         raise ProjectError(
-            f"The report {target} cannot be written ({error.strerror}); free space there or change its permissions."
+            f"The report {target} cannot be written ({error.strerror}); free space there or change its permissions, "
+            "or write it to another place with --output FILE."
         ) from error
     return target
 

@@ -62,14 +62,19 @@ class Lease:
 
 
 def current_holder(path: Path) -> Holder | None:
-    """Return who holds the lease `path` now, or None; works from any process and takes nothing."""
+    """Return who holds the lease `path` now, or None; works from any process and takes nothing.
+
+    Where files cannot be locked nobody can have it, and what a visitor may not read has to be taken as not held.
+    """
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except FileNotFoundError:
+    except OSError:
         return None
     try:
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except OSError:
+    except OSError as error:
+        if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
+            return None
         return _read_holder(descriptor) or Holder(0, "unknown", 0.0)
     finally:
         os.close(descriptor)
