@@ -17,6 +17,7 @@ from beamside.acquisition import transfer
 from beamside.acquisition.manifest import verify_manifest
 from beamside.errors import TransferError
 from beamside.formats.movies import open_movie
+from beamside.formats.mrc import write_mrc
 
 
 @contextmanager
@@ -192,6 +193,22 @@ def test_a_file_that_another_program_has_open_for_writing_stays_until_it_is_clos
     with open(path, "rb"):
         looks(rig, 3, seconds=60)
     assert not path.exists()
+
+
+def test_a_movie_whose_room_was_set_aside_stays_until_it_is_filled(rig: Any, counts: Callable[..., np.ndarray]) -> None:
+    rig.start(remove_source=True)
+    path, frames = rig.camera / "m.mrc", counts(1, 6).astype(np.int16)
+    write_mrc(path, np.concatenate([frames[:2], np.zeros_like(frames[2:])]))
+    rig.record("m.tiff", 6)
+    (early,) = looks(rig, 6)
+    assert "the last frame has no counts" in kept(rig)["blank"]
+    write_mrc(path, frames)
+    (whole,) = looks(rig, 6)
+    assert whole.name == early.name
+    looks(rig, 3, seconds=100)
+    assert not path.exists()
+    with open_movie(rig.project / whole.path) as movie:
+        assert np.array_equal(movie.read(), frames)
 
 
 def test_a_source_with_the_same_size_and_date_but_another_end_stays(rig: Any) -> None:

@@ -227,7 +227,7 @@ def test_an_extended_header_that_is_larger_than_said_is_noticed(tmp_path: Path) 
 
 
 def test_bytes_that_no_directory_refers_to_are_noticed(tmp_path: Path) -> None:
-    for name in ("lzw.tiff", "plain.tiff", "m.eer"):
+    for name in ("lzw.tiff", "plain.tiff", "m.eer", "m.png"):
         path = tmp_path / name
         path.write_bytes(WHOLE[name] + bytes(3000))
         assert inspect_file(str(path)).metadata["unexplained_bytes"] >= 3000

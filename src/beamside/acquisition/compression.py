@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from beamside.acquisition.transfer import destination_error
 from beamside.errors import TransferError
 from beamside.formats.image import ImageInfo
-from beamside.formats.movies import Movie, open_movie
+from beamside.formats.movies import MRC_SUFFIXES, TIFF_SUFFIXES, Movie, open_movie
 from beamside.formats.tiff import write_tiff
 
 _KEPT_TYPES = {np.dtype(np.uint8), np.dtype(np.uint16), np.dtype(np.int16)}
@@ -88,6 +88,18 @@ def continues(longer: Path, shorter: Path) -> bool:
             return False
         first = before.frame(0)
         return bool(first.min() == first.max()) or np.array_equal(first, now.frame(0))
+
+
+def ends_blank(path: Path, frames: int) -> bool:
+    """Tell whether the last of several frames has no counts: some programs set room aside for a whole movie, and fill it frame by frame.
+
+    Files of electron events have no room for frames that are not there.
+    """
+    if frames < 2 or path.suffix.lower() not in (*TIFF_SUFFIXES, *MRC_SUFFIXES):
+        return False
+    with open_movie(path) as movie:
+        last = movie.frame(movie.frames - 1)
+    return not last.any()
 
 
 def _equal(one: Movie, other: Movie, index: int) -> bool:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
-from beamside.acquisition.compression import same_ends
+from beamside.acquisition.compression import ends_blank, same_ends
 from beamside.acquisition.manifest import Manifest, ManifestEntry
 from beamside.acquisition.open_files import is_open_for_writing
 from beamside.acquisition.scan import Sighting, look_at
@@ -16,13 +16,14 @@ from beamside.errors import BeamsideError, TransferError
 
 _END_BYTES = 1 << 20
 
-WhyKept = Literal["changed", "damaged", "own", "open", "stuck"]
+WhyKept = Literal["changed", "damaged", "own", "blank", "open", "stuck"]
 
 
 class SourceKeptError(TransferError):
     """A source is not removed.
 
-    `why` is "changed", "damaged" (its copy), "own" (it is the copy), "open" (another process writes to it) or "stuck" (it cannot be removed).
+    `why` is "changed", "damaged" (its copy), "own" (it is the copy), "blank" (its last frame has no counts), "open" (another process writes to it) or
+    "stuck" (it cannot be removed).
     """
 
     def __init__(self, why: WhyKept, sentence: str) -> None:
@@ -55,6 +56,10 @@ def remove_source(
     verify_again = verify_again or copied is not entry
     _check_copy(entry.source, copied, manifest.project, verify_again=verify_again)
     _check_source(entry, copied, manifest.project, verify_again=verify_again)
+    if ends_blank(manifest.project / copied.destination, copied.frames):
+        raise SourceKeptError(
+            "blank", f"{entry.source} is not removed: its last frame has no counts and may not be written yet."
+        )
     expected = Sighting(entry.source, entry.size, entry.mtime_ns)
     if is_open_for_writing(entry.source):
         raise SourceKeptError(

@@ -38,6 +38,11 @@ _KEPT: dict[str, tuple[Severity, str, str]] = {
         "the source may be the only good one: keep it safe",
     ),
     "own": ("info", "it is the project's own copy under another path", "nothing is to be done"),
+    "blank": (
+        "warning",
+        "the last frame has no counts: room may have been set aside for it that is not filled yet",
+        "compare with the copies, and remove by hand",
+    ),
     "open": ("info", "another program has the file open and may still write to it", "it is looked at again"),
     "stuck": ("warning", "this user may not remove it", "give permission to write in the folder, or remove by hand"),
 }

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from beamside.errors import CorruptFileError, InputError, NotReadyError
-from beamside.formats.claims import check_claim, damage_is_ours
+from beamside.formats.claims import check_claim, damage_is_ours, unexplained
 from beamside.formats.dm import find_dm_image, read_dm
 from beamside.formats.movies import GAIN_SUFFIX, MRC_SUFFIXES, PNG_SUFFIXES, TIFF_SUFFIXES, open_movie
 
@@ -134,10 +134,10 @@ def check_png_complete(path: str | os.PathLike[str]) -> ImageInfo:
             if chunk[4:] == b"IDAT":
                 stored += int.from_bytes(chunk[:4], "big")
             if chunk[4:] == b"IEND":
-                return _png_info(header, stored, path)
+                return _png_info(header, stored, size - position, path)
 
 
-def _png_info(header: bytes, stored: int, path: str | os.PathLike[str]) -> ImageInfo:
+def _png_info(header: bytes, stored: int, extra: int, path: str | os.PathLike[str]) -> ImageInfo:
     if len(header) != 13:
         raise CorruptFileError(f"{path} is damaged: it has no PNG header.")
     width, height = int.from_bytes(header[:4], "big"), int.from_bytes(header[4:8], "big")
@@ -149,4 +149,5 @@ def _png_info(header: bytes, stored: int, path: str | os.PathLike[str]) -> Image
         raise CorruptFileError(
             f"{path} has {width} x {height} pixels, more than any camera: it is damaged, or made to fill the memory."
         )
-    return ImageInfo(1, (height, width), np.dtype(np.uint16 if bits == 16 else np.uint8), "png")
+    dtype = np.dtype(np.uint16 if bits == 16 else np.uint8)
+    return ImageInfo(1, (height, width), dtype, "png", unexplained(extra, stored))
