@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -168,3 +169,14 @@ def test_programs_that_copy_are_known_by_their_names(name: str) -> None:
 @pytest.mark.parametrize("name", ["part_1.tiff", "temp 300K.tiff", "a.b.tiff", "department.tiff", "m.party.tiff"])
 def test_ordinary_names_are_not_temporary(name: str) -> None:
     assert not is_temporary(name)
+
+
+def test_a_file_that_robocopy_is_still_copying_waits_for_its_date(rig: Any) -> None:
+    path = rig.movie("m.tiff")
+    os.utime(path, (315_532_800 - 3600, 315_532_800 - 3600))
+    assert [rig.look(seconds=30).new for _ in range(5)] == [[]] * 5
+    os.utime(path)
+    assert looks(rig)[0] == ["raw/m"]
+    other = rig.movie("a camera without a clock.tiff")
+    os.utime(other, (315_532_800, 315_532_800))
+    assert looks(rig, 30)[0] == ["raw/a_camera_without_a_clock"], "in the end, it is taken"

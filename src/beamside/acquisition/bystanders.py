@@ -89,6 +89,12 @@ def is_temporary(name: str) -> bool:
     return name.startswith((".", "~")) or _TEMPORARY.search(name) is not None
 
 
+def is_robocopy_date(mtime_ns: int) -> bool:
+    """Tell whether a date is the beginning of 1980 in some time zone, to the second: robocopy dates files so until they are copied whole."""
+    seconds = mtime_ns / 1e9 - 315_532_800
+    return abs(seconds) <= 14 * 3600 and seconds % 900 == 0
+
+
 def kind_by_name(path: str) -> Kind | None:
     """Return what an image is, by the name that acquisition programs give to such; None when the name does not say."""
     stem = PurePath(path).stem.lower()
@@ -137,4 +143,5 @@ def sentence(kind: Kind, path: str, mode: Mode) -> str:
         return f"{path} is {kind.words} by its name: it is not used as a micrograph. Name it in --data if it is one."
     if kind is STACK:
         return f"{path} is {kind.words}: it is not used as a movie."
-    return f"{path} is {kind.words} and not a movie: it is not used. Give --mode micrographs if the images to process are sums already."
+    hint = " Give --mode micrographs if the images to process are sums already." if kind in (SUM, SINGLE) else ""
+    return f"{path} is {kind.words} and not a movie: it is not used.{hint}"

@@ -21,7 +21,7 @@ from beamside.acquisition.arrivals import (
     Waiting,
     taken_file,
 )
-from beamside.acquisition.bystanders import Mode
+from beamside.acquisition.bystanders import Mode, is_robocopy_date
 from beamside.acquisition.epu import read_metadata
 from beamside.acquisition.frame_check import FrameCheck, changed, in_doubt
 from beamside.acquisition.frames import UsualFrames
@@ -45,6 +45,7 @@ _LONGEST_REGROWN_SECONDS = 600.0
 
 log = logging.getLogger(__name__)
 _ADVICE_SECONDS = 30.0
+_ROBOCOPY_SECONDS = 600.0
 
 
 class Intake:
@@ -173,7 +174,7 @@ class Intake:
                 return
             state = self._states.setdefault(sighting.path, SourceState())
             state.see(sighting)
-            settled = self._settling.observe(sighting, self._quiet_seconds(sighting.path))
+            settled = self._settling.observe(sighting, self._quiet_seconds(sighting))
             if state.set_aside is not None or state.passed_over or state.offered:
                 return
         now = self._clock()
@@ -217,10 +218,15 @@ class Intake:
         if state.set_aside is None:
             report.waiting.append(Waiting(sighting.path, state.reason))
 
-    def _quiet_seconds(self, path: str) -> float:
-        """Return how long a file must stay the same: longer, the more often it went on to be written after it was taken."""
-        before = self._taken.changed(path)
+    def _quiet_seconds(self, sighting: Sighting) -> float:
+        """Return how long a file must stay the same: longer, the more often it went on to be written after it was taken.
+
+        Also longer for a file with the date that robocopy gives to one that it is still copying, at its full size from the beginning.
+        """
+        before = self._taken.changed(sighting.path)
         seconds = self._settings.settle_seconds
+        if is_robocopy_date(sighting.mtime_ns):
+            seconds = max(seconds, _ROBOCOPY_SECONDS)
         if before is None:
             return seconds
         regrown = seconds * _REGROWN_FACTOR ** (self._taken.versions(before.item) - 1)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from beamside.acquisition.bystanders import GAIN, STACK, Kind, Mode, bystander, is_image_stack, sentence
+from beamside.acquisition.bystanders import GAIN, SINGLE, STACK, Kind, Mode, bystander, is_image_stack, sentence
 from beamside.acquisition.remarks import Remark, Trouble
 from beamside.acquisition.scan import ScanResult, Sighting, look_at
 from beamside.acquisition.transfer import hash_file
@@ -33,7 +33,6 @@ class PassedOver:
         self._mode, self._asked, self._clock = mode, asked, clock
         self._gain = os.path.abspath(os.path.expanduser(gain)) if gain else ""
         self._gain_hash: tuple[Sighting, str] | None = None
-        self._gain_shape: tuple[int, ...] | None = None
         self._told_folders: set[str] = set()
         self._unfinished_since: dict[str, float] = {}
 
@@ -80,9 +79,7 @@ class PassedOver:
         if self._mode == "movies" and info.frames > 1 and _is_described_as_stack(sighting, sidecars):
             return STACK
         kind = bystander(sighting.path, info.frames, self._mode, self._asked)
-        if self._mode == "movies" and kind is not None and kind is not GAIN and self._looks_like_gain(info):
-            return GAIN
-        return kind
+        return GAIN if kind is SINGLE and self._has_gain_pixels(sighting, info) else kind
 
     def _has_gain_content(self, sighting: Sighting, info: ImageInfo) -> bool:
         """Tell whether a file is a copy of the session's gain reference."""
@@ -96,16 +93,16 @@ class PassedOver:
         except OSError:  # what cannot be read is told when it is taken
             return False
 
-    def _looks_like_gain(self, info: ImageInfo) -> bool:
-        """Tell whether a single image is one of floating-point numbers with the size of the session's gain reference."""
+    def _has_gain_pixels(self, sighting: Sighting, info: ImageInfo) -> bool:
+        """Tell whether a single image is the session's gain reference in another format."""
         if not self._gain or not np.issubdtype(info.dtype, np.floating):
             return False
-        if self._gain_shape is None:
-            try:
-                self._gain_shape = read_image(self._gain).shape
-            except (BeamsideError, OSError):
-                return False
-        return self._gain_shape == tuple(info.shape)
+        try:
+            reference = read_image(self._gain)
+            same = reference.shape == tuple(info.shape) and np.allclose(reference, read_image(sighting.path))
+        except (BeamsideError, OSError):  # it is no movie in either case
+            return False
+        return bool(same)
 
 
 def _is_described_as_stack(sighting: Sighting, sidecars: Iterable[Sighting]) -> bool:
