@@ -191,7 +191,7 @@ class PatternWatch:
         return (
             f"No gain reference is used, but the movies need one: {which} show the same pattern of pixels, which differ by "
             f"{evidence['strength']:.1%} (one standard deviation), whatever the specimen is. "
-            "As long as it is not corrected, particles are missed and noise is picked. "
+            "As long as it is not corrected, particles may be missed, and noise picked. "
             f"{_candidate_words(evidence.get('candidate') or {})}"
             "When the pattern is known and shall stay, add --no-gain-check instead."
         )
