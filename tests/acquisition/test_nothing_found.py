@@ -87,6 +87,12 @@ def test_braces_mean_what_they_mean_in_a_shell(tmp_path: Path) -> None:
     names = [Path(one.path).name for one in Scanner([f"{tmp_path}/{{s,t}}/*.{{tif,tiff}}"]).scan().sightings]
     assert sorted(names) == ["a.tif", "b.tiff"]
     assert Scanner([f"{tmp_path}/lit{{e,r}}al"]).scan().matched == 1
+    some = Scanner([f"{tmp_path}/{{s,v}}/*.tif"])
+    assert (some.scan().standing, some.scan().complete) == ([], True), "one of the folders is enough"
+    (tmp_path / "v").mkdir()
+    assert some.scan().complete
+    (tmp_path / "v").rmdir()
+    assert not some.scan().complete, "a folder that was there is missed"
     assert sorted(expand_braces("a{b{c,d},e}f")) == ["abcf", "abdf", "aef"]
     assert expand_braces("a{b}f") == ["a{b}f"]
 

@@ -132,7 +132,7 @@ def _sentence(differences: tuple[str, ...], paths: list[str]) -> str:
         said = f"{subject} {'matches' if len(paths) == 1 else 'match'}"
     endings = ", ".join(sorted({os.path.splitext(path)[1] for path in paths}))
     if "compressed" in differences:
-        said += f", but {_are(paths)} compressed ({endings}), which is not read: unpack them first"
+        said += f", but {_are(paths)} compressed ({endings}), which is not read: unpack {'it' if len(paths) == 1 else 'them'} first"
     elif "unfinished" in differences:
         said += f", but {'has the name' if len(paths) == 1 else 'have names'} of an unfinished copy"
     elif "format" in differences:

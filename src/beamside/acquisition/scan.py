@@ -81,6 +81,7 @@ class Scanner:
             )
         self._given = tuple(patterns)
         self._known: dict[str, Pattern] = {}
+        self._seen_roots: set[str] = set()
         self._understand()
         self._sidecars = tuple(suffix.lower() for suffix in sidecar_suffixes)
         self._exclude = {os.path.realpath(path) for path in exclude if path}
@@ -117,12 +118,15 @@ class Scanner:
         walked: set[str] = set()
         for pattern in self._patterns:
             missing = _missing(pattern)
+            if missing and self._is_a_choice_not_taken(pattern):
+                continue
             if missing:
                 sentence = f"{missing} of --data '{pattern.text}' cannot be found: check the path and that the disk is mounted."
                 sentence = f"The folder {sentence} {nearest_folder(missing)}".rstrip()
                 result.standing.append(Trouble(f"source-missing:{missing}", sentence, "error"))
                 result.complete = False
                 continue
+            self._seen_roots.add(pattern.root)
             for entry in self._walk(pattern.root, pattern.parts, result, walked):
                 if entry.path in seen or not self._is_movie(entry):
                     continue
@@ -134,6 +138,11 @@ class Scanner:
                 if not known(entry.path):
                     _look(entry, result)
         return result
+
+    def _is_a_choice_not_taken(self, pattern: Pattern) -> bool:
+        """Tell whether a missing folder is one that braces offer beside others that are there, and was never seen."""
+        others = [one for one in self._patterns if one.text == pattern.text and not _missing(one)]
+        return bool(others) and pattern.root not in self._seen_roots
 
     def nothing_matches(self) -> str:
         """Return what to say when a scan found nothing: what there is instead."""
