@@ -63,6 +63,7 @@ def test_epu_says_into_how_many_fractions_the_camera_was_to_divide(tmp_path: Pat
     # it counts for the fractions, not for their sum or an EER movie's raw frames, and what was recorded counts more
     assert [one.frames for one in statements("X_Fractions.tiff", {}, [("X.xml", planned)])] == [22]
     assert statements("X.mrc", {}, [("X.xml", planned)]) == statements("X_EER.eer", {}, [("X.xml", planned)]) == []
+    assert not statements("X_Fractions.tiff", {}, [("X.xml", planned)])[0].counted, "a plan can be changed by hand"
     both = [("X.xml", planned), ("X_Fractions.xml", {"frames": 21.0})]
     assert [one.frames for one in statements("X_Fractions.tiff", {}, both)] == [21]
 

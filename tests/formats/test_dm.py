@@ -32,6 +32,8 @@ class DmWriter:
         return b"%%%%" + self.count(len(numbers)) + b"".join(self.count(number) for number in numbers)
 
     def value(self, content: object) -> bytes:
+        if isinstance(content, bytes):  # whatever a damaged file has there
+            return content
         if isinstance(content, np.ndarray):
             values = content.astype(content.dtype.newbyteorder(self.order)).tobytes()
             return self.info(20, TYPES[content.dtype.str[1:]][1], content.size) + values
@@ -95,6 +97,18 @@ def test_pixel_sizes_are_told_only_in_units_of_length(tmp_path: Path, unit: str,
     path = tmp_path / "gain.dm4"
     path.write_bytes(DmWriter().file(document(np.ones((3, 4), "f4"), scale=0.5, unit=unit)))
     assert find_dm_image(path).pixel_size == pytest.approx(0.5 * factor)
+
+
+def test_numbers_that_are_none_and_types_without_end_are_damage(tmp_path: Path) -> None:
+    path = tmp_path / "gain.dm4"
+    for kind in (float("nan"), float("inf"), -1e30):
+        path.write_bytes(DmWriter().file([("ImageList", [("", image_tags(np.ones((3, 4), "f4"), kind=kind))])]))  # type: ignore[arg-type]
+        with pytest.raises(CorruptFileError, match="4 x 3 pixels"):
+            read_image(path)
+    endless = DmWriter().info(*[20] * 4000, 1)
+    path.write_bytes(DmWriter().file([("Odd", endless)]))
+    with pytest.raises(CorruptFileError, match="no end"):
+        read_image(path)
 
 
 @pytest.mark.parametrize("version", [3, 4])

@@ -51,11 +51,11 @@ class FrameCheck:
         return ""
 
     def _require(self, sighting: Sighting, info: ImageInfo, said: Said) -> None:
-        for statement in statements(sighting.path, {}, said):
-            if info.frames < statement.frames:
+        for statement in statements(sighting.path, info.metadata, said):
+            if statement.counted and info.frames < statement.frames:
                 raise NotReadyError(
                     f"{sighting.path} has {info.frames} of the {statement.frames} frames that {statement.who} says: "
-                    "it is truncated or still being written."
+                    "it is truncated or still being written; if the record is wrong, move it away."
                 )
         before = self._taken.changed(sighting.path)
         if before is not None and info.frames < before.frames:

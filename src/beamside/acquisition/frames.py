@@ -27,11 +27,18 @@ Standing = Literal["stated", "usual", "unconfirmed", "disputed"]
 
 @dataclass(frozen=True)
 class Statement:
-    """A number of frames, and who says so; some who can contradict a file cannot confirm it, as they may be written along with it."""
+    """A number of frames, and who says so.
+
+    Attributes
+    ----------
+    confirms : whether it can confirm a file with as many; what is in the file can have been written along with it
+    counted : whether it was counted when the movie was recorded, so that a file with fewer is not whole
+    """
 
     frames: int
     who: str
     confirms: bool = True
+    counted: bool = True
 
 
 @dataclass(frozen=True)
@@ -65,11 +72,13 @@ def statements(
         if number := _whole(metadata.get("frames")):
             recorded.append(Statement(number, PurePath(name).name))
         elif (number := _whole(metadata.get("fractions"))) and path.stem.lower().endswith("_fractions"):
-            planned.append(Statement(number, PurePath(name).name))
+            planned.append(Statement(number, PurePath(name).name, counted=False))
     if number := _whole(own.get("frames")):
-        recorded.append(Statement(number, "the file itself"))
+        recorded.append(Statement(number, "the file itself", counted=False))
     described = _whole(own.get("described_frames"))
-    return (recorded or planned) + ([Statement(described, "its own description", confirms=False)] if described else [])
+    return (recorded or planned) + (
+        [Statement(described, "its own description", confirms=False, counted=False)] if described else []
+    )
 
 
 def _whole(value: Any) -> int:

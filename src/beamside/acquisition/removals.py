@@ -27,10 +27,14 @@ _NAMED = 3
 _KEPT: dict[str, tuple[Severity, str, str]] = {
     "unconfirmed": (
         "info",
-        f"nothing confirms that all frames are there: no record of the microscope's software, and not {SHARED_BY} other movies with as many",
-        "compare with the copies, and remove by hand",
+        f"nothing confirms that all frames are there (no record gives their number, and fewer than {SHARED_BY} other movies have as many)",
+        "compare with the copies in the project, and remove by hand",
     ),
-    "disputed": ("warning", "the number of frames is in doubt", "compare with the copies, and remove by hand"),
+    "disputed": (
+        "warning",
+        "the number of frames is in doubt",
+        "compare with the copies in the project, and remove by hand",
+    ),
     "changed": ("warning", "the content changed after it was copied", "it is taken again when it can be read"),
     "damaged": (
         "error",
@@ -41,7 +45,7 @@ _KEPT: dict[str, tuple[Severity, str, str]] = {
     "blank": (
         "warning",
         "the last frame has no counts: room may have been set aside for it that is not filled yet",
-        "compare with the copies, and remove by hand",
+        "compare with the copies in the project, and remove by hand",
     ),
     "open": ("info", "another program has the file open and may still write to it", "it is looked at again"),
     "stuck": ("warning", "this user may not remove it", "give permission to write in the folder, or remove by hand"),

@@ -239,12 +239,18 @@ def _profile(translation: Translation, option: str, value: str, options: Options
 
 
 def _remove(translation: Translation, option: str, value: str, options: Options) -> None:
-    translation.became(option, "--remove-source", note="each file only after its copy was verified")
+    translation.became(
+        option, "--remove-source", note="each file only after its copy was verified and its number of frames confirmed"
+    )
 
 
 def _operation(translation: Translation, option: str, value: str, options: Options) -> None:
     if value == "move":
-        translation.became(option, "--remove-source", note="each file only after its copy was verified")
+        translation.became(
+            option,
+            "--remove-source",
+            note="each file only after its copy was verified and its number of frames confirmed",
+        )
     elif value in ("copy", "link"):
         note = "files are always copied and verified" if value == "link" else "what Beamside does"
         translation.became(option, "--no-remove-source", note=note)
