@@ -238,6 +238,12 @@ class TestEnds:
         assert {job.status for job in Project(session.root).load().jobs.values()} == {status}
 
 
+def said(session: Any) -> list[str]:
+    """Return what people are told of RELION."""
+    session.projection.problems.flush(force=True)
+    return [entry.sentence for key, entry in session.writer.state.problems.items() if key.startswith("relion")]
+
+
 def as_relion_ran(session: Any, kind: str, ending: str) -> None:
     """Do what RELION 3.1 does when a user continues a job and its program ends: its own small pipeline, a marker, a table of its own."""
     job = read_pipeline(session.root).job(session.job(kind))
@@ -266,10 +272,20 @@ class TestContinueInRelion:
         assert statuses(session)["Extract"] == "Running"
         assert markers(session)["extract"] == []
         assert "particles" in read_star(session.root / "Extract/job005/particles.star")
-        notes = [note["message"] for note in session.writer.state.notes]
-        assert [("Extract/job005" in note, "clone" in note) for note in notes if "RELION ran" in note] == [(True, True)]
+        (told,) = said(session)
+        assert told.startswith("Extract/job005, on which this session works, was continued in RELION")
         session.finish()
         assert statuses(session)["Extract"] == "Succeeded"
+
+    def test_a_job_that_is_marked_as_finished_while_it_is_at_work_goes_on(self, made_session: Make) -> None:
+        session = made_session()
+        session.take()
+        session.projection.refresh({}, force=True)
+        (session.root / "Extract/job005/RELION_JOB_EXIT_SUCCESS").touch()
+        session.projection.refresh({}, force=True)
+        assert (statuses(session)["Extract"], markers(session)["extract"]) == ("Running", [])
+        (told,) = said(session)
+        assert "was marked in RELION as Succeeded" in told
 
     def test_a_job_that_has_ended_is_relions_then(self, made_session: Make) -> None:
         session = made_session()

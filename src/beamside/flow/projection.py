@@ -81,7 +81,7 @@ class Projection:
         self._star_pace = {stage.name: Pace(3.0) for stage in stages}
         self._seen: dict[str, tuple[int, ...]] = {}
         self._index_told = ""
-        self.relion = RelionJobs(writer, stages, deleted)
+        self.relion = RelionJobs(writer, stages, deleted=deleted, remark=self.problems.remark)
         self._index_pace, self._live_pace, self._pipeline_pace = Pace(1.0), Pace(1.0), Pace(5.0)
 
     def open_jobs(self) -> None:

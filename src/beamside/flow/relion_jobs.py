@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from typing import Literal
 
+from beamside.acquisition.arrivals import Remark
 from beamside.errors import BeamsideError
 from beamside.flow.stages import Stage
 from beamside.flow.table import LOCK_SECONDS
@@ -45,10 +46,15 @@ class RelionJobs:
     """Writes what RELION reads of the jobs of a session, besides their tables."""
 
     def __init__(
-        self, writer: ProjectWriter, stages: Sequence[Stage], deleted: Callable[[], None] = lambda: None
+        self,
+        writer: ProjectWriter,
+        stages: Sequence[Stage],
+        *,
+        deleted: Callable[[], None] = lambda: None,
+        remark: Callable[[Remark], None] = lambda _remark: None,
     ) -> None:
-        """Begin with nothing written; `deleted` is called when RELION has deleted a job, or taken that back."""
-        self.writer, self.stages, self._deleted = writer, stages, deleted
+        """Begin with nothing written; `deleted` is called when RELION has deleted a job, or taken that back, and `remark` tells people something."""
+        self.writer, self.stages, self._deleted, self._remark = writer, stages, deleted, remark
         self.root = writer.project.root
         self._written: dict[str, tuple[dict[str, str], list[str], RelionViewer | None]] = {}
         self._logs = {stage.name: JobLog(self.root / stage.job.name) for stage in stages}
@@ -150,30 +156,29 @@ class RelionJobs:
                 mark_exit(self.root, stage.job.name, MARKERS[stage.job.status])
 
     def reclaim(self) -> list[Stage]:
-        """Return the stages whose jobs RELION has run meanwhile, though they are still at work here, and take these jobs back.
+        """Take back the jobs that RELION says have ended, though they are still at work here; return the stages of those that it has run meanwhile.
 
-        Somebody pressed Continue. RELION's run has ended, with what it wrote over our tables and options, and its marker would end our job.
+        Somebody pressed Continue, and RELION's run has ended with what it wrote over our tables and options, or marked the job as finished.
         """
-        found = [
-            stage
-            for stage in self.present
-            if stage.job.status == "Running" and exit_status(self.root, stage.job.name) and self._ran(stage)
-        ]
-        for stage in found:
-            ended = exit_status(self.root, stage.job.name)
+        ran = []
+        for stage in self.present:
+            name = stage.job.name
+            ended = exit_status(self.root, name) if stage.job.status == "Running" else None
+            if ended is None:
+                continue
+            what = f"was marked in RELION as {ended}"
+            if ran_in_relion(self.root, name):
+                ran.append(stage)
+                what = f"was continued in RELION, and its run ended as {ended}"
             sentence = (
-                f"RELION ran {stage.job.name}, on which this session works, and its run ended as {ended}. The session goes on with the job and "
-                "writes its tables again; clone a job in RELION to try other values."
+                f"{name}, on which this session works, {what}. The session goes on with the job and writes its tables again; "
+                "clone a job in RELION to try other values."
             )
-            log.warning("%s", sentence)
-            self.writer.note("warning", sentence)
-            clear_markers(self.root, stage.job.name)
+            self._remark(Remark("relion-meddled", sentence, name))
+            clear_markers(self.root, name)
             write_job_pipeline(self.root, self._job(stage))
             self._written.pop(stage.name, None)
-        return found
-
-    def _ran(self, stage: Stage) -> bool:
-        return ran_in_relion(self.root, stage.job.name)
+        return ran
 
     def abort_asked(self) -> bool:
         """Return True when a user of RELION asked one of the jobs to stop."""
