@@ -303,6 +303,11 @@ def test_one_deleted_job_alone_leaves_what_follows_it(
     assert calls(project) == computed("e", ("motion", "ctf", "pick"))
     assert not (project.root / EXTRACT).exists()
     assert selected(project) == 20
+    shutil.rmtree(project.root / "Trash")
+    assert "Extract/job005 (Extraction) was deleted" in state_of_results(project, settings)[0].sentence
+    run(settings)
+    assert calls(project) == Counter()
+    assert EXTRACT not in graph(project)
     assert (project.root / SELECT / "particles.star").exists()
     run(settings, recompute="missing")
     assert calls(project) == computed("abcde", ("extract",))

@@ -148,7 +148,7 @@ def survey(root: Path, stages: Sequence[Stage], *, restorable: bool = False) -> 
 def _deleted(stage: Stage, command: str) -> Trouble:
     return Trouble(
         f"deleted:{stage.job.name}",
-        f"{stage.job.name} ({stage.job_type.title}) was deleted in RELION. Neither it nor what follows it goes on until it is undeleted "
+        f"{stage.job.name} ({stage.job_type.title}) was deleted in RELION. Neither it nor what follows it goes on unless it is undeleted "
         f"there. To have a new job in its place, and its results computed again: {command} missing",
     )
 

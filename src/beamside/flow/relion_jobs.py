@@ -188,7 +188,7 @@ class RelionJobs:
     def publish(self) -> None:
         """Write RELION's pipeline, also when nothing of ours has changed: RELION drops what it does not know when it writes."""
         try:
-            pipeline = publish_pipeline(self.root, [self._job(stage) for stage in self.stages])
+            pipeline = publish_pipeline(self.root, [self._job(stage) for stage in self.stages if not stage.gone])
         except BeamsideError as error:
             log.warning("RELION's pipeline file could not be written now: %s", error)
             return

@@ -18,7 +18,7 @@ from beamside.flow.missing import survey
 from beamside.flow.registry import register
 from beamside.flow.settings import SessionSettings
 from beamside.flow.stored_settings import settings_path
-from beamside.flow.table import INPUTS_CHANGED, open_stages, stale_items
+from beamside.flow.table import INPUTS_CHANGED, is_gone, open_stages, stale_items
 from beamside.formats.atomic import atomic_path
 from beamside.formats.image import read_image
 from beamside.formats.leftovers import temporary_name
@@ -28,7 +28,6 @@ from beamside.project.journal import read_journal
 from beamside.project.project import Project
 from beamside.project.records import FINAL_STATES
 from beamside.project.relion_recovery import read_pipeline
-from beamside.project.relion_trash import was_deleted
 
 _WAIT_HINT = ", or add --gain-wait when it comes with the first movies"
 
@@ -84,10 +83,10 @@ def state_of_results(project: Project, settings: SessionSettings) -> list[Troubl
 
     What it computes again and why, which results lack files or are of earlier versions, and which jobs RELION has deleted.
     """
-    stages = open_stages(settings, project.load())
-    pipeline = read_pipeline(project.root)
+    state = project.load()
+    stages, pipeline = open_stages(settings, state), read_pipeline(project.root)
     for stage in stages:
-        stage.gone = was_deleted(project.root, stage.job.name, pipeline)
+        stage.gone = is_gone(project.root, stage.job, pipeline, list(state.jobs))
     again = DoneAgain()
     for stage in stages:
         for entry in [] if stage.deleted else stage.job.items.values():

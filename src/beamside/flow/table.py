@@ -21,7 +21,16 @@ from beamside.jobs.base import JobType
 from beamside.jobs.registry import workflow
 from beamside.parameters import ParameterModel
 from beamside.project.project import ProjectWriter
-from beamside.project.records import FINAL_STATES, IN_FLIGHT_STATES, SESSION_ENDS, ItemEntry, ItemState, ProjectState
+from beamside.project.records import (
+    FINAL_STATES,
+    IN_FLIGHT_STATES,
+    SESSION_ENDS,
+    ItemEntry,
+    ItemState,
+    JobEntry,
+    ProjectState,
+)
+from beamside.project.relion_pipeline import Pipeline
 from beamside.project.relion_publish import next_job_number
 from beamside.project.relion_recovery import read_pipeline
 from beamside.project.relion_trash import was_deleted
@@ -71,7 +80,7 @@ class Tables:
         for job_type in workflow(settings.session.mode):
             upstream = self.stages[-1] if self.stages else None
             stage = self._open_stage(job_type, upstream)
-            stage.gone = was_deleted(self.root, stage.job.name, pipeline)
+            stage.gone = is_gone(self.root, stage.job, pipeline, list(writer.state.jobs))
             if new_for_deleted and (stage.gone or (upstream in new and job_type.aggregate)):
                 stage = self._make_stage(job_type, upstream)
                 new += [stage] if job_type.aggregate else []  # the rounds of what follows it are named after its rounds
@@ -348,6 +357,15 @@ class Tables:
                 follower.waiting.pop(name, None)
             elif entry is not None and entry.state is ItemState.DONE:
                 self._give_up_after(follower, name, state, reason)
+
+
+def is_gone(root: Path, job: JobEntry, pipeline: Pipeline, ours: Sequence[str]) -> bool:
+    """Tell whether RELION's user has deleted a job, also when ``Trash/`` was emptied since: of `ours` others are there, and of it nothing is."""
+    if was_deleted(root, job.name, pipeline):
+        return True
+    vanished = pipeline.job(job.name) is None and not (root / job.name).exists()
+    had_results = any(entry.result for entry in job.items.values())
+    return vanished and had_results and any(pipeline.job(name) is not None for name in ours)
 
 
 def open_stages(settings: SessionSettings, state: ProjectState) -> list[Stage]:
