@@ -101,6 +101,20 @@ def test_particles_that_changed_make_it_begin_anew_beside_the_round_of_before(wo
     assert {path: (workspace.root / path).read_bytes() for path in files} == files
 
 
+def test_a_micrograph_that_changed_or_is_gone_does_not_cost_the_classes(workspace: Workspace) -> None:
+    items = [make_item(workspace.root, name, 30, seed) for seed, name in enumerate("abcd")]
+    before = classify_round(items, PARAMETERS, workspace, round_name="round001", final=False)
+    left = [items[0], make_item(workspace.root, "b", 20, 7), items[3], make_item(workspace.root, "e", 20, 8)]
+    after = classify_round(left, PARAMETERS, workspace, round_name="round002", final=False)
+    assert after.metrics["iterations"] > before.metrics["iterations"], "it goes on with those that are left"
+    rows = read_star(workspace.root / after.outputs["data"])["particles"]
+    names = [Path(name).stem for name in dict.fromkeys(rows.texts("rlnMicrographName"))]
+    assert names == ["a", "d", "b", "e"]
+    labels = np.array(rows.integers("rlnClassNumber"))
+    assert (labels[::2] == labels[0]).mean() > 0.9
+    assert (labels[1::2] != labels[0]).mean() > 0.9, "each particle has kept its class, or got the right one"
+
+
 def test_files_are_numbered_after_the_rounds_that_are_whole(tmp_path: Path) -> None:
     assert file_number(tmp_path, 8) == 8
     (tmp_path / "run_it008_optimiser.star").touch()

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +28,9 @@ from beamside.jobs.output import save_picture
 
 USED = 0.005
 """A class is in use when it has at least this part of the particles."""
+
+OF_EACH_PARTICLE = ("label", "psi", "shift", "pmax", "share", "evidence")
+"""The parts of a classification's state that have a row for each particle."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +55,7 @@ def classify_round(
     job = workspace.root / workspace.job
     job.mkdir(parents=True, exist_ok=True)
     checkpoint = Checkpoint(job)
-    state, members = checkpoint.load()
+    state, members = surviving(*checkpoint.load(), _sizes_of_stacks(items))
     gathered = gather(items, members, workspace.root)
     pixel_size, diameter = _sizes(items, parameters)
     settings = _settings(parameters, pixel_size, diameter, workspace)
@@ -137,12 +140,41 @@ class Checkpoint:
             return []
 
 
+def surviving(
+    state: State | None, members: list[tuple[str, int]], sizes: Mapping[str, int]
+) -> tuple[State | None, list[tuple[str, int]]]:
+    """Return the part of a checkpoint whose particles are still there, by stack; (None, []) when that is less than half of it.
+
+    So a few micrographs that were taken out, or extracted again, do not cost the classes that are there.
+    """
+    if state is None:
+        return None, []
+    kept = np.array([sizes.get(name) == count for name, count in members], dtype=bool)
+    if kept.all():
+        return state, members
+    counts = np.array([count for _, count in members])
+    if 2 * counts[kept].sum() < counts.sum() or len(state.noise) != len(members):
+        return None, []
+    particles = np.repeat(kept, counts)
+    of_each = {name: getattr(state, name)[particles] for name in OF_EACH_PARTICLE}
+    annealed_at = min(state.annealed_at, int(counts[kept].sum()))
+    left = replace(state, noise=state.noise[kept], annealed_at=annealed_at, **of_each)
+    return left, [member for member, there in zip(members, kept, strict=True) if there]
+
+
+def _stacks(items: Sequence[Item]) -> dict[str, Result]:
+    """Return what was extracted, by the stack of particles."""
+    extracted = (item.results["extract"] for item in items if _has_particles(item))
+    return {result.outputs["particles"]: result for result in extracted}
+
+
+def _sizes_of_stacks(items: Sequence[Item]) -> dict[str, int]:
+    return {name: int(result.metrics["extracted"]) for name, result in _stacks(items).items()}
+
+
 def gather(items: Sequence[Item], members: list[tuple[str, int]], root: Path) -> Gathered:
     """Read all particles; those that the checkpoint knows come first, in its order, if all of them are still the same."""
-    stacks = {
-        item.results["extract"].outputs["particles"]: item.results["extract"] for item in items if _has_particles(item)
-    }
-    sizes = {name: int(result.metrics["extracted"]) for name, result in stacks.items()}
+    stacks, sizes = _stacks(items), _sizes_of_stacks(items)
     same = all(sizes.get(name) == count for name, count in members)
     first = [name for name, _ in members] if same else []
     order = [*first, *(name for name in stacks if name not in set(first))]
