@@ -79,7 +79,7 @@ def test_status_looks_at_the_results_of_a_session_that_does_not_run(beamside, pr
     assert CLEANED in write_report(project).read_text()
     _, out, _ = beamside("session", "status", "run1", "--json")
     problems = {problem["key"]: problem for problem in json.loads(out)["problems"]}
-    assert problems["files:ctf:cleaned:spare"]["severity"] == "info"
+    assert problems["gone:ctf:cleaned:spare"]["severity"] == "info"
     for name in ("a", "b"):
         (project.root / "Trash/CtfFind/job003" / f"{name}.png").rename(project.root / "CtfFind/job003" / f"{name}.png")
     _, out, _ = beamside("session", "status", "run1")

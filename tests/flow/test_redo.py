@@ -110,7 +110,7 @@ def test_after_a_gentle_clean_one_more_movie_costs_one_movie(
     project = Project(settings.root)
     for job in (MOTION, CTF, PICK, EXTRACT):
         clean(project, job)
-    assert [trouble.key for trouble in state_of_results(project, settings)] == ["files:ctf:cleaned:spare"]
+    assert [trouble.key for trouble in state_of_results(project, settings)] == ["gone:ctf:cleaned:spare"]
     write_movie("e", value=2)
     run(settings)
     assert calls(project) == computed("e")

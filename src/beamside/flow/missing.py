@@ -23,7 +23,7 @@ from beamside.project.relion_trash import places_in_trash
 Recompute = Literal["missing", "outdated", "all"]
 """What is asked to be computed again: results whose files are gone, those of earlier versions of the algorithms, or both."""
 
-TOLD = ("files:", "outdated:", "deleted:")
+TOLD = ("gone:", "outdated:", "deleted:")
 """How the keys of what `survey` tells begin."""
 
 
@@ -166,7 +166,7 @@ def _gone_files(stage: Stage, stages: Sequence[Stage], gone: Sequence[Gone], com
 def _files_trouble(stage: Stage, stages: Sequence[Stage], gone: list[Gone], command: str) -> Trouble:
     cleaned, needed = gone[0].cleaned, gone[0].needed
     what = "were cleaned: they are in Trash/" if cleaned else "are gone, and are not in Trash/"
-    key = f"files:{stage.name}:{'cleaned' if cleaned else 'lost'}:{'needed' if needed else 'spare'}"
+    key = f"gone:{stage.name}:{'cleaned' if cleaned else 'lost'}:{'needed' if needed else 'spare'}"
     whose = f"{stage.job_type.title}: files of {_results(len(gone))} {what}."
     again = f"To compute them again: {command} missing"
     if stage.upstream is None:
