@@ -18,6 +18,7 @@ from beamside.flow.gain_case import Case, Seen, answered, look_due, present_reco
 from beamside.flow.session import Session
 from beamside.flow.settings import SessionSettings
 from beamside.formats.orientation import Orientation
+from beamside.formats.star import read_star
 from beamside.jobs.gain_sums import file_hash
 from beamside.monitor.report import write_report
 from beamside.monitor.status import read_status
@@ -95,6 +96,11 @@ def test_movies_that_come_corrected_among_raw_ones_are_named_and_only_they_are_d
     assert "resume" in ask(settings, "--redo")
     run(settings)
     assert {name for name, digest in gains(project).items() if not digest} == {"m11", "m14"}
+    options = read_star(project.root / "MotionCorr/job002/job.star")["joboptions_values"]
+    values = dict(zip(options.column("rlnJobOptionVariable"), options.column("rlnJobOptionValue"), strict=True))
+    assert values["fn_gain_ref"] == f"Import/job001/gain_{first['m00'][:12]}.mrc", (
+        "RELION has one for all: that of most"
+    )
     assert corrected_again(project, before) == ["m11", "m14"]
     assert read_status(project).questions == ()
 

@@ -137,6 +137,17 @@ def test_inputs_are_named_and_differences_are_sentences(kind: JobType, mode: str
     assert all(sentence.endswith(".") and "\n" not in sentence for sentence in kind.relion_differences(seen))
 
 
+def test_movies_with_different_gain_references_are_told_where_relion_has_one() -> None:
+    rows = tuple(
+        Row(Item(f"raw/m{index}", {"import": Result(values={"gain": gain} if gain else {})}), Result())
+        for index, gain in enumerate(["Import/job001/gain_a.mrc", "Import/job001/gain_a.mrc", ""])
+    )
+    kind = kind_of("motion")
+    assert "one gain reference" not in " ".join(kind.relion_differences(context(kind, rows=rows[:2])))
+    told = " ".join(kind.relion_differences(context(kind, rows=rows)))
+    assert "corrected 2 with Import/job001/gain_a.mrc, 1 with none" in told
+
+
 def kind_of(name: str, mode: str = "movies") -> JobType:
     return next(kind for kind in workflow(mode) if kind.name == name)
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 import shlex
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
-from typing import Literal
+from typing import Any, Literal
 
 from beamside.acquisition.arrivals import Remark
 from beamside.errors import BeamsideError
@@ -112,13 +113,20 @@ class RelionJobs:
         )
 
     def _options(self, stage: Stage, context: RelionContext) -> dict[str, str]:
-        taken = self.stages[0].job.items.values()
-        newest = next((entry.result for entry in reversed(taken) if entry.result is not None), None)
-        values = newest["values"] if newest else {}
         return {
             **stage.job_type.relion_options(context),
-            **stage.job_type.camera_options(values, stage.parameters, stage.optics),
+            **stage.job_type.camera_options(self._usual_camera(), stage.parameters, stage.optics),
         }
+
+    def _usual_camera(self) -> Mapping[str, Any]:
+        """Return what is known of the newest of the movies that have the gain reference that most have."""
+        taken = [entry.result["values"] for entry in self.stages[0].job.items.values() if entry.result is not None]
+        gains = Counter(values.get("gain_sha256", "") for values in taken if not values.get("gain_error"))
+        usual = gains.most_common(1)[0][0] if gains else ""
+        newest_first = reversed(taken)
+        return next(
+            (values for values in newest_first if values.get("gain_sha256", "") == usual), taken[-1] if taken else {}
+        )
 
     def add_lines(self, stage: Stage) -> None:
         """Add to the job's output what has become of items."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -144,6 +145,14 @@ class MotionCorrection(JobType):
     def relion_differences(self, context: RelionContext) -> list[str]:
         """Say what RELION's own motion correction does not do."""
         given, optics, sentences = context.parameters, context.optics, []
+        gains = Counter(
+            relion_gain(row.item.results["import"].values) for row in context.rows if "import" in row.item.results
+        )
+        if len(gains) > 1:
+            listed = ", ".join(f"{number} with {name or 'none'}" for name, number in gains.most_common())
+            sentences.append(
+                f"RELION takes one gain reference for all movies; Beamside corrected {listed}, as each micrograph's STAR file says."
+            )
         if optics.total_dose > 0:
             sentences.append(
                 f"RELION takes one dose for the frames of all movies; Beamside divided {optics.total_dose:g} e/Å² among each movie's frames."
