@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from beamside.cli.main import main
 from beamside.errors import ConfigError
 from beamside.flow.projection import rebuild
 from beamside.flow.session import Session
@@ -93,6 +95,9 @@ def test_a_session_goes_on_past_a_damaged_line_and_the_item_is_finished_again(
     lines[damaged] = lines[damaged][:30] + b"\0" * (len(lines[damaged]) - 31) + b"\n"  # what a disk gives back at times
     journal.write_bytes(b"".join(lines))
     assert any(str(journal) in problem.text for problem in read_status(project).problems)
+    verified = CliRunner().invoke(main, ["project", "verify", str(project.root)])
+    assert "damaged journals: 1" in verified.output
+    assert str(journal) in verified.output
     assert Session(session, until_empty=True).run() == "finished"
     state = project.load()
     job = state.job_of_type("motion")

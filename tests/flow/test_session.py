@@ -195,6 +195,19 @@ def test_a_rejected_item_is_counted_and_not_used(session_settings: Settings, wri
     assert table.column("rlnMicrographName") == ["raw/fine_fractions"]
 
 
+def test_a_rejected_item_stays_out_of_the_tables_while_it_is_processed_again(
+    session_settings: Settings, write_movie: WriteMovie
+) -> None:
+    write_movie("odd")
+    write_movie("fine")
+    project = run(session_settings())
+    with ProjectWriter(project) as writer:
+        writer.item("MotionCorr/job002", "raw/odd_fractions", ItemState.WAITING)
+    rebuild(project)
+    table = read_star(project.root / "MotionCorr/job002/corrected_micrographs.star")["micrographs"]
+    assert table.column("rlnMicrographName") == ["raw/fine_fractions"]
+
+
 def test_a_second_run_does_no_work(session_settings: Settings, write_movie: WriteMovie) -> None:
     for name in ("a", "b", "odd", "bad"):
         write_movie(name)

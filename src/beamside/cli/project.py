@@ -8,6 +8,8 @@ import click
 
 from beamside.errors import ProjectError
 from beamside.flow.registry import find_project
+from beamside.formats.printable import printable
+from beamside.project.journal import damage_sentences
 
 
 @click.group()
@@ -39,13 +41,16 @@ def rebuild(project: str) -> None:
 @project.command("verify")
 @click.argument("project", metavar="PROJECT")
 def verify(project: str) -> None:
-    """Compare every raw file with its checksum in the manifest."""
+    """Compare every raw file with its checksum in the manifest, and read the journals."""
     from beamside.acquisition.manifest import verify_manifest
 
     found = find_project(project).require()
-    problems = verify_manifest(found.root)
-    for problem in problems:
+    damaged = [printable(sentence) for sentence in damage_sentences(found.load().damage).values()]
+    problems = [printable(problem) for problem in verify_manifest(found.root)]
+    for problem in (*damaged, *problems):
         click.echo(problem)
-    if problems:
-        raise ProjectError(f"{len(problems)} raw files of {found.root} are not as they were recorded")
+    wrong = [f"{len(problems)} raw files are not as they were recorded"] if problems else []
+    wrong += [f"damaged journals: {len(damaged)}"] if damaged else []
+    if wrong:
+        raise ProjectError(f"{found.root}: {', and '.join(wrong)}")
     click.echo(f"{found.root}: all raw files are as they were recorded.")

@@ -91,6 +91,7 @@ class Stage:
             (entry := stage.job.items.get(item)) is not None
             and entry.result is not None
             and entry.state not in (ItemState.REJECTED, ItemState.FAILED)
+            and not entry.result.get("rejected")  # it stays out of the tables while it is processed again
             for stage in (*self.chain(), self)
         )
 

@@ -22,8 +22,9 @@ def check_format(record: Record) -> int:
     """Return the format that a record states; raise ProjectError when it is one that this version cannot read."""
     number = int(record.get("format", 1))
     if number > FORMAT:
+        version = f" {record['version']}" if "version" in record else ""
         raise ProjectError(
-            f"The project was written by a newer version of Beamside (its format is {number}, this version knows {FORMAT}): "
+            f"The project was written by a newer version of Beamside{version} (its format is {number}, this version knows {FORMAT}): "
             "use that version, or a later one."
         )
     return number
