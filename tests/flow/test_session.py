@@ -263,7 +263,7 @@ def test_a_session_that_removes_sources_ends_when_they_are_gone_and_says_which_a
     session_settings: Settings, write_movie: WriteMovie
 ) -> None:
     for number in range(4):
-        write_movie(f"m{number}", value=number)
+        write_movie(f"m{number}", value=number + 1)
     short = write_movie("short", (2, 64, 64))
     project = run(session_settings(remove_source=True, remove_after=0.01))
     assert list(short.parent.iterdir()) == [short]
