@@ -32,6 +32,7 @@ PAIRS = [
     ({"dose": "50", "total_dose": "40"}, "--dose 50 e/Å²", "--total-dose 40 e/Å²"),
     ({"eer_dose": "2", "total_dose": "1"}, "--eer-dose 2 e/Å²", "--total-dose 1 e/Å²"),
     ({"gain_rotate": "90"}, "--gain-rotate 90", "--gain:"),
+    ({"gain_wait": True}, "--gain-wait yes", "--gain:"),
     ({"pick_references": "classes.mrcs"}, "--pick-references classes.mrcs", "--pick-method blob (default)"),
     ({"pick_threshold": "1", "picks_per_area": "3"}, "--pick-threshold 1", "--picks-per-area 3"),
     ({"select_top": "3", "select_classes": "1"}, "--select-top 3", "--select-classes 1"),

@@ -140,7 +140,7 @@ def test_a_right_orientation_is_used_as_said(camera: Any, session_settings: Sett
     camera.movie("a", 40)
     reference = camera.reference(Orientation(180, "none"))
     project = run(session_settings(gain=reference, gain_rotate="180", gain_flip="none", gain_mode="multiply"))
-    assert "used as said, and the movies agree" in record(project)["sentence"]
+    assert "used as the settings say, and the movies agree" in record(project)["sentence"]
     assert states(project, "motion") == [ItemState.DONE]
 
 

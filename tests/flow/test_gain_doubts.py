@@ -153,7 +153,10 @@ def test_another_orientation_from_some_movie_on_is_asked_with_what_it_costs(
     (question,) = read_status(project).questions
     assert "flipped up-down; frames are multiplied by it" in question
     assert "(m10_fractions.tiff to m33_fractions.tiff)" in question
-    assert "So far 34 movies were corrected with it (as it lies in its file; frames are multiplied by it)" in question
+    assert (
+        "So far 34 movies were corrected with it (in the orientation of its file; frames are multiplied by it)"
+        in question
+    )
     ask(settings, "--redo")
     before = calls(project)
     run(settings)

@@ -50,7 +50,7 @@ def test_it_is_said_with_picture_and_file_and_the_movies_go_on(camera: Any, sess
     assert (problem.severity, status.attention()) == ("error", "error")
     assert "the movies need one" in problem.text
     assert "the first 2 movies show the same pattern of pixels" in problem.text
-    assert f"Beside the data lies {reference}, whose pattern is that of the movies (slope -" in problem.text
+    assert f"There is {reference} beside the data, whose pattern is that of the movies (slope -" in problem.text
     assert f"--gain {reference}" in problem.text
     assert movies_done(project) == 4
     page = write_report(project).read_text()
@@ -103,7 +103,7 @@ def test_a_session_that_gets_the_reference_after_all_is_told_so_no_more(
     project = run(session_settings(gain=camera.reference(Orientation())))
     status = read_status(project)
     assert needed(project) == []
-    assert "was found in the movies" in status.gain[0]
+    assert "is used as the movies show" in status.gain[0]
     calls = (project.root / "calls.txt").read_text().splitlines()
     assert sum(line.startswith("motion") for line in calls) == 6, "all movies are corrected again"
 

@@ -137,7 +137,7 @@ def test_a_selection_stays_while_the_particles_of_before_are_gone(
     assert calls(project) == computed("e")
     assert selected(project) == 20
     assert len(read_star(table)["particles"]) == 50, "the table keeps what it had"
-    assert "2D classification is not done anew: 4 of 5 results of Extraction" in told(project)
+    assert "2D classification is not repeated: 4 of the 5 results of Extraction" in told(project)
     sentences = "\n".join(trouble.sentence for trouble in state_of_results(project, settings))
     assert "Extraction: files of 4 results were cleaned: they are in Trash/." in sentences
     assert "--recompute missing" in sentences
@@ -250,7 +250,9 @@ def test_results_of_an_earlier_version_stay_until_others_are_asked_for(
     assert calls(project) == computed("e")
     assert selected(project) == 25
     assert len(selections(project)) > rounds
-    assert "Motion correction: 4 results are by an earlier version of the algorithm (6; it is 7 now)" in told(project)
+    assert "Motion correction: 4 results come from an earlier version of the algorithm (6; now it is 7)" in told(
+        project
+    )
     assert "outdated" in told(project)
     run(settings, recompute="outdated")
     assert calls(project) == computed("abcd"), "what follows from new results is new"

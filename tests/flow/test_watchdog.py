@@ -73,7 +73,7 @@ def test_workers_that_do_nothing_are_started_anew_and_given_up_in_the_end(rig: R
     assert severity == "error"
     assert "Nothing was finished for " in sentence
     assert "min, though motion raw/m1 and 1 more wait for a result" in sentence
-    with pytest.raises(WorkersLostError, match="started anew 2 times"):
+    with pytest.raises(WorkersLostError, match="restarted 2 times"):
         rig.pass_time(3 * IDLE_SECONDS, BUSY)
     assert rig.workers.restarts == 2
 

@@ -139,7 +139,10 @@ def test_a_reference_that_looks_the_same_both_ways_is_said_to() -> None:
     response = (response + response[:, ::-1]) / 2
     found = verdict(count(40 * response, 4), 1 / response)
     assert found.kind == "alike"
-    assert {str(match.orientation) for match in found.equals} == {"as it lies in its file", "flipped left-right"}
+    assert {str(match.orientation) for match in found.equals} == {
+        "in the orientation of its file",
+        "flipped left-right",
+    }
 
 
 def test_columns_that_repeat_do_not_decide() -> None:

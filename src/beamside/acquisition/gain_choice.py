@@ -97,7 +97,7 @@ def as_said(asked: Asked, default: Mode) -> Choice:
     use = default if asked.mode == "auto" else asked.mode
     return Choice(
         "decided",
-        f"The gain reference is used as said, and not compared with the movies: {words(orientation, use)}.",
+        f"The gain reference is used as the settings say, and not compared with the movies: {words(orientation, use)}.",
         orientation,
         use,
         "settings",
@@ -134,13 +134,13 @@ def _unsure(asked: Asked, default: Mode, last: bool, seen: str, reference: str, 
     if not last:
         return Choice(
             "open",
-            f"The movies do not tell yet how the gain reference {reference} lies ({seen}); processing begins when more have been taken in.",
+            f"The movies do not show the orientation of the gain reference {reference} yet ({seen}); processing begins when more have been taken in.",
         )
     if asked.everything:
         said = as_said(asked, default)
         return Choice(
             "decided",
-            f"The movies could not tell whether the gain reference {reference} fits ({seen}); it is used as said: "
+            f"The movies do not show whether the gain reference {reference} fits ({seen}); it is used as the settings say: "
             f"{words(said.orientation, said.use)}.",
             said.orientation,
             said.use,
@@ -148,7 +148,7 @@ def _unsure(asked: Asked, default: Mode, last: bool, seen: str, reference: str, 
         )
     return Choice(
         "asked",
-        f"The movies could not tell how the gain reference {reference} lies ({seen}). They wait. "
+        f"The movies do not show the orientation of the gain reference {reference} ({seen}). They wait. "
         + _answers(command, [], asked, default),
     )
 
@@ -157,7 +157,7 @@ def _clear(verdict: Verdict, asked: Asked, seen: str, reference: str, command: s
     best = verdict.matches[0]
     evidence = f"{seen}, slope {best.slope:+.2f} ± {best.error:.3f}, {verdict.margin:.0f} standard deviations from the next orientation"
     if asked.allows(best):
-        how = "is used as said, and the movies agree" if asked.everything else "was found in the movies"
+        how = "is used as the settings say, and the movies agree" if asked.everything else "is used as the movies show"
         return Choice(
             "decided",
             f"The gain reference {reference} {how}: {words(best.orientation, best.mode)} ({evidence}).",
@@ -167,7 +167,7 @@ def _clear(verdict: Verdict, asked: Asked, seen: str, reference: str, command: s
     said = asked.orientations[0]
     return Choice(
         "asked",
-        f"The gain reference {reference} does not fit the movies as said ({_said(asked)}). The movies say: "
+        f"The gain reference {reference} does not fit the movies in the way that the settings say ({_said(asked)}). The movies say: "
         f"{words(best.orientation, best.mode)} ({evidence}). They wait. "
         + _answers(command, [(best.orientation, best.mode)], asked, best.mode, said),
     )
@@ -179,7 +179,7 @@ def _alike(verdict: Verdict, asked: Asked, seen: str, reference: str, command: s
         only = equals[0]
         return Choice(
             "decided",
-            f"The gain reference {reference} is used as said, and the movies agree, though not with that alone: "
+            f"The gain reference {reference} is used as the settings say, and the movies agree, but not with that alone: "
             f"{words(only.orientation, only.mode)} ({seen}, slope {only.slope:+.2f} ± {only.error:.3f}).",
             only.orientation,
             only.mode,
@@ -190,7 +190,7 @@ def _alike(verdict: Verdict, asked: Asked, seen: str, reference: str, command: s
     problem = (
         "looks almost the same in several orientations, and the movies fit each of them"
         if equals
-        else f"does not fit the movies as said ({_said(asked)})"
+        else f"does not fit the movies in the way that the settings say ({_said(asked)})"
     )
     return Choice(
         "asked",
@@ -245,7 +245,7 @@ def _said(asked: Asked) -> str:
         parts.append(f"--gain-flip {asked.flip}")
     if asked.mode != "auto":
         parts.append(f"--gain-mode {asked.mode}")
-    return " ".join(parts) or "nothing was said"
+    return " ".join(parts) or "nothing was given"
 
 
 def answer_options(orientation: Orientation, mode: Mode) -> str:
@@ -274,6 +274,10 @@ def _answers(
     if not fitting or said is not None:
         orientation = said or asked.orientations[0]
         mode = default if asked.mode == "auto" else asked.mode
-        how = "To use it as said all the same" if asked.anything else "To use it in the orientation that you know"
+        how = (
+            "To use it as the settings say nevertheless"
+            if asked.anything
+            else "To use it in the orientation that you know"
+        )
         lines.append(f"{how}, type: {command} {answer_options(orientation, mode)}")
     return ". ".join(lines)

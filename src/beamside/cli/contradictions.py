@@ -135,10 +135,10 @@ def _doses(given: Given) -> Iterator[Contradiction]:
 
 def _unused(given: Given) -> Iterator[Contradiction]:
     """What is typed and would have no effect is most likely meant otherwise; a profile may hold what only some sessions use."""
-    for name in ("gain_rotate", "gain_flip", "gain_mode"):
-        advice = "add it, or leave out how it is used"
+    for name in ("gain_rotate", "gain_flip", "gain_mode", "gain_wait"):
+        advice = "add it, or leave the other one out"
         if given.typed(name) and not given["gain"]:
-            yield Contradiction(name, "says how a gain reference is used, but none is given with", "gain", advice)
+            yield Contradiction(name, "is about a gain reference, but none is given with", "gain", advice)
     if given.typed("pick_references") and given["pick_references"] and given["pick_method"] != "template":
         advice = "add --pick-method template"
         yield Contradiction("pick_references", "is not used with", "pick_method", advice)

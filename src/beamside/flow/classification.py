@@ -74,8 +74,8 @@ class Rounds:
         elif not self.tables.problems.is_open(problem):
             assert stage.upstream is not None
             sentence = (
-                f"{stage.job_type.title} is not done anew: {len(gone)} of {len(items)} results of {stage.upstream.job_type.title} that it is made "
-                f"from lack files. What it has published stays."
+                f"{stage.job_type.title} is not repeated: {len(gone)} of the {len(items)} results of {stage.upstream.job_type.title} that it is made "
+                f"from have lost files. What it has published stays."
             )
             self.tables.problems.open(problem, sentence)
             self.recovery.tell()

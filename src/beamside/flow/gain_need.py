@@ -190,10 +190,10 @@ class PatternWatch:
             )
         return (
             f"No gain reference is used, but the movies need one: {which} show the same pattern of pixels, which differ by "
-            f"{evidence['strength']:.1%} (one standard deviation), whatever the specimen is. "
-            "As long as it is not corrected, particles may be missed, and noise picked. "
+            f"{evidence['strength']:.1%} (one standard deviation) whatever the specimen is. "
+            "Until this is corrected, particles may be missed and noise may be picked. "
             f"{_candidate_words(evidence.get('candidate') or {})}"
-            "When the pattern is known and shall stay, add --no-gain-check instead."
+            "If the pattern is known and should stay, add --no-gain-check instead."
         )
 
 
@@ -210,6 +210,6 @@ def _candidate_words(candidate: Mapping[str, Any]) -> str:
         else "which has the right size"
     )
     return (
-        f"Beside the data lies {path}, {why}: stop the session, and start it again with the same options and "
+        f"There is {path} beside the data, {why}: stop the session, and start it again with the same options and "
         f"--gain {shlex.quote(path)}. "
     )

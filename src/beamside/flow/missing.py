@@ -148,8 +148,8 @@ def survey(root: Path, stages: Sequence[Stage], *, restorable: bool = False) -> 
 def _deleted(stage: Stage, command: str) -> Trouble:
     return Trouble(
         f"deleted:{stage.job.name}",
-        f"{stage.job.name} ({stage.job_type.title}) was deleted in RELION. Neither it nor what follows it goes on unless it is undeleted "
-        f"there. To have a new job in its place, and its results computed again: {command} missing",
+        f"{stage.job.name} ({stage.job_type.title}) was deleted in RELION. Neither this job nor those that follow go on unless it is undeleted "
+        f"there. To make a new job in its place and compute its results again: {command} missing",
     )
 
 
@@ -200,11 +200,12 @@ def _outdated(stage: Stage, command: str) -> list[Trouble]:
         return []
     versions = " and ".join(sorted(counts))
     number = counts.total()
+    come, stay, them = ("comes", "stays", "it") if number == 1 else ("come", "stay", "them")
     return [
         Trouble(
             f"outdated:{stage.name}",
-            f"{stage.job_type.title}: {_results(number)} {'is' if number == 1 else 'are'} by an earlier version of the algorithm "
-            f"({versions}; it is {stage.job_type.version} now), and valid. To compute {'it' if number == 1 else 'them'} again: "
+            f"{stage.job_type.title}: {_results(number)} {come} from an earlier version of the algorithm "
+            f"({versions}; now it is {stage.job_type.version}), and {stay} valid. To compute {them} again: "
             f"{command} outdated",
             "info",
         )

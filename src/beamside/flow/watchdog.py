@@ -132,7 +132,7 @@ class Watchdog:
                 return self._mend(now, work, self._executor)
         if self._restarts:
             return [
-                Trouble("stalled", self._sentence(now, work, "the workers did nothing and were started anew"), "error")
+                Trouble("stalled", self._sentence(now, work, "the workers did nothing and were restarted"), "error")
             ]
         if now - self._since > LONG_SECONDS:
             return [Trouble("stalled", self._sentence(now, work, "the workers are busy with that"), "info")]
@@ -141,14 +141,14 @@ class Watchdog:
     def _mend(self, now: float, work: Work, executor: Mendable) -> list[Trouble]:
         if self._restarts >= RESTARTS:
             reason = self._sentence(
-                now, work, f"the workers do nothing, also after they were started anew {RESTARTS} times"
+                now, work, f"the workers do nothing, even after they were restarted {RESTARTS} times"
             )
             self._problems.open("workers", reason, "error")
             raise WorkersLostError(f"{reason} Look for what holds them up (disks, memory), then resume the session.")
         self._restarts += 1
         self._worked = now
         executor.restart(f"nothing was finished for {minutes(now - self._since)} and the workers do nothing")
-        return [Trouble("stalled", self._sentence(now, work, "the workers did nothing and were started anew"), "error")]
+        return [Trouble("stalled", self._sentence(now, work, "the workers did nothing and were restarted"), "error")]
 
     def _nothing_given(self, now: float, work: Work) -> list[Trouble]:
         if now - self._since <= IDLE_SECONDS:

@@ -38,7 +38,7 @@ class Orientation:
     def __str__(self) -> str:
         flips = {"none": "", "up-down": "flipped up-down", "left-right": "flipped left-right"}
         words = [f"rotated by {self.rotate}°" if self.rotate else "", flips[self.flip]]
-        return ", ".join(filter(None, words)) or "as it lies in its file"
+        return ", ".join(filter(None, words)) or "in the orientation of its file"
 
 
 _PROBE = np.arange(4).reshape(2, 2)

@@ -21,7 +21,7 @@ STATES = {
     "needed": "none is used, and the movies need one",
     "not needed": "none is used, and none is needed",
 }
-BY = {"movies": "found in the movies", "settings": "as the session was told", "person": "a person's answer"}
+BY = {"movies": "the movies", "settings": "the settings", "person": "a person's answer"}
 
 
 @dataclass(frozen=True)
