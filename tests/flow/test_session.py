@@ -306,7 +306,8 @@ def test_an_aggregate_that_follows_another_has_a_round_for_each_of_its_rounds(
     assert result is not None
     assert result["metrics"]["selected"] == 25
     assert result["values"]["final"]
-    assert project.project_journal.read_text().count("were chosen") == 1, "each subject is warned of once"
+    told = state.problems["select-few"]
+    assert (told.sentence, told.count) == ("Only 25 were chosen.", 1), "a warning is that of the newest round"
     run(session_settings())
     assert selections(project)[newest] == 1, "a second run does no work"
 

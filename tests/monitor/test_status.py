@@ -3,6 +3,7 @@
 import json
 import os
 import socket
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from beamside.flow.problems import Problems
 from beamside.flow.waiting import waits
 from beamside.monitor import liveness
 from beamside.monitor.liveness import SILENT_SECONDS, STARTING_SECONDS, session_state
-from beamside.monitor.status import read_status
+from beamside.monitor.status import OVER_SECONDS, read_status
 from beamside.project.lease import Holder
 from beamside.project.live import age, live_path, read_live, write_live
 from beamside.project.project import Project, ProjectWriter
@@ -120,6 +121,20 @@ def test_open_problems_are_there_also_when_the_session_is_not(writer: Callable[[
     assert 0 <= status.newest_file_age < 1000
     assert status.newest_result_age == -1
     assert status.free_bytes > 0
+
+
+def test_what_was_only_for_information_is_shown_for_a_while(
+    writer: Callable[[], ProjectWriter], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with writer() as made:
+        problems = Problems(made)
+        problems.remark(Remark("not-taken", "It is tried again.", "/camera/a", severity="info"))
+        problems.remark(Remark("motion-few", "Few.", "raw/a"))
+        problems.flush(force=True)
+    assert len(read_status(made.project).problems) == 2
+    now = time.time()
+    monkeypatch.setattr("beamside.monitor.status.time.time", lambda: now + 2 * OVER_SECONDS)
+    assert [problem.text for problem in read_status(made.project).problems] == ["Few."]
 
 
 def waiting_for(report: LookReport | None = None, **changes: object) -> str:

@@ -100,7 +100,7 @@ class Problems:
             self._write_remarks(remark.subject)
 
     def forget(self, prefix: str) -> None:
-        """Forget the remarks whose subject starts with `prefix`: what they are about is going to be looked at anew."""
+        """Forget the remarks whose subject starts with `prefix`: what they are about is looked at anew, or has a newer result."""
         for subject in [key for key, entry in self._entries.items() if entry.grouped and key.startswith(prefix)]:
             self._writer.problem({"subject": subject, "state": "closed"})
             self._grown.pop(subject, None)

@@ -270,6 +270,8 @@ class Tables:
             state = ItemState.REJECTED if rejected else ItemState.DONE
             self._finish(stage, name, state, key=key, result=result, reason=rejected, seconds=seconds)
             stage.in_flight.discard(name)
+            if stage.job_type.aggregate:  # what a round warns of holds until the next one
+                self.problems.forget(f"{stage.name}-")
             for subject, sentence in result["values"].get("warnings", {}).items():
                 self.problems.remark(Remark(f"{stage.name}-{subject}", sentence, name))
             if not stage.job_type.aggregate and key != stage.expected_key(name):

@@ -174,7 +174,7 @@ def _status(project: Project, index: Index) -> SessionStatus:
         live, holder, ended, live_age=live_age, held_for=max(0.0, now - holder.since) if holder else 0.0
     )
     problems = fold_problems(index.events("problem"))
-    down = [ProblemStatus("session-process", silence, "error", 1, now)] if silence else []
+    down = [ProblemStatus("session-process", silence, "error", 1, float(live.get("time", now)))] if silence else []
     extract = next((stage for stage in stages if stage.name == "extract"), None)
     gains = gain_records(index)
     questions = tuple(filter(None, map(question_of, gains)))
@@ -188,7 +188,7 @@ def _status(project: Project, index: Index) -> SessionStatus:
         copied_bytes_per_second=_copy_rate(index, jobs.get("import", "")) if holder else 0.0,
         particles=int(sum(value for _, _, value in index.metric(extract.job, "extracted"))) if extract else 0,
         message=str(sessions[-1].get("message", "")) if sessions else "",
-        problems=(*down, *(_problem_status(entry) for entry in open_problems(problems.values()))),
+        problems=(*down, *(_problem_status(entry) for entry in open_problems(_still_news(problems.values(), now)))),
         over=tuple(_over_lately(problems.values(), now)),
         failures=tuple(_failure_groups(index, stages)),
         questions=questions,
@@ -208,6 +208,15 @@ def _status(project: Project, index: Index) -> SessionStatus:
 def _problem_status(entry: ProblemEntry) -> ProblemStatus:
     over = 0.0 if entry.open else entry.changed
     return ProblemStatus(entry.key, entry.text(), entry.severity, entry.count, entry.opened, over)
+
+
+def _still_news(problems: Iterable[ProblemEntry], now: float) -> list[ProblemEntry]:
+    """Return all but remarks that were only for information, such as that a file was tried again, and are old."""
+    return [
+        entry
+        for entry in problems
+        if not (entry.grouped and entry.severity == "info" and now - entry.changed > OVER_SECONDS)
+    ]
 
 
 def _over_lately(problems: Iterable[ProblemEntry], now: float) -> list[ProblemStatus]:
