@@ -67,6 +67,17 @@ def test_sums_and_overview_images_are_told_once_as_what_they_are(rig: Any) -> No
     assert looks(rig)[1] == [], "nothing was lost with it"
 
 
+def test_a_sum_that_is_known_by_its_name_does_not_wait_for_more_frames(rig: Any) -> None:
+    for number in range(4):
+        rig.movie(f"m{number}.tiff")
+    looks(rig)
+    write_mrc(rig.camera / "FoilHole_1_Data_2_3_20240101_101010.mrc", np.ones((32, 48), np.float32))
+    rig.look()
+    report = rig.look()
+    assert report.waiting == []
+    assert [remark.subject for remark in report.remarks] == ["sum-image"]
+
+
 def test_a_movie_stays_one_whatever_it_is_called(rig: Any) -> None:
     for seed, name in enumerate(("Atlas_1.tiff", "mutant_gain.tiff", "CountRef_7.tiff")):
         rig.movie(name, seed=seed)

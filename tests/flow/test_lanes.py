@@ -113,6 +113,20 @@ def test_when_every_lane_is_slow_that_is_said() -> None:
         assert one.lanes.stuck() == ("taking a", 2 * SLOW_SECONDS)
 
 
+def test_a_file_that_is_offered_again_while_it_is_in_hand_disturbs_no_lane() -> None:
+    with work() as one:
+        one.hold("a")
+        one.put(a=1)
+        assert one.begun.get(timeout=WAIT) == "a"
+        one.now = SLOW_SECONDS
+        one.put(a=1)
+        assert one.begun.get(timeout=WAIT) == "a"
+        assert one.lanes.sources() == ["a"]
+        one.held["a"].set()
+        one.put(b=1)
+        assert sorted(one.taken(3)) == ["a", "a", "b"]
+
+
 def test_nothing_new_is_begun_while_paused_and_an_error_ends_no_lane() -> None:
     with work() as one:
         one.paused.set()

@@ -21,7 +21,7 @@ from beamside.acquisition.arrivals import (
     Waiting,
     taken_file,
 )
-from beamside.acquisition.bystanders import Mode, is_robocopy_date
+from beamside.acquisition.bystanders import Mode, is_robocopy_date, kind_by_name
 from beamside.acquisition.epu import read_metadata
 from beamside.acquisition.frame_check import FrameCheck, changed, in_doubt
 from beamside.acquisition.frames import UsualFrames
@@ -204,9 +204,11 @@ class Intake:
             log.exception("%s could not be looked into", sighting.path)
             self._count_failure(state, f"{sighting.path} cannot be understood ({type(error).__name__}: {error}).")
         else:
-            if doubt and state.doubt(doubt, self._clock(), wait=self._settings.poll_seconds):
+            remark = self._passed_over.remark(sighting, info, sidecars)
+            sure = remark is not None and kind_by_name(sighting.path) is not None
+            if doubt and not sure and state.doubt(doubt, self._clock(), wait=self._settings.poll_seconds):
                 report.waiting.append(Waiting(sighting.path, state.reason))
-            elif (remark := self._passed_over.remark(sighting, info, sidecars)) is not None:
+            elif remark is not None:
                 state.passed_over = True
                 report.remarks.append(remark)
             else:

@@ -55,7 +55,7 @@ class Lanes:
         self._work, self._failed, self._paused, self._clock = work, failed, paused, clock
         self._changed = threading.Condition()
         self._waiting: dict[str, _Waiting] = {}
-        self._in_hand: dict[str, _Waiting] = {}
+        self._in_hand: list[_Waiting] = []
         self._sizes: deque[int] = deque(maxlen=_SIZES)
         self._threads: list[threading.Thread] = []
         self._relief = 0
@@ -79,18 +79,18 @@ class Lanes:
     def sources(self) -> list[str]:
         """Return the files that wait or are in hand."""
         with self._changed:
-            return [*self._in_hand, *self._waiting]
+            return list(dict.fromkeys([*(one.arrival.source for one in self._in_hand), *self._waiting]))
 
     def slow(self) -> list[Arrival]:
         """Return the files that have been in hand for long."""
         with self._changed:
             now = self._clock()
-            return [one.arrival for one in self._in_hand.values() if now - one.since >= SLOW_SECONDS]
+            return [one.arrival for one in self._in_hand if now - one.since >= SLOW_SECONDS]
 
     def stuck(self) -> tuple[str, float]:
         """Return what holds up files that wait, and since when: every lane for them is slow. ("", 0.0) while they move."""
         with self._changed:
-            usual = [one for one in self._in_hand.values() if not one.large]
+            usual = [one for one in self._in_hand if not one.large]
             waits = any(not one.large for one in self._waiting.values())
             now = self._clock()
             if not waits or len(usual) <= _MOST_RELIEF_LANES or any(now - one.since < SLOW_SECONDS for one in usual):
@@ -109,7 +109,7 @@ class Lanes:
     def _relieve(self) -> None:
         """Open another lane beside usual files that are slow, when others wait for them."""
         now = self._clock()
-        usual = [one for one in self._in_hand.values() if not one.large]
+        usual = [one for one in self._in_hand if not one.large]
         all_slow = len(usual) > self._relief and all(now - one.since >= SLOW_SECONDS for one in usual)
         waits = any(not one.large for one in self._waiting.values())
         if waits and all_slow and self._relief < _MOST_RELIEF_LANES and not self._paused.is_set():
@@ -130,7 +130,8 @@ class Lanes:
                 self._failed(error)
             finally:
                 with self._changed:
-                    del self._in_hand[next_one.arrival.source]
+                    # a file whose taking failed may be offered again, and be in another lane, before this one is rid of it
+                    self._in_hand = [one for one in self._in_hand if one is not next_one]
                     self._changed.notify_all()
 
     def _next(self, large: bool, relief: bool) -> _Waiting | None:
@@ -143,7 +144,7 @@ class Lanes:
                 if found is not None:
                     del self._waiting[found.arrival.source]
                     found.since = self._clock()
-                    self._in_hand[found.arrival.source] = found
+                    self._in_hand.append(found)
                     return found
                 if relief:
                     break
