@@ -7,7 +7,6 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import replace
 from pathlib import Path
 
 from beamside.acquisition.arrivals import (
@@ -22,11 +21,10 @@ from beamside.acquisition.arrivals import (
     taken_file,
 )
 from beamside.acquisition.bystanders import Mode, is_robocopy_date, kind_by_name
-from beamside.acquisition.epu import read_metadata
 from beamside.acquisition.frame_check import FrameCheck, changed, in_doubt
 from beamside.acquisition.frames import UsualFrames
+from beamside.acquisition.late_sidecars import SidecarTaking
 from beamside.acquisition.manifest import Manifest, ManifestEntry
-from beamside.acquisition.names import sidecar_name
 from beamside.acquisition.passed_over import PassedOver
 from beamside.acquisition.readiness import Settling, inspect_file
 from beamside.acquisition.removals import Removals
@@ -43,9 +41,10 @@ _INSPECT_SECONDS = 2.0
 _REGROWN_FACTOR = 4.0
 _LONGEST_REGROWN_SECONDS = 600.0
 
-log = logging.getLogger(__name__)
 _ADVICE_SECONDS = 30.0
 _ROBOCOPY_SECONDS = 600.0
+
+log = logging.getLogger(__name__)
 
 
 class Intake:
@@ -103,7 +102,7 @@ class Intake:
             if settings.remove_source
             else None
         )
-        self._sidecar_failures: dict[str, SourceState] = {}
+        self._sidecars = SidecarTaking(settings, manifest, self._taken, self._storage, self._settling, clock)
         self._new_set_aside: list[SetAside] = []
         self._pending_remarks: list[Remark] = []
         self._ever_matched = bool(self._taken.movies)
@@ -178,7 +177,7 @@ class Intake:
             if state.set_aside is not None or state.passed_over or state.offered:
                 return
         now = self._clock()
-        sidecars = self._settled_sidecars(index.of(sighting.path)) if not settled or now >= state.not_before else ()
+        sidecars = self._sidecars.settled(index.of(sighting.path)) if not settled or now >= state.not_before else ()
         if not settled:
             report.waiting.append(
                 Waiting(
@@ -274,51 +273,13 @@ class Intake:
             self._advice = (now, self._scanner.nothing_matches())
         return [Trouble("nothing-matches", self._advice[1])]
 
-    # sidecars
-
-    def _settled_sidecars(self, paths: Iterable[str]) -> tuple[Sighting, ...]:
-        sightings = (look_at(path) for path in paths if not self._taken.has_sidecar(path))
-        return tuple(sighting for sighting in sightings if sighting is not None and self._settling.observe(sighting))
-
     def _take_late_sidecars(self, paths: Iterable[str], report: LookReport) -> None:
-        for path in paths:
-            with self._lock:
-                movie = self._taken.movie_of_sidecar(path)
-                if movie is None or self._taken.has_sidecar(path):
-                    continue
-                state = self._sidecar_failures.setdefault(path, SourceState())
-            try:
-                for sighting in self._settled_sidecars([path]):
-                    state.see(sighting)
-                    if state.set_aside is None and self._clock() >= state.not_before:
-                        (entry,) = self._record(self._store_sidecar(sighting, movie))
-                        self._sidecar_failures.pop(path, None)
-                        self._settling.forget(path)
-                        if entry.kind == "sidecar":
-                            report.sidecars.append(TakenSidecar(movie.item, entry.destination, entry.metadata))
-                            report.remarks += self._frames.late(movie, entry)
-                        if self._removals is not None:
-                            self._removals.add(entry)
-            except DestinationError:  # the movies tell of a full disk; a sidecar is taken when there is room again
-                state.not_before = self._clock() + self._settings.poll_seconds
-            except Exception as error:
-                if not isinstance(error, (BeamsideError, OSError)):
-                    log.exception("%s could not be taken along", path)
-                if state.fail(
-                    str(error), self._clock(), wait=self._settings.poll_seconds, limit=self._settings.attempts
-                ):
-                    sentence = f"{path} could not be taken along with {movie.destination}: {error}"
-                    report.remarks.append(Remark("sidecar-not-taken", sentence, path))
-
-    def _store_sidecar(self, sighting: Sighting, movie: ManifestEntry) -> ManifestEntry:
-        stem = Path(movie.destination).stem
-        name = sidecar_name(sighting.path, movie.source, stem)
-        entry = self._storage.store_sidecar(
-            sighting, name, movie.item, lambda sha256: self._taken.equal_sidecar(movie.item, sha256)
-        )
-        if entry.kind == "duplicate":
-            return entry
-        return replace(entry, metadata=read_metadata([self._manifest.project / entry.destination]))
+        for movie, entry in self._sidecars.take_late(paths, report.remarks):
+            if entry.kind == "sidecar":
+                report.sidecars.append(TakenSidecar(movie.item, entry.destination, entry.metadata))
+                report.remarks += self._frames.late(movie, entry)
+            if self._removals is not None:
+                self._removals.add(entry)
 
     # taking
 
@@ -376,7 +337,7 @@ class Intake:
             return self._record(movie)[0], sidecars
         for sighting in arrival.sidecars:
             try:
-                sidecars.append(self._store_sidecar(sighting, movie))
+                sidecars.append(self._sidecars.store(sighting, movie))
             except DestinationError:
                 raise
             except (NotReadyError, TransferError):
