@@ -84,6 +84,10 @@ def test_relion_finds_a_micrograph_done_by_the_log_of_the_fit(workspace: Workspa
     lines = log.read_text().splitlines()
     assert lines[1].split()[-1] == "CtfFind/job003/raw/m_PS_ctffind4.log"
     assert [lines[2].split()[place] for place in (3, 8, 13, 18)] == ["1.4000", "300.0", "2.70", "0.100"]
+    before = log.read_text()
+    log.unlink()
+    CtfEstimation().write_for_relion([Row(item, result)], OPTICS, "CtfFind/job003", workspace.root)
+    assert log.read_text() == before, "cleaned logs are written again when a session begins"
     found = [float(word) for word in lines[4].split()[1:]]
     assert found[:3] == pytest.approx([result.values[name] for name in ("defocus_u", "defocus_v", "defocus_angle")])
     assert found[4:] == pytest.approx([result.metrics[name] for name in ("ctf_score", "ctf_resolution")], rel=1e-4)

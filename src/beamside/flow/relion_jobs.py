@@ -78,6 +78,10 @@ class RelionJobs:
         """Write the files that RELION writes when a job begins; `command` goes to the job's notes."""
         for stage in self.present:
             context = self._context(stage, stage.rows())
+            try:
+                stage.job_type.write_for_relion(context.rows, stage.optics, stage.job.name, self.root)
+            except OSError as error:
+                log.warning("files of %s that RELION looks for could not be written: %s", stage.job.name, error)
             write_job_files(self.root, self._job(stage), self._options(stage, context), command, datetime.now())
             self._write_options(stage, context)
 

@@ -257,6 +257,13 @@ class JobType(ABC):
         """Return sentences on what RELION does otherwise than this job when it clones, continues or shows it."""
         return []
 
+    def write_for_relion(self, rows: Sequence[Row], optics: Optics, job: str, root: Path) -> int:
+        """Write the files, where they are missing, from which RELION's programs know that items are done; return how many were.
+
+        Called when a session begins: RELION's cleaning takes such files away, and results of earlier versions have none.
+        """
+        return 0
+
     def relion_viewer(self, context: RelionContext) -> RelionViewer | None:
         """Return the options of another job type of RELION with which it shows what this job made; None where it needs none."""
         return None

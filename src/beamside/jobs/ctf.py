@@ -21,7 +21,7 @@ from beamside.jobs.base import (
     Workspace,
     relion_value,
 )
-from beamside.jobs.ctffind_log import log_path
+from beamside.jobs.ctffind_log import log_path, write_missing_logs
 from beamside.jobs.optics import optics_block
 from beamside.parameters import ParameterModel, parameter
 
@@ -131,6 +131,10 @@ class CtfEstimation(JobType):
                 f"RELION leaves no micrograph out; Beamside left out those worse than {given.reject_resolution:g} Å."
             )
         return sentences
+
+    def write_for_relion(self, rows: Sequence[Row], optics: Optics, job: str, root: Path) -> int:
+        """Write CTFFIND's logs of the micrographs that are used."""
+        return write_missing_logs([row for row in rows if not row.result.rejected], optics, job, root)
 
     def process(self, item: Item, parameters: Any, workspace: Workspace) -> Result:
         """Fit the CTF of one micrograph."""

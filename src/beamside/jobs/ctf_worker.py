@@ -11,7 +11,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from beamside.formats.atomic import atomic_path
 from beamside.formats.mrc import read_mrc, write_mrc
 from beamside.imaging import pictures
 from beamside.imaging.ctf import CtfFit, CtfSettings, estimate_ctf
@@ -19,7 +18,7 @@ from beamside.imaging.ctf_tilt import Tilt, estimate_tilt
 from beamside.imaging.spectrum import micrograph_spectrum, tile_powers
 from beamside.jobs.base import Item, Result, Workspace
 from beamside.jobs.ctf import CtfParameters
-from beamside.jobs.ctffind_log import log_path, log_text, root_name
+from beamside.jobs.ctffind_log import log_path, root_name, write_log
 from beamside.jobs.output import save_picture
 
 
@@ -60,20 +59,17 @@ def fit(item: Item, parameters: CtfParameters, workspace: Workspace) -> Result:
         values=values,
         rejected=_rejection(found, parameters),
     )
-    _write_log(item, result, workspace, pixel_size)
+    _write_log(item, result, workspace)
     return result
 
 
-def _write_log(item: Item, result: Result, workspace: Workspace, pixel_size: float) -> None:
+def _write_log(item: Item, result: Result, workspace: Workspace) -> None:
     """Write CTFFIND's log of a micrograph that is used further; RELION looks for no other file of it."""
     path = workspace.absolute(log_path(item, workspace.job))
     if result.rejected:
         path.unlink(missing_ok=True)
-        return
-    with atomic_path(path, durable=False) as temporary:
-        temporary.write_text(
-            log_text(item, result, workspace.job, workspace.optics, pixel_size), errors="surrogateescape"
-        )
+    else:
+        write_log(path, item, result, workspace.job, workspace.optics)
 
 
 def _settings(parameters: CtfParameters, workspace: Workspace, spectrum_pixel_size: float) -> CtfSettings:

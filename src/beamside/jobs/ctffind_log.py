@@ -6,9 +6,12 @@ Without it, Continue would run CTFFIND on every micrograph, and where that progr
 from __future__ import annotations
 
 import math
-from pathlib import PurePosixPath
+import os
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
 
-from beamside.jobs.base import Item, Optics, Result
+from beamside.formats.atomic import atomic_path
+from beamside.jobs.base import Item, Optics, Result, Row
 
 ENDING = "_ctffind4.log"
 
@@ -25,15 +28,39 @@ def log_path(item: Item, job: str) -> str:
     return f"{job}/{root_name(item)}{ENDING}"
 
 
-def log_text(item: Item, result: Result, job: str, optics: Optics, pixel_size: float) -> str:
+def write_missing_logs(rows: Sequence[Row], optics: Optics, job: str, root: Path) -> int:
+    """Write the logs that are not there; return how many were missing."""
+    folders: dict[Path, set[str]] = {}
+    missing = 0
+    for row in rows:
+        path = root / log_path(row.item, job)
+        if path.parent not in folders:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            folders[path.parent] = set(os.listdir(path.parent))
+        if path.name not in folders[path.parent]:
+            write_log(path, row.item, row.result, job, optics)
+            missing += 1
+    return missing
+
+
+def write_log(path: Path, item: Item, result: Result, job: str, optics: Optics) -> None:
+    """Write the log of an item."""
+    with atomic_path(path, durable=False) as temporary:
+        temporary.write_text(log_text(item, result, job, optics), encoding="utf-8", errors="surrogateescape")
+
+
+def log_text(item: Item, result: Result, job: str, optics: Optics) -> str:
     """Return the log. RELION looks in it for the name of the summary, which can be this file, and takes values by their places in a line."""
     values, metrics = result.values, result.metrics
-    resolution = float(metrics["ctf_resolution"])
+    resolution, pixel_size = (
+        float(metrics["ctf_resolution"]),
+        float(values.get("micrograph_pixel_size", optics.pixel_size)),
+    )
     found = (
         float(values["defocus_u"]),
         float(values["defocus_v"]),
         float(values["defocus_angle"]),
-        math.radians(float(values["phase_shift"])),
+        math.radians(float(values.get("phase_shift", 0.0))),
         float(metrics["ctf_score"]),
     )
     return "\n".join(
