@@ -124,6 +124,27 @@ def test_when_all_newer_movies_are_corrected_earlier_ones_stay_and_later_ones_fo
     assert {used[f"m{index}"] for index in range(10, 41)} == {""}
 
 
+def test_raw_movies_among_those_that_were_corrected_already_are_found_too(
+    light_workflow: None, camera: Any, session_settings: Settings
+) -> None:
+    for index in range(10):
+        camera.movie(f"m{index:02d}", 60, corrected=True)
+    settings = session_settings(gain=camera.reference(Orientation(180, "none")))
+    project = run(settings, "waiting for an answer")
+    ask(settings, "--none")
+    run(settings)
+    assert set(gains(project).values()) == {""}
+    for index in range(10, 24):
+        camera.movie(f"m{index:02d}", 60, corrected=index < 18)
+    run(settings, "waiting for an answer")
+    (question,) = read_status(project).questions
+    assert "shows in" in question
+    assert "So far 24 movies were processed without it" in question
+    ask(settings, "--redo")
+    run(settings)
+    assert sorted(name for name, digest in gains(project).items() if digest) == [f"m{index}" for index in range(18, 24)]
+
+
 def test_what_was_kept_is_not_asked_again(
     started: tuple[SessionSettings, Project, dict[str, str]], camera: Any
 ) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,10 +12,12 @@ import numpy as np
 import pytest
 
 from beamside.acquisition.gain_candidates import gain_candidates
+from beamside.flow import control
 from beamside.flow.session import Session
 from beamside.flow.settings import SessionSettings
 from beamside.formats.mrc import write_mrc
 from beamside.formats.orientation import Orientation
+from beamside.jobs import gain_need_worker
 from beamside.monitor.report import write_report
 from beamside.monitor.status import ProblemStatus, read_status
 from beamside.project.project import Project
@@ -84,6 +88,36 @@ def test_the_picture_is_drawn_again_with_more_movies(camera: Any, session_settin
     assert "the first 12 movies show the same pattern of pixels" in problem.text
     assert problem.count == 1, "it is said once"
     assert (project.root / "Import/job001/gain_needed.png").exists()
+
+
+def test_a_fault_in_the_look_is_told_and_tried_again(
+    camera: Any, session_settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for index in range(3):
+        camera.movie(f"m{index}", 80)
+    faults, real = [OSError(28, "No space left on device")] * 3, gain_need_worker.save_picture
+    monkeypatch.setattr("beamside.flow.gain_need.RETRY_SECONDS", 0.001)
+
+    def save(path: Path, picture: Any) -> None:
+        if faults:
+            raise faults.pop()
+        real(path, picture)
+
+    monkeypatch.setattr(gain_need_worker, "save_picture", save)
+    settings = session_settings()
+    session, project = Session(settings), Project(settings.root)
+    thread = threading.Thread(target=session.run)
+    thread.start()
+    try:
+        deadline = time.monotonic() + 60
+        while not (project.exists and needed(project)):
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+    finally:
+        control.send(project, "stop")
+        thread.join(60)
+    (fault,) = (entry for key, entry in project.load().problems.items() if key.startswith("gain-need-fault"))
+    assert (fault.open, fault.count) == (False, 3)
 
 
 def test_who_does_not_want_to_be_told_is_not(camera: Any, session_settings: Settings) -> None:

@@ -172,6 +172,7 @@ class GainDesk:
                 case.prepared.clear()
             case.failures, case.closing_failures, case.not_before = 0, 0, 0.0
             self._work(case)
+        self.needs.retry()
 
     def close(self) -> bool:
         """No more movies will come: settle what can be settled; returns True when nothing goes on here any more.
@@ -299,6 +300,7 @@ class GainDesk:
         mixed = bool(record.get("mixed"))
         if doubt is not None and not mixed and ("scope" not in doubt or case.followed >= MOST_FOLLOWED):
             return
+        case.looked_before = case.looked
         voters, each = case.voters(), doubt is not None or mixed
         number, looked = len(voters), case.looked
         if each and number > looked and (number >= looked + FEWEST_FOLLOWED or self._closing or case.answered):
@@ -461,20 +463,21 @@ class GainDesk:
         """A reference that does not fit fails its movies; after anything else it is tried again, with longer and longer pauses."""
         reason = str(outcome["reason"])
         log.warning("the gain reference: %s%s", reason, "\n" + outcome["log"] if outcome.get("log") else "")
+        case.failures += 1
+        pause = min(LONGEST_RETRY_SECONDS, RETRY_SECONDS * 2 ** (case.failures - 1))
+        case.not_before = time.monotonic() + pause
         if doing == "look":
-            return  # it is looked at again with more movies
+            case.looked = case.looked_before  # nothing waits for it
+            return
         if doing == "check":
             case.checked = 0
         if outcome.get("permanent"):
             self._give_up(case, reason)
             return
-        case.failures += 1
         case.closing_failures += case.last
         if case.closing_failures > CLOSING_ATTEMPTS:
             self._give_up(case, reason)
             return
-        pause = min(LONGEST_RETRY_SECONDS, RETRY_SECONDS * 2 ** (case.failures - 1))
-        case.not_before = time.monotonic() + pause
         wait = f"{len(case.held)} movies wait for it; it is tried again." if case.held else "It is tried again."
         sentence = f"The gain reference could not be {'compared' if doing == 'check' else 'prepared'}: {reason} {wait}"
         self.problems.open(

@@ -53,7 +53,7 @@ class Case:
     prepared : what movies get for each way of use whose file is there
     movies, held : the movies there are; and those that wait
     doing, preparing : what a worker does for it, and for which way of use
-    checked, looked : with how many movies it was tried to decide, and looked at again
+    checked, looked : with how many movies it was tried to decide, and looked at again; before the look that is under way, `looked_before`
     followed, answered : how often it was looked at since a question is open; a person has just answered, and what came meanwhile is looked at
     newer : a reference with another content that has come to the same path
     last : there will be no more movies
@@ -75,6 +75,7 @@ class Case:
     preparing: Way = (0, "none", "none")
     checked: int = 0
     looked: int = 0
+    looked_before: int = 0
     followed: int = 0
     answered: bool = False
     newer: tuple[str, str] | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field
@@ -26,13 +27,17 @@ SHOWN = 12
 LOOKED_AT = 4
 """So many movies are looked at again later: the newest."""
 
+RETRY_SECONDS, LONGEST_RETRY_SECONDS = 5.0, 300.0
+"""Pause after a look that a passing fault has spoiled; it doubles with each."""
+
 PREFIX = "need:"
 """Keys of these records in the journal begin so."""
 
 
 @dataclass
 class Watched:
-    """The movies of one shape; `tried` are as many as were looked at in vain, `looked` as there were when it was told last."""
+    """The movies of one shape; `tried` are as many as were looked at in vain, `looked` as there were when it was told last, `before` both before
+    the look that is under way."""
 
     shape: tuple[int, int]
     number: int
@@ -42,6 +47,9 @@ class Watched:
     tried: int = 0
     looked: int = 0
     doing: list[str] = field(default_factory=list)
+    before: tuple[int, int] = (0, 0)
+    failures: int = 0
+    not_before: float = 0.0
 
     @property
     def case(self) -> str:
@@ -85,6 +93,11 @@ class PatternWatch:
         for watched in self.shapes.values():
             self._work(watched)
 
+    def retry(self) -> None:
+        """Look again at once where a passing fault has spoiled it."""
+        for watched in self.shapes.values():
+            watched.failures, watched.not_before = 0, 0.0
+
     @property
     def busy(self) -> bool:
         """Whether a worker looks at movies now; a session does not end before it is known."""
@@ -92,8 +105,9 @@ class PatternWatch:
 
     def _work(self, watched: Watched) -> None:
         state = watched.record.get("state")
-        if watched.doing:
+        if watched.doing or time.monotonic() < watched.not_before:
             return
+        watched.before = watched.tried, watched.looked
         voters = Case(watched.shape, 0, {}, "", "", movies=watched.movies).voters()
         if state == "needed":
             known = watched.record["evidence"]["movies"]
@@ -135,7 +149,7 @@ class PatternWatch:
         self._submit(watched.case, task)
 
     def finished(self, name: str, future: Future[dict[str, Any]]) -> None:
-        """Take what a worker has found. A look that failed is made again with more movies: nothing waits for it."""
+        """Take what a worker has found. A look that failed is made again after a pause that grows: nothing waits for it."""
         watched = self.shapes[name]
         movies, watched.doing = watched.doing, []
         try:
@@ -144,11 +158,16 @@ class PatternWatch:
             outcome = {"reason": f"the worker was lost ({type(error).__name__}: {error})"}
         fault = f"gain-need-fault:{name}"
         if outcome.get("reason"):
+            watched.tried, watched.looked = watched.before
+            watched.failures += 1
+            pause = min(LONGEST_RETRY_SECONDS, RETRY_SECONDS * 2 ** (watched.failures - 1))
+            watched.not_before = time.monotonic() + pause
             self.problems.open(
                 fault, f"It could not be looked at whether the movies need a gain reference: {outcome['reason']}"
             )
             return
         self.problems.close(fault)
+        watched.failures = 0
         evidence = outcome["evidence"]
         if evidence["kind"] == "unsure":
             return

@@ -79,8 +79,7 @@ def _look(task: GainTask) -> GainOutcome:
             continue
         total = part if total is None else total + part
         frames += number
-        match = slope_of(part, gain, shape, orientation)
-        slopes.append(MovieSlope(movie, match.slope, match.error))
+        slopes.append(_slope_in(movie, part, gain, shape, orientation, used_as))
     if total is None:
         return GainOutcome(evidence={"unreadable": unreadable})
     verdict = compare(total, gain, shape)
@@ -106,6 +105,24 @@ def _look(task: GainTask) -> GainOutcome:
     found = {**asdict(doubt), "rotate": doubt.orientation.rotate, "flip": doubt.orientation.flip, "looked": len(slopes)}
     del found["orientation"]
     return GainOutcome(evidence=evidence, doubt=found)
+
+
+def _slope_in(
+    movie: str,
+    part: NDArray[np.float32],
+    gain: NDArray[Any],
+    shape: tuple[int, int],
+    orientation: Orientation,
+    use: Use,
+) -> MovieSlope:
+    """Return how one movie follows the reference; where it is not used, nothing is known of its orientation, and each is looked at."""
+    if use != "none":
+        match = slope_of(part, gain, shape, orientation)
+        return MovieSlope(movie, match.slope, match.error)
+    verdict = compare(part, gain, shape)
+    if verdict.best is None:
+        return MovieSlope(movie, 0.0, np.inf)
+    return MovieSlope(movie, verdict.best.slope if verdict.kind == "clear" else 0.0, verdict.best.error)
 
 
 def _since(task: GainTask, gain: NDArray[Any], orientation: Orientation, doubt: Doubt) -> Sequence[str]:
