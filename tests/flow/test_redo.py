@@ -326,12 +326,13 @@ def test_a_job_that_is_deleted_while_the_session_runs_is_not_made_again(
 ) -> None:
     project = Project(settings.root)
     write_movie("e", value=2)
-    loop, looks = Session._take_events, []
+    loop, looks, answers = Session._take_events, [], []
 
     def delete_first(session: Session) -> None:
         if not looks:
             relion_window.delete(project.root, EXTRACT, CLASSES, SELECT)
             session.projection.relion.publish()
+            answers.append(session.ask("recompute", {"what": "missing"}))
         looks.append(1)
         loop(session)
 
@@ -341,3 +342,4 @@ def test_a_job_that_is_deleted_while_the_session_runs_is_not_made_again(
     assert not (project.root / EXTRACT).exists()
     assert EXTRACT not in graph(project)
     assert "Extract/job005 (Extraction) was deleted" in told(project)
+    assert "In place of Extract/job005, Class2D/job006, Select/job007" in answers[0]

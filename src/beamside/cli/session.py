@@ -327,8 +327,8 @@ def resume(project: str | None, foreground: bool, recompute: str | None) -> None
     """
     found = _named(project)
     if found.writer_process() is not None:
-        if recompute:
-            control.send(found, "recompute", {"what": recompute})
+        if recompute and (answer := control.ask(found, "recompute", {"what": recompute})):
+            click.echo(answer.sentence)
         outcome = control.ask(found, "resume")
         if outcome is None or outcome.kind != "ended":
             waits = "" if outcome else " as soon as it has time to read this"

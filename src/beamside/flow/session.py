@@ -188,7 +188,7 @@ class Session:
         elif command == "gain":
             return self._answer_gain(details or {})
         elif command == "recompute":
-            self._recompute(details or {})
+            return self._recompute(details or {})
         elif command == "report":
             self._report(final=False)
         return DONE[command]
@@ -200,12 +200,19 @@ class Session:
             raise ProjectError(no_question(self.settings.acquisition.gain, self.gain.unanswered) + ".")
         return " ".join(outcome_words(record, details) for record in records)
 
-    def _recompute(self, details: Mapping[str, Any]) -> None:
+    def _recompute(self, details: Mapping[str, Any]) -> str:
         what = str(details.get("what"))
         if what not in get_args(Recompute):
             raise ConfigError(f"{what!r} cannot be computed again; say one of {', '.join(get_args(Recompute))}.")
         self._empty_looks = 0
         self.recovery.recompute(what)
+        gone = [stage.job.name for stage in self.tables.stages if stage.gone]
+        if not gone or what == "outdated":
+            return DONE["recompute"]
+        return (
+            f"{DONE['recompute']} In place of {', '.join(gone)}, which RELION has deleted, new jobs are made when the session is stopped and "
+            f"resumed with --recompute {what}."
+        )
 
     def _set_state(self, state: str) -> None:
         if state != self.state:
