@@ -175,8 +175,9 @@ def test_a_record_that_comes_later_confirms_or_contradicts(rig: Any) -> None:
     rig.take_all()
     rig.record("right.tiff", 3)
     rig.record("wrong.tiff", 40)
-    remarks = [remark for _ in range(3) for remark in rig.look().remarks]
-    assert [remark.item for remark in remarks if "3 frames where wrong.xml says 40" in remark.sentence] == [str(wrong)]
+    looks(rig, 3)
+    (doubt,) = [trouble.sentence for trouble in rig.look().standing if trouble.key == "frames-in-doubt"]
+    assert f"{wrong} (it has 3 frames where wrong.xml says 40)" in doubt
     assert not right.exists()
     assert wrong.exists()
     assert sorted(path.name for path in rig.camera.iterdir()) == ["wrong.tiff", "wrong.xml"]

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from beamside.acquisition.epu import read_metadata
-from beamside.acquisition.frames import UsualFrames, statements
+from beamside.acquisition.frames import UsualFrames, judge, statements
 from beamside.acquisition.manifest import ManifestEntry
-from beamside.acquisition.remarks import Remark
+from beamside.acquisition.remarks import Remark, Trouble
 from beamside.acquisition.scan import Sighting
 from beamside.acquisition.taken import TakenSources
 from beamside.errors import NotReadyError
@@ -18,6 +18,8 @@ from beamside.formats.image import ImageInfo
 Said = Sequence[tuple[str, Mapping[str, Any]]]
 """The path of each record beside a movie, and what it says."""
 
+_NAMED = 3
+
 
 class FrameCheck:
     """The number of frames of a session's movies, as it is checked at each look.
@@ -25,11 +27,13 @@ class FrameCheck:
     Parameters
     ----------
     taken, usual : what was taken, and how many frames that has
+    single_images : the session takes in micrographs
     """
 
-    def __init__(self, taken: TakenSources, usual: UsualFrames) -> None:
-        self._taken, self._usual = taken, usual
-        self._reviewed = 0
+    def __init__(self, taken: TakenSources, usual: UsualFrames, *, single_images: bool) -> None:
+        self._taken, self._usual, self._single_images = taken, usual, single_images
+        self._judged = (-1, -1)
+        self._doubted: list[tuple[ManifestEntry, str]] = []
 
     def doubt(self, sighting: Sighting, info: ImageInfo, sidecars: Iterable[Sighting]) -> str:
         """Say what speaks against a complete movie's number of frames; "" when nothing does.
@@ -63,19 +67,28 @@ class FrameCheck:
                 f"{sighting.path} has {info.frames} frames now, and had {before.frames} when it was taken to {before.destination}."
             )
 
-    def review(self) -> list[Remark]:
-        """Tell which movies were taken with fewer frames than has turned out to be usual."""
-        usual = self._usual.usual
-        if usual == self._reviewed:
+    def standing(self) -> list[Trouble]:
+        """Tell which movies that were taken have a number of frames that something speaks against, at present."""
+        state = (self._taken.changes, self._usual.usual)
+        if state != self._judged:
+            self._judged = state
+            self._doubted = [(movie, reason) for movie in self._taken.movies if (reason := self._dispute(movie))]
+        if not self._doubted:
             return []
-        self._reviewed = usual
-        short = [movie for movie in self._taken.movies if self._usual.is_short(movie.frames)]
-        return [_remark(movie, f"others have {usual}") for movie in short]
+        count = "1 movie is" if len(self._doubted) == 1 else f"{len(self._doubted)} movies is"
+        named = [f"{movie.source} ({reason})" for movie, reason in self._doubted[:_NAMED]]
+        more = ", ..." if len(self._doubted) > _NAMED else ""
+        sentence = (
+            f"The number of frames of {count} in doubt: {', '.join(named)}{more}; a movie is taken again if it changes."
+        )
+        return [Trouble("frames-in-doubt", sentence)]
 
-    def late(self, movie: ManifestEntry, sidecar: ManifestEntry) -> list[Remark]:
-        """Tell when a record that came after its movie says that the movie has another number of frames than was taken."""
-        said = statements(movie.source, {}, [(sidecar.source, sidecar.metadata)])
-        return [_remark(movie, f"{one.who} says {one.frames}") for one in said if one.frames != movie.frames]
+    def _dispute(self, movie: ManifestEntry) -> str:
+        sidecars = [(sidecar.source, sidecar.metadata) for sidecar in self._taken.sidecars_of(movie.item)]
+        verdict = judge(
+            movie.source, movie.frames, movie.metadata, sidecars, self._usual, single_images=self._single_images
+        )
+        return verdict.reason if verdict.standing == "disputed" else ""
 
 
 def _read(sidecar: str) -> Mapping[str, Any]:
@@ -83,16 +96,6 @@ def _read(sidecar: str) -> Mapping[str, Any]:
         return read_metadata([Path(sidecar)])
     except OSError:  # it is read again when it is taken
         return {}
-
-
-def in_doubt(source: str, doubt: str) -> Remark:
-    """Return what is told of a movie that is taken after waiting in vain for what speaks against it to change."""
-    return Remark("frames-in-doubt", f"{source} is taken although it {doubt}; it is taken again if it changes.", source)
-
-
-def _remark(movie: ManifestEntry, but: str) -> Remark:
-    sentence = f"{movie.source} was taken with {movie.frames} frames where {but}; it is taken again if it changes."
-    return Remark("frames-in-doubt", sentence, movie.source)
 
 
 def changed(before: ManifestEntry, now: ManifestEntry) -> Remark:

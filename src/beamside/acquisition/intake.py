@@ -21,7 +21,7 @@ from beamside.acquisition.arrivals import (
     taken_file,
 )
 from beamside.acquisition.bystanders import Mode, is_robocopy_date, kind_by_name
-from beamside.acquisition.frame_check import FrameCheck, changed, in_doubt
+from beamside.acquisition.frame_check import FrameCheck, changed
 from beamside.acquisition.frames import UsualFrames
 from beamside.acquisition.late_sidecars import SidecarTaking
 from beamside.acquisition.manifest import Manifest, ManifestEntry
@@ -106,7 +106,7 @@ class Intake:
         self._new_set_aside: list[SetAside] = []
         self._pending_remarks: list[Remark] = []
         self._ever_matched = bool(self._taken.movies)
-        self._frames = FrameCheck(self._taken, self._usual)
+        self._frames = FrameCheck(self._taken, self._usual, single_images=mode == "micrographs")
         self._advice: tuple[float, str] | None = None
 
     # what is known
@@ -155,7 +155,7 @@ class Intake:
             report.standing += [*scan.standing, *self._nothing_matches(scan), *self._passed_over.unfinished(scan)]
             report.remarks += self._passed_over.folders(scan)
             self._taken.check_sources()
-            report.remarks += self._frames.review()
+            report.standing += self._frames.standing()
             if self._removals is not None:
                 self._removals.work()
                 report.to_remove = self._removals.soon
@@ -211,7 +211,6 @@ class Intake:
                 state.passed_over = True
                 report.remarks.append(remark)
             else:
-                report.remarks += [in_doubt(sighting.path, doubt)] if doubt else []
                 with self._lock:
                     state.offered = True
                 report.new.append(Arrival(sighting, info, sidecars))
@@ -277,7 +276,6 @@ class Intake:
         for movie, entry in self._sidecars.take_late(paths, report.remarks):
             if entry.kind == "sidecar":
                 report.sidecars.append(TakenSidecar(movie.item, entry.destination, entry.metadata))
-                report.remarks += self._frames.late(movie, entry)
             if self._removals is not None:
                 self._removals.add(entry)
 

@@ -32,6 +32,8 @@ class TakenSources:
         self._lock = threading.RLock()
         self._movies: dict[str, ManifestEntry] = {}
         self._versions: Counter[str] = Counter()
+        self.changes = 0
+        """Grows with everything that is taken."""
         self.contents = Contents()
         self._present: dict[str, ManifestEntry] = {}
         self._gone: dict[str, ManifestEntry] = {}
@@ -51,6 +53,7 @@ class TakenSources:
     def add(self, *entries: ManifestEntry) -> None:
         """Take in what was appended to the manifest."""
         with self._lock:
+            self.changes += 1
             for entry in entries:
                 self._present.pop(entry.source, None)  # a new version comes last
                 self._present[entry.source] = entry
