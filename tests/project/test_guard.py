@@ -2,6 +2,7 @@
 
 import os
 import stat
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 
 from beamside.errors import ProjectError
 from beamside.flow import control
+from beamside.flow.start import session_command
 from beamside.project import guard as guard_module
 from beamside.project.guard import guard
 from beamside.project.project import Project, ProjectWriter
@@ -65,3 +67,11 @@ def test_another_users_session_is_named_as_such(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(Path, "mkdir", refuse)
     with pytest.raises(ProjectError, match="only that user can steer it"):
         guard(Project(tmp_path))
+
+
+def test_a_file_in_a_project_is_not_taken_for_a_module_of_the_session(tmp_path: Path) -> None:
+    (tmp_path / "argparse.py").write_text("open('taken', 'w')\nraise SystemExit(9)\n")
+    command = [*session_command(Project(tmp_path))[:-1], "--help"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert not (tmp_path / "taken").exists()

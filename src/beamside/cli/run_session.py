@@ -37,7 +37,7 @@ class ReportProcess:
                 return
             self._wait()
         self._running = subprocess.Popen(
-            [sys.executable, "-m", "beamside.cli.main", "report", str(project.root), "--quiet"]
+            [sys.executable, "-P", "-m", "beamside.cli.main", "report", str(project.root), "--quiet"]
         )
         if final and self._wait() != 0:
             raise BeamsideError(f"`beamside report {project.root}` ended with exit code {self._running.returncode}.")

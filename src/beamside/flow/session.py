@@ -8,7 +8,6 @@ from __future__ import annotations
 import logging
 import os
 import queue
-import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -18,12 +17,12 @@ from typing import Any, get_args
 from beamside.acquisition.arrivals import LookReport, Remark
 from beamside.acquisition.intake import Intake
 from beamside.acquisition.manifest import Manifest
-from beamside.acquisition.metadata_check import Given, compare_metadata
 from beamside.errors import ConfigError, JournalError, ProjectError
 from beamside.execution.executors import start_executor
 from beamside.flow import control
 from beamside.flow.arrivals import ArrivalThread, Looked, NotTaken, Taken
 from beamside.flow.classification import Rounds
+from beamside.flow.comparing import METADATA, metadata_remarks
 from beamside.flow.dispatch import Dispatcher, Finished, failure
 from beamside.flow.gain import GainChecked, GainDesk, no_question, record_answer
 from beamside.flow.gain_case import outcome_words
@@ -34,13 +33,13 @@ from beamside.flow.problems import Problems
 from beamside.flow.projection import Pace, Projection
 from beamside.flow.recovery import Recovery
 from beamside.flow.settings import SessionSettings
+from beamside.flow.space import SpaceWatch
 from beamside.flow.stages import Stage
 from beamside.flow.steps import ENDING, Steps
 from beamside.flow.sweeping import Sweeper
 from beamside.flow.table import Tables
 from beamside.flow.waiting import waits
 from beamside.flow.watchdog import Watchdog, Work
-from beamside.jobs.fractions import left_over_sentence, upsampling_of
 from beamside.project.guard import guard
 from beamside.project.journal import damage_sentences
 from beamside.project.live import write_live
@@ -84,11 +83,10 @@ class Session:
         self.state = "running"
         self.finishing = until_empty
         self._write_report = write_report or (lambda _project, _final: None)
-        self._last_report = self._last_space_check = time.monotonic()
+        self._last_report = time.monotonic()
         self._last_arrival = time.monotonic()
         self._empty_looks = 0
         self._rounds_pace = Pace(0.0)
-        self._full = False
         self._held = ""
         self.waiting_at_source = self._completed = 0
         self._last_look: LookReport | None = None
@@ -104,10 +102,11 @@ class Session:
             self.problems = Problems(writer)
             self.problems.begin()
             self.steps = Steps(self.problems)
+            self.space = SpaceWatch(self.project.root, self.settings.execution.min_free_space, self.problems)
             for sentence in damage_sentences(writer.state.damage).values():  # status and report have it from the index
                 log.warning("%s", sentence)
             if writer.state.settings != self.settings.to_json():
-                self.problems.forget("metadata-")  # every file is compared again with what is given now
+                self.problems.forget(METADATA)  # every file is compared again with what is given now
                 writer.settings(self.settings.to_json())
             asked = {
                 message.details.get("what")
@@ -235,7 +234,7 @@ class Session:
 
     def _let_arrive(self) -> None:
         """Nothing is taken in while the session is paused or the disk is full."""
-        if self.state == "paused" or self._full:
+        if self.state == "paused" or self.space.full:
             self.arrivals.paused.set()
         else:
             self.arrivals.paused.clear()
@@ -262,7 +261,7 @@ class Session:
             self._take_events()
             self.steps.run("the inbox of commands", lambda: self.inbox.work(self.ask), None)
             self.steps.run("the watch over free disk space", self._watch_space, None)
-            if self.state == "running" and not self._full:
+            if self.state == "running" and not self.space.full:
                 self.steps.run("the rounds of classification", self._consider_rounds, None)
                 self.steps.run("the gain reference", self.gain.work, None)
                 self.steps.run("the giving out of work", self.dispatcher.fill, None)
@@ -290,7 +289,7 @@ class Session:
         given = [f"{stage.name} of {name}" for stage in self.tables.stages for name in stage.in_flight]
         if self.gain.needs.busy or any(case.doing for case in self.gain.cases.values()):
             given.append("the gain reference")
-        works = self.state == "running" and not self._full
+        works = self.state == "running" and not self.space.full
         stages = [stage for stage in self.tables.stages if not stage.job_type.aggregate and not stage.deleted]
         waiting = sum(len(stage.waiting) for stage in stages) if works else 0
         return Work(given, waiting, self._completed, self.arrivals.doing)
@@ -355,22 +354,8 @@ class Session:
             raise event
 
     def _compare_metadata(self, event: Taken) -> None:
-        """Warn when what the microscope wrote beside a movie is not what the session was told."""
-        optics, taken = self.settings.optics.optics(), event.taken
-        movies, motion = self.settings.session.mode == "movies", self.settings.jobs["motion"]
-        given = Given(
-            pixel_size=optics.pixel_size,
-            voltage=optics.voltage,
-            total_dose=optics.frame_dose(taken.frames) * taken.frames if movies else 0.0,
-            frames=taken.frames,
-            dose_flag="--total-dose" if optics.total_dose > 0 else "--dose",
-            width=taken.shape[1],
-            upsampling=upsampling_of(taken.path, motion),
-        )
-        for remark in compare_metadata(taken.metadata, given, item=taken.name):
+        for remark in metadata_remarks(self.settings, event.taken):
             self.problems.remark(remark)
-        if movies and (told := left_over_sentence(taken.path, taken.frames, motion, optics)):
-            self.problems.remark(Remark("metadata-frames-left-over", told, taken.name))
 
     def _looked(self, event: Looked) -> None:
         report = event.report
@@ -428,7 +413,7 @@ class Session:
             "waits": waits(
                 root=self.project.root,
                 state=self.state,
-                space=self.settings.execution.min_free_space if self._full else 0.0,
+                space=self.settings.execution.min_free_space if self.space.full else 0.0,
                 held=sum(len(case.held) for case in self.gain.cases.values()),
                 asked=any(case.state == "asked" for case in self.gain.cases.values()),
                 busy=not all(stage.settled() for stage in self.tables.stages),
@@ -441,32 +426,14 @@ class Session:
     def _shown_state(self) -> str:
         if self.state != "running":
             return self.state
-        return "waiting for disk space" if self._full else "finishing" if self.finishing else self.state
+        return "waiting for disk space" if self.space.full else "finishing" if self.finishing else self.state
 
     def _watch_space(self) -> None:
-        if time.monotonic() - self._last_space_check < 5:
-            return
-        self._last_space_check = time.monotonic()
-        try:
-            free = shutil.disk_usage(self.project.root).free / 1e9
-        except OSError as error:  # a lost mount; what needs the disk tells in its own words
-            self.problems.open(
-                "disk-lost", f"The disk of {self.project.root} cannot be asked for its free space ({error}).", "error"
-            )
-            return
-        self.problems.close("disk-lost")
-        full = free < self.settings.execution.min_free_space
-        if full != self._full:
-            self._full = full
-            wanted = self.settings.execution.min_free_space
-            there = f"{free:.1f} GB are free on the disk of {self.project.root}; the session"
-            if full:
-                self.problems.open("disk-space", f"{there} waits until there are {wanted:g} GB.", "error")
-            else:
-                self.problems.close("disk-space", f"{there} goes on.")
+        if self.space.look():
+            self._let_arrive()
+            if not self.space.full:
                 self.gain.retry(all_=False)
                 self.arrivals.retry(all_=False)
-            self._let_arrive()
 
     def _periodic_report(self) -> None:
         if time.monotonic() - self._last_report > self.settings.session.report_minutes * 60:

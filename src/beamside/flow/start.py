@@ -134,8 +134,11 @@ def start_background(project: Project, command: list[str]) -> int:
 
 
 def session_command(project: Project) -> list[str]:
-    """Return the command of a session process."""
-    return [sys.executable, "-m", "beamside.cli.run_session", str(project.root)]
+    """Return the command of a session process.
+
+    It runs in the project, where a group may write; -P keeps Python from taking a file that lies there for a module.
+    """
+    return [sys.executable, "-P", "-m", "beamside.cli.run_session", str(project.root)]
 
 
 def _says_it_runs(project: Project, pid: int) -> bool:
