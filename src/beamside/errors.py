@@ -12,6 +12,7 @@ The whole tree::
     │           └── GainAwaitedError   it has not come yet, and the session was told to wait for it
     ├── ProjectError           the project on disk is in the way or damaged
     │   ├── ProjectBusyError   another process is writing to it
+    │   ├── TransitionError    an item cannot go from its state to another one
     │   └── JournalError       what happened could not be written down; nothing has changed, so it can be tried again
     ├── TransferError          a copy could not be made or verified
     ├── ProcessingError        an item could not be processed (a fit that failed, for example)
@@ -59,6 +60,10 @@ class ProjectError(BeamsideError):
 
 class ProjectBusyError(ProjectError):
     """Another process is the project's writer."""
+
+
+class TransitionError(ProjectError):
+    """An item cannot go from the state that it has to another one: a mistake of the program, or of a damaged journal."""
 
 
 class JournalError(ProjectError):

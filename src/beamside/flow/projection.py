@@ -128,7 +128,7 @@ class Projection:
         revisions = stage.revisions()
         try:
             if revisions != self._seen.get(stage.name):
-                rows = self._write_rows(stage, stage.rows())
+                rows = self.write_rows(stage)
                 self.relion.update_options(stage, rows)
                 self._seen[stage.name] = revisions
             self.relion.add_lines(stage)
@@ -140,8 +140,9 @@ class Projection:
         finally:
             pace.done()
 
-    def _write_rows(self, stage: Stage, rows: list[Row]) -> list[Row]:
-        """Write the STAR files; where one item's result cannot be written, they are written without it, and it is told."""
+    def write_rows(self, stage: Stage) -> list[Row]:
+        """Write the STAR files of a stage's job and return their rows; a result that cannot be written is told, and left out."""
+        rows = stage.rows()
         try:
             write_star_files(self.root, stage, rows)
         except OSError:
@@ -227,7 +228,7 @@ def rebuild(project: Project) -> Rebuilt:
         create_relion_root(project.root, wait=LOCK_SECONDS)
         projection.relion.write_files(f"beamside project rebuild {shlex.quote(str(project.root))}")
         for stage in projection.relion.present:
-            write_star_files(project.root, stage, stage.rows())
+            projection.write_rows(stage)
             projection.relion.add_lines(stage)
         projection.relion.mark_exits()
         projection.relion.publish()

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from beamside.errors import ProjectError
-from beamside.project.journal import NO_RECORD, Damage, Record, read_journal
+from beamside.errors import ProjectError, TransitionError
+from beamside.project.journal import IMPOSSIBLE, NO_RECORD, Damage, Record, read_journal
 from beamside.project.problems import apply_problem_record
 from beamside.project.records import ALLOWED, FINAL_STATES, ItemEntry, ItemState, JobEntry, ProjectState
 
@@ -40,9 +40,12 @@ def fold_journal(path: Path, apply: Callable[[Record, bool], object], damage: li
         sound = len(damage) == already
         try:
             apply(record, sound)
-        except (KeyError, TypeError, ValueError):
+        except (KeyError, TypeError, ValueError, TransitionError) as error:
             begin = begin if sound else max(begin, damage[-1].behind)
-            damage.append(Damage(path, begin, NO_RECORD, behind))
+            impossible = isinstance(error, TransitionError)
+            damage.append(Damage(path, begin, IMPOSSIBLE if impossible else NO_RECORD, behind))
+            if impossible:  # what it says is taken all the same; what went before it must be lost or changed
+                apply(record, False)
         begin = behind
 
 
@@ -93,11 +96,11 @@ def _job(state: ProjectState, record: Record) -> JobEntry:
 
 
 def check_item_record(job: JobEntry, record: Record) -> None:
-    """Raise ProjectError for a transition that does not exist. Changes nothing, so it can be asked before the record is written."""
+    """Raise TransitionError for a transition that does not exist. Changes nothing, so it can be asked before the record is written."""
     new, entry = ItemState(record["state"]), job.items.get(record["item"])
     if new not in ALLOWED[entry.state if entry else None]:
         before = entry.state.value if entry else "nothing"
-        raise ProjectError(f"{job.name}: item {record['item']} cannot go from {before} to {new.value}.")
+        raise TransitionError(f"{job.name}: item {record['item']} cannot go from {before} to {new.value}.")
 
 
 def apply_item_record(job: JobEntry, record: Record, *, sound: bool = True) -> ItemEntry:

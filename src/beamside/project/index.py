@@ -19,9 +19,9 @@ from typing import Any, Literal
 from beamside.formats.printable import printable
 from beamside.project.fold import check_format
 from beamside.project.index_file import MEMORY, TABLES, connect, index_places, is_damaged, remove_files
-from beamside.project.journal import NO_RECORD, Damage, Record, damage_sentences, read_journal
+from beamside.project.journal import IMPOSSIBLE, NO_RECORD, Damage, Record, damage_sentences, read_journal
 from beamside.project.project import Project
-from beamside.project.records import FINAL_STATES, ItemState
+from beamside.project.records import ALLOWED, FINAL_STATES, ItemState
 
 MARK_BYTES = 4096
 """So much of a journal, before the place to which it was read, tells whether it still is the same."""
@@ -222,6 +222,10 @@ class Index:
                 taken += self._take(connection, self.project.job_journal(job), job, _apply_item)
         return taken
 
+    @staticmethod
+    def _has_damage(connection: sqlite3.Connection, path: Path) -> bool:
+        return connection.execute("SELECT 1 FROM damage WHERE journal = ? LIMIT 1", (path.name,)).fetchone() is not None
+
     def _take(self, connection: sqlite3.Connection, path: Path, job: str, apply: _Apply) -> int:
         row = connection.execute("SELECT offset, mark FROM position WHERE journal = ?", (path.name,)).fetchone()
         offset, mark = row or (0, "")
@@ -238,9 +242,12 @@ class Index:
         taken = 0
         for record, behind in read_journal(path, offset, note):
             try:
-                apply(connection, job, record, behind)
+                sound = apply(connection, job, record, behind)
             except (KeyError, TypeError, ValueError):
                 note(Damage(path, begin, NO_RECORD))
+            else:
+                if not sound and not self._has_damage(connection, path):
+                    note(Damage(path, begin, IMPOSSIBLE))
             taken, offset, begin = taken + 1, behind, behind
         if taken:
             position = (path.name, offset, _mark(path, offset))
@@ -248,10 +255,11 @@ class Index:
         return taken
 
 
-_Apply = Callable[[sqlite3.Connection, str, Record, int], None]
+_Apply = Callable[[sqlite3.Connection, str, Record, int], bool]
+"""Takes a record of a job in, and returns whether it follows from what was before it."""
 
 
-def _apply_project(connection: sqlite3.Connection, _job: str, record: Record, _offset: int) -> None:
+def _apply_project(connection: sqlite3.Connection, _job: str, record: Record, _offset: int) -> bool:
     event, execute = record["event"], connection.execute
     if "format" in record:
         check_format(record)
@@ -263,11 +271,13 @@ def _apply_project(connection: sqlite3.Connection, _job: str, record: Record, _o
     elif event == "status":
         execute("UPDATE job SET status = ? WHERE name = ?", (record["status"], record["job"]))
     execute("INSERT INTO event VALUES (?, ?, ?)", (record["time"], event, json.dumps(record)))
+    return True
 
 
-def _apply_item(connection: sqlite3.Connection, job: str, record: Record, offset: int) -> None:
+def _apply_item(connection: sqlite3.Connection, job: str, record: Record, offset: int) -> bool:
     state, name, execute = ItemState(record["state"]), printable(record["item"]), connection.execute
     reason, moment = printable(record.get("reason", "")), record["time"]
+    before = execute("SELECT state FROM item WHERE job = ? AND name = ?", (job, name)).fetchone()
     execute(
         "INSERT INTO item VALUES (?, ?, ?, ?, ?, ?, ?, 0, NULL, ?, ?) ON CONFLICT (job, name) DO UPDATE SET state = excluded.state, "
         "attempt = max(attempt, excluded.attempt), reason = excluded.reason, changed = excluded.changed, newest = excluded.newest",
@@ -284,6 +294,7 @@ def _apply_item(connection: sqlite3.Connection, job: str, record: Record, offset
         execute("DELETE FROM metric WHERE job = ? AND item = ?", (job, name))
         rows = [(job, name, key, value) for key, value in ((result or {}).get("metrics") or {}).items()]
         connection.executemany("INSERT INTO metric VALUES (?, ?, ?, ?)", rows)
+    return state in ALLOWED[ItemState(before[0]) if before else None]
 
 
 def _shown(value: Any) -> Any:

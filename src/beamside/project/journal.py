@@ -64,6 +64,7 @@ class Damage:
 
 
 NO_RECORD = "it is no record that this version knows"
+IMPOSSIBLE = "it does not follow from what is before it"
 
 
 def damage_sentences(damage: Iterable[Damage]) -> dict[str, str]:
