@@ -343,3 +343,20 @@ def test_a_job_that_is_deleted_while_the_session_runs_is_not_made_again(
     assert EXTRACT not in graph(project)
     assert "Extract/job005 (Extraction) was deleted" in told(project)
     assert "In place of Extract/job005, Class2D/job006, Select/job007" in answers[0]
+
+
+def test_a_project_whose_jobs_were_all_deleted_can_be_made_anew(
+    settings: SessionSettings, relion_window: ModuleType
+) -> None:
+    project = Project(settings.root)
+    relion_window.delete(project.root, *graph(project))
+    run(settings)
+    assert calls(project) == Counter()
+    assert graph(project) == {}
+    run(settings, recompute="missing")
+    assert calls(project) == computed("abcd")
+    assert len(graph(project)) == 7
+    assert selected(project) == 20
+    run(settings)
+    assert calls(project) == Counter()
+    assert told(project) == ""
