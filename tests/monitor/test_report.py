@@ -222,6 +222,32 @@ def test_what_was_left_to_the_program_is_shown_as_it_was_resolved(project: Proje
     assert not any(rows[name].changed for name in resolved)
 
 
+def test_the_gain_references_way_is_shown_as_the_movies_decided_it(session: Callable[..., Any]) -> None:
+    made = session()
+    made.writer.settings(
+        {**made.writer.state.settings, "gain": "/camera/gain.mrc", "gain_flip": "none", "gain_rotate": 0}
+    )
+    decided = {
+        "reference": "/camera/gain.mrc",
+        "shape": [64, 64],
+        "state": "decided",
+        "sentence": "It is turned.",
+        "by": "movies",
+    }
+
+    def rows() -> dict[str, Any]:
+        sections = collect(made.writer.project)["sections"]
+        return {row.name: (row.value, row.automatic) for section in sections for row in section.rows}
+
+    assert rows()["gain_mode"] == ("auto", False)
+    with made.now():
+        made.writer.gain("key", {**decided, "rotate": 0, "flip": "none", "use": "divide"})
+    shown = rows()
+    assert shown["gain_rotate"] == ("0 °", False)
+    assert shown["gain_mode"] == ("divide", True)
+    assert shown["gain_flip"] == ("none", False)
+
+
 def test_a_value_that_was_given_is_shown_as_it_was_given(session: Callable[..., Any]) -> None:
     made = session()
     settings = made.writer.state.settings

@@ -14,7 +14,7 @@ import beamside
 from beamside.flow.settings import sections
 from beamside.jobs.base import JobType
 from beamside.monitor.report_text import default_of, duration, moment, setting_text
-from beamside.monitor.status import SessionStatus
+from beamside.monitor.status import SessionStatus, gain_records
 from beamside.parameters import describe
 from beamside.project.index import Index
 from beamside.project.project import Project
@@ -82,7 +82,15 @@ def automatic_values(settings: Mapping[str, Any], kinds: Sequence[JobType], inde
     jobs = index.jobs()
     newest = {kind.name: index.newest_values(jobs[kind.name]) for kind in kinds if kind.name in jobs}
     found = {name: value for kind in kinds for name, value in kind.automatic(settings, newest).items()}
-    return {name: value for name, value in found.items() if not settings.get(name)}
+    gain = {name: value for name, value in _gain(index).items() if settings.get(name) == "auto"}
+    return {name: value for name, value in found.items() if not settings.get(name)} | gain
+
+
+def _gain(index: Index) -> dict[str, Any]:
+    """Return how the gain reference is used, where one way is used for all movies."""
+    decided = [record for record in gain_records(index) if record["state"] == "decided" and record.get("use") != "none"]
+    ways = {(record.get("rotate"), record.get("flip"), record.get("use")) for record in decided}
+    return dict(zip(("gain_rotate", "gain_flip", "gain_mode"), ways.pop(), strict=True)) if len(ways) == 1 else {}
 
 
 def parameter_sections(
@@ -104,11 +112,15 @@ def parameter_sections(
                 description = (info.field.description or "").rstrip(".")
                 changed = default is None or value != default
                 left = info.name in automatic
-                text = setting_text(automatic.get(info.name, value), info.unit if value != "" else "")
+                text = _text(automatic.get(info.name, value), info.unit)
                 rows.append(ParameterRow(info.name, description, text, shown, changed, left))
         if rows:
             found.append(ParameterSection(section.title, tuple(rows)))
     return found
+
+
+def _text(value: Any, unit: str) -> str:
+    return setting_text(value, "" if value in ("", "auto") else unit)
 
 
 def versions(project: Project, index: Index) -> list[tuple[str, str]]:
