@@ -22,7 +22,7 @@ from beamside.formats.star import read_star
 from beamside.jobs.gain_sums import file_hash
 from beamside.monitor.report import write_report
 from beamside.monitor.status import read_status
-from beamside.project.project import Project
+from beamside.project.project import Project, ProjectWriter
 from beamside.project.records import ItemState
 
 Settings = Callable[..., SessionSettings]
@@ -122,6 +122,23 @@ def test_when_all_newer_movies_are_corrected_earlier_ones_stay_and_later_ones_fo
     used = gains(project)
     assert first.items() <= used.items()
     assert {used[f"m{index}"] for index in range(10, 41)} == {""}
+
+
+def test_a_session_that_died_goes_on_looking_where_it_was(
+    started: tuple[SessionSettings, Project, dict[str, str]], camera: Any
+) -> None:
+    settings, project, _ = started
+    for index in range(10, 16):
+        camera.movie(f"m{index:02d}", 60, corrected=index in (11, 14))
+    run(settings, "waiting for an answer")
+    ask(settings, "--redo")
+    with ProjectWriter(project) as writer:  # as it was before the last movies were looked at
+        ((key, found),) = writer.state.gains.items()
+        (corrected,) = found["sets"]
+        earlier = [{**corrected, "movies": [movie for movie in corrected["movies"] if "m11" in movie]}]
+        writer.gain(key, {**found, "sets": earlier, "looked_at": 12})
+    run(settings)
+    assert {name for name, digest in gains(project).items() if not digest} == {"m11", "m14"}
 
 
 def test_raw_movies_among_those_that_were_corrected_already_are_found_too(

@@ -17,7 +17,7 @@ from click.testing import CliRunner
 from beamside.acquisition.arrivals import LookReport, TakenFile
 from beamside.acquisition.settings import AcquisitionSettings
 from beamside.cli.session import retry
-from beamside.errors import NotReadyError
+from beamside.errors import NotReadyError, ProcessingError
 from beamside.flow import control
 from beamside.flow.arrivals import ArrivalThread, Looked, Taken
 from beamside.flow.incoming import MoviePreparation
@@ -25,7 +25,7 @@ from beamside.flow.session import Session
 from beamside.flow.settings import SessionSettings
 from beamside.formats.mrc import write_mrc
 from beamside.formats.orientation import Orientation
-from beamside.jobs import gain_worker
+from beamside.jobs import gain_worker, registry
 from beamside.monitor.status import read_status
 from beamside.project.project import Project
 from beamside.project.records import ItemState
@@ -121,6 +121,33 @@ def test_what_has_failed_in_a_session_that_has_ended_is_tried_again_when_it_goes
     before = (project.root / "calls.txt").read_text().count("bad")
     assert Session(settings, until_empty=True).run() == "finished"
     assert (project.root / "calls.txt").read_text().count("bad") > before
+
+
+def test_retry_reaches_rounds_that_failed(
+    quick: None, camera: Any, session_settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    camera.movie("a", 40, corrected=True)
+    gather, broken = registry.workflow("movies")[3], [True]
+    real = type(gather).update
+
+    def update(self: Any, *args: Any, **more: Any) -> Any:
+        if broken[0]:
+            raise ProcessingError("The classes have collapsed.")
+        return real(self, *args, **more)
+
+    monkeypatch.setattr(type(gather), "update", update)
+    settings = session_settings(class_min=10)
+    session, project = Session(settings), Project(settings.root)
+    thread = threading.Thread(target=session.run)
+    thread.start()
+    try:
+        until(lambda: project.exists and ItemState.FAILED in states(project, "class2d"))
+        broken[0] = False
+        control.send(project, "retry")
+        until(lambda: states(project, "class2d") == [ItemState.DONE])
+    finally:
+        control.send(project, "stop")
+        thread.join(60)
 
 
 def test_retry_reaches_movies_whose_reference_could_not_be_prepared(

@@ -201,6 +201,8 @@ class GainDesk:
                 self._go_on_with_former(case)
             case.number = self._number(case)
             case.looked = max(int(case.record.get("evidence", {}).get("movies", 0)), self._processed(case))
+            if case.record.get("mixed") or case.doubt is not None:  # each movie is looked at
+                case.looked = min(case.looked, int(case.record.get("looked_at", case.looked)))
             if question := question_of(case.record):
                 log.warning("%s", question)
         return self.cases[name]
@@ -426,6 +428,7 @@ class GainDesk:
             "reference": self.settings.acquisition.gain,
             "reference_sha256": case.digest,
             "asked": case.said,
+            "looked_at": case.looked,
         }
         record = {name: value for name, value in {**choice, **fixed}.items() if name not in JOURNAL_FIELDS}
         self.tables.writer.gain(case.key, record)
