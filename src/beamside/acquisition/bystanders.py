@@ -60,18 +60,21 @@ GAIN = Kind("gain-in-folder", "a gain reference", ("gain", "ref", "norm", "dark"
 OVERVIEW = Kind(
     "overview-image", "an overview image of the acquisition program", ("atlas", "gridsquare", "foilhole", "tile")
 )
+LEGINON_OVERVIEW = Kind("overview-image", "an overview image of Leginon", ("gr.", "sq.", "hl.", "fa.", "fc."))
 SUM = Kind("sum-image", "a sum that the acquisition program made of an exposure")
 SINGLE = Kind("single-image", "a single image")
 STACK = Kind("image-stack", "a stack of images or a map of SerialEM, by its .mdoc file")
-MOVIE = Kind("movie-among-micrographs", "a movie")
+MOVIE = Kind("movie-among-micrographs", "a movie or a stack")
 
 _NAMES: tuple[tuple[Kind, re.Pattern[str]], ...] = tuple(
     (kind, re.compile(pattern))
     for kind, pattern in (
         # SerialEM: CountRef_..., SuperRef_...; EPU: ..._gain.tiff (K3), ...-gain-ref.MRC (K2), ..._GainReference.gain; Leginon: ..._norm_0
-        (GAIN, r"^(count|super)ref[-_.]|(^|[-_. ]|eer_)gain([-_ ]?ref(erence)?)?([-_ .]?\d+)?$|_(norm|dark|bright)_\d+$"),
+        (GAIN, r"^(count|super)ref[-_.]|(^|[-_. ]|eer_)gain([-_ ]?ref(erence)?)?([-_ .]?\d+)?$|_\d+x\d+_(norm|dark|bright)_\d+$"),
         # EPU's overview images, also its images of foil holes, which have no "_Data_"
         (OVERVIEW, r"^atlas(_\d+)*$|^gridsquare_\d{8}_\d{4,6}|^tile_\d+(_\d+)+$|^foilhole_\d+_\d{8}_\d{4,6}$"),
+        # Leginon's grid, square and hole images end with the preset's name, as exposures do with another ("en", "ex")
+        (LEGINON_OVERVIEW, r"_\d{5}(gr|sq|hl|fa|fc)(_v\d\d)?$"),
         # EPU's sums carry the exposure's name without "_Fractions", "_EER" or the number of a K2 movie
         (SUM, r"^foilhole_\d+_data_\d+(_\d+)*_\d{8}_\d{4,6}$"),
     )
@@ -139,7 +142,7 @@ def sentence(kind: Kind, path: str, mode: Mode) -> str:
     """Return what is told of one file that is passed over."""
     if mode == "micrographs":
         if kind is MOVIE:
-            return f"{path} is a movie, and the session takes micrographs: it is not used. Give --mode movies to process movies."
+            return f"{path} has several images, and the session takes micrographs: it is not used. Give --mode movies to process movies."
         return f"{path} is {kind.words} by its name: it is not used as a micrograph. Name it in --data if it is one."
     if kind is STACK:
         return f"{path} is {kind.words}: it is not used as a movie."
