@@ -104,6 +104,39 @@ def test_a_movie_that_is_written_frame_by_frame_stays_and_is_taken_again_until_i
     assert verify_manifest(rig.project) == []
 
 
+def test_a_movie_with_one_frame_so_far_is_not_called_a_single_image(
+    rig: Any, counts: Callable[..., np.ndarray]
+) -> None:
+    with being_written(rig.camera / "slow.tiff", counts(1, 6)) as write:
+        write(1)
+        reports = [rig.look() for _ in range(4)]
+        assert "a single frame" in reports[-1].waiting[0].reason
+        write(5)
+    reports += [rig.look() for _ in range(3)]
+    (arrival,) = [arrival for report in reports for arrival in report.new]
+    assert arrival.info.frames == 6
+    assert [remark for report in reports for remark in report.remarks] == []
+
+
+def test_a_movie_that_is_seen_under_two_paths_and_grows_stays_one_item(rig: Any) -> None:
+    whole = rig.movie("a.tiff", frames=5).read_bytes()
+    short = rig.movie("a.tiff", frames=2).read_bytes()
+    (rig.camera / "mirror").mkdir()
+    other = rig.camera / "mirror/a.tiff"
+    other.write_bytes(short)
+    for _ in range(4):
+        for arrival in rig.look().new:
+            rig.intake.take(arrival)
+    for path in (other, rig.camera / "a.tiff"):
+        path.write_bytes(whole)
+        for _ in range(5):
+            for arrival in rig.look().new:
+                rig.intake.take(arrival)
+    assert [(taken.name, taken.frames) for taken in rig.start().taken()] == [("raw/a", 5)]
+    assert [entry.kind for entry in rig.manifest.entries] == ["movie", "duplicate", "movie", "duplicate"]
+    assert verify_manifest(rig.project) == []
+
+
 def test_a_source_that_grows_days_later_and_in_another_session_is_taken_again(rig: Any) -> None:
     whole = rig.movie("a.tiff", frames=5)
     content, short = whole.read_bytes(), rig.movie("a.tiff", frames=2)

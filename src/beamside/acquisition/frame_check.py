@@ -6,6 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from beamside.acquisition.epu import read_metadata
 from beamside.acquisition.frames import UsualFrames, judge, statements
 from beamside.acquisition.manifest import ManifestEntry
@@ -52,6 +54,8 @@ class FrameCheck:
                 return f"has {info.frames} frames where {statement.who} says {statement.frames}"
         if self._usual.is_short(info.frames):
             return f"has {info.frames} frames where others have {self._usual.usual}"
+        if info.frames == 1 and not self._single_images and np.issubdtype(info.dtype, np.integer):
+            return "has a single frame of counts"
         return ""
 
     def _require(self, sighting: Sighting, info: ImageInfo, said: Said) -> None:
