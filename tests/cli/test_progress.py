@@ -104,6 +104,12 @@ def test_errors_come_before_questions_and_these_before_warnings() -> None:
     assert text.index("cannot be found") < text.index("Motion correction")
 
 
+def test_why_a_session_failed_is_said_once() -> None:
+    status = replace(STATUS, state="failed", message=LOST.text)
+    assert len(attention_lines(status)) == 1
+    assert len(attention_lines(replace(status, problems=(LOST,)))) == 1
+
+
 def test_the_exit_code_says_whether_a_person_is_needed() -> None:
     assert exit_code(STATUS) == 0
     assert exit_code(replace(STATUS, problems=(DOSE,))) == 0

@@ -100,7 +100,7 @@ def test_remarks_on_many_files_are_one_line_with_count_and_range(rig: Rig) -> No
     rig.problems.remark(Remark("metadata-pixel-size", "The pixel size is 0.415 Å.", "raw/m0", 0.415, "Å"))
     rig.problems.flush(force=True)
     assert rig.shown() == [
-        "The dose is 40.0. (16 of them, raw/m0 to raw/m15, 40 to 41.5 e/Å²)",
+        "The dose is 40.0. (16 items, raw/m0 to raw/m15, 40 to 41.5 e/Å²)",
         "The pixel size is 0.415 Å.",
     ]
     assert len(rig.records()) == 3

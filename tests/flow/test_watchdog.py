@@ -1,14 +1,17 @@
 """Nothing waits for ever in silence: workers that do nothing are told, started anew, and given up in the end. The clocks are made up."""
 
-from collections.abc import Iterator
-from concurrent.futures import Executor
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from beamside.execution.executors import LocalWorkers, WorkersLostError
 from beamside.flow.problems import Problems
+from beamside.flow.session import Session
+from beamside.flow.settings import SessionSettings
 from beamside.flow.watchdog import IDLE_SECONDS, LONG_SECONDS, SAMPLE_SECONDS, SOURCE_SECONDS, Mendable, Watchdog, Work
+from beamside.monitor.status import read_status
 from beamside.project.problems import open_problems
 from beamside.project.project import Project, ProjectWriter
 
@@ -25,6 +28,35 @@ class MadeUpWorkers(Executor):
 
     def cpu_seconds(self) -> float:
         return self.used
+
+
+class GivenUp(ThreadPoolExecutor):
+    """Workers that could not be started."""
+
+    trouble, broken = "", "The worker processes could not be started (no module)."
+
+    def restart(self, reason: str) -> None:
+        raise AssertionError
+
+    def cpu_seconds(self) -> float:
+        return 0.0
+
+
+@pytest.mark.usefixtures("light_workflow")
+def test_a_session_whose_workers_are_given_up_ends_as_failed_with_the_reason(
+    session_settings: Callable[..., SessionSettings],
+    write_movie: Callable[..., Path],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    write_movie("a")
+    settings = session_settings()
+    monkeypatch.setattr("beamside.flow.session.start_executor", lambda _execution: GivenUp(1))
+    with pytest.raises(WorkersLostError):
+        Session(settings, until_empty=True).run()
+    status = read_status(Project(settings.root))
+    assert (status.state, status.attention()) == ("failed", "down")
+    assert "no module" in status.message
+    assert ["no module" in problem.text for problem in status.problems] == [True]
 
 
 class Rig:

@@ -122,7 +122,9 @@ def _values_line(stage: StageStatus) -> Text:
 
 def attention_lines(status: SessionStatus) -> list[tuple[str, str]]:
     """Return (line, style) of what a person should know first: why a session failed, errors, questions, warnings, what it waits for."""
-    lines = [(status.message, "red")] if status.message else []
+    # why a session failed is at times a problem, too
+    told = any(problem.text == status.message for problem in status.problems)
+    lines = [(status.message, "red")] if status.message and not told else []
     by_severity = {
         severity: [(problem_line(problem), colour) for problem in status.problems if problem.severity == severity]
         for severity, colour in SEVERITY_COLOURS.items()

@@ -60,9 +60,9 @@ class ProblemEntry:
         if self.count < 2:
             return self.sentence
         names = list(self.items)
-        facts = f"{self.count} of them, {names[0]} to {names[-1]}"
+        facts = f"{self.count} items, {names[0]} to {names[-1]}"
         if names[0] == self.sentence or names[-1] == self.sentence:
-            facts = f"{self.count} of them"
+            facts = f"{self.count} times"
         if self.low is not None and self.high is not None and self.high > self.low:
             facts += f", {self.low:.4g} to {self.high:.4g} {self.unit}".rstrip()
         return f"{self.sentence} ({facts})"
