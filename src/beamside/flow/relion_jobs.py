@@ -58,6 +58,7 @@ class RelionJobs:
         self.writer, self.stages, self._deleted, self._remark = writer, stages, deleted, remark
         self.root = writer.project.root
         self._written: dict[str, tuple[dict[str, str], list[str], RelionViewer | None]] = {}
+        self._nodes: dict[str, tuple[tuple[int, ...], tuple[Node, ...]]] = {}
         self._logs = {stage.name: JobLog(self.root / stage.job.name) for stage in stages}
 
     @property
@@ -223,8 +224,10 @@ class RelionJobs:
         return found
 
     def _job(self, stage: Stage) -> RelionJob:
-        kind, name = stage.job_type, stage.job.name
-        nodes = kind.current_nodes(stage.rows())
+        kind, name, revisions = stage.job_type, stage.job.name, stage.revisions()
+        known = self._nodes.get(stage.name)
+        nodes = known[1] if known is not None and known[0] == revisions else kind.current_nodes(stage.rows())
+        self._nodes[stage.name] = revisions, nodes
         return RelionJob(
             name=name,
             type=kind.relion_type,

@@ -7,8 +7,9 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
-from pathlib import Path, PurePosixPath
+from fnmatch import filter as fnmatch_filter
+from os.path import splitext
+from pathlib import Path
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ def pattern_of(names: Sequence[str], root: Path) -> Pattern | None:
     if not names:
         return None
     wanted = set(names)
-    folder = Counter(str(PurePosixPath(name).parent) for name in names).most_common(1)[0][0]
+    folder = Counter(name.rpartition("/")[0] for name in names).most_common(1)[0][0]
     try:
         there = {f"{folder}/{name}" for name in os.listdir(root / folder)} | {n for n in wanted if n.startswith(folder)}
     except OSError:
@@ -52,16 +53,17 @@ def pattern_of(names: Sequence[str], root: Path) -> Pattern | None:
 
 
 def _judged(text: str, wanted: set[str], there: set[str]) -> Pattern:
-    # A star of `glob` does not match a slash, nor a dot at the beginning; all of `there` are in one folder.
-    taken = {name for name in there if fnmatchcase(name, text) and not PurePosixPath(name).name.startswith(".")}
-    others = sorted(taken - wanted)
-    return Pattern(text, len(wanted - taken), len(others), PurePosixPath(others[0]).name if others else "")
+    # All of `there` are in one folder, so no star meets a slash; of `glob`, a star matches no dot at the beginning.
+    hidden = "/." in text
+    taken = {name for name in fnmatch_filter(there, text) if hidden or "/." not in name}
+    others = taken - wanted
+    return Pattern(text, len(wanted - taken), len(others), min(others).rpartition("/")[2] if others else "")
 
 
 def _candidates(names: Sequence[str], folder: str) -> Iterator[str]:
     """Yield patterns, those that are easiest to read first."""
-    files = [PurePosixPath(name).name for name in names if str(PurePosixPath(name).parent) == folder]
-    endings = Counter(PurePosixPath(file).suffix for file in files)
+    files = [name[len(folder) + 1 :] for name in names if name.rpartition("/")[0] == folder]
+    endings = Counter(splitext(file)[1] for file in files)
     for ending, _ in endings.most_common():
         yield f"{_quoted(folder)}/*{_quoted(ending)}"
     shared = _common_start(list(endings))
