@@ -28,6 +28,7 @@ from beamside.monitor.report_items import group_problems
 from beamside.monitor.report_numbers import HistoryRow, present_warnings
 from beamside.monitor.report_pictures import SHOWN_ITEMS, SIZES, PictureStore, choose_items, reduced_jpeg
 from beamside.monitor.report_text import duration, metric_text, setting_text, volume
+from beamside.monitor.status import read_status
 from beamside.project.project import Project, ProjectWriter
 
 
@@ -222,6 +223,14 @@ def test_what_was_left_to_the_program_is_shown_as_it_was_resolved(project: Proje
     assert not any(rows[name].changed for name in resolved)
 
 
+def test_settings_of_an_earlier_version_may_lack_parameters(session: Callable[..., Any]) -> None:
+    made = session()
+    made.writer.settings({"mode": "movies"})
+    made.item(1)
+    rows = [row.name for section in collect(made.writer.project)["sections"] for row in section.rows]
+    assert rows == ["mode"]
+
+
 def test_the_gain_references_way_is_shown_as_the_movies_decided_it(session: Callable[..., Any]) -> None:
     made = session()
     made.writer.settings(
@@ -349,9 +358,11 @@ def test_what_is_computed_again_does_not_change_the_past(session: Callable[..., 
     names = [made.item(number) for number in range(6)]
     project = made.writer.project
     before = collect(project)["plots"]
+    arrivals = read_status(project).stages[0].per_hour
     made.clock += 7200
     made.again(names, "import")  # as when the gain reference has another content
     after = collect(project)["plots"]
+    assert read_status(project).stages[0].per_hour == arrivals > 0
 
     def upto(points: list[list[float]], moment: float) -> list[list[float]]:
         return [point for point in points if point[0] <= moment]

@@ -298,7 +298,7 @@ class JobType(ABC):
 
         Parameters
         ----------
-        settings : of the session, by name
+        settings : of the session, by name; those of an earlier version may lack some
         newest : values of the newest result of each job type
         """
         return {}

@@ -146,7 +146,8 @@ class Classification2d(JobType):
     def automatic(self, settings: Mapping[str, Any], newest: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
         """Return the mask, and the particles between two rounds."""
         mask = newest.get("class2d", {}).get("mask_diameter")
-        return {"class_increment": settings["class_min"], **({"class_mask": mask} if mask else {})}
+        found = {"class_increment": settings.get("class_min"), "class_mask": mask}
+        return {name: value for name, value in found.items() if value}
 
     def star_files(
         self, rows: Sequence[Row], parameters: Any, optics: Optics, job: str, root: Path

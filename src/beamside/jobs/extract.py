@@ -121,7 +121,7 @@ class Extraction(JobType):
     def automatic(self, settings: Mapping[str, Any], newest: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
         """Return the box, and the circle outside which the background is measured."""
         values = newest.get("extract", {})
-        if "box" not in values:
+        if not {"box", "image_pixel_size", "image_size"} <= values.keys():
             return {}
         box = float(values["image_pixel_size"] * values["image_size"])
         return {"box_size": int(values["box"]), "background_diameter": BACKGROUND_FRACTION * box}

@@ -270,7 +270,8 @@ class Picking(JobType):
 
     def automatic(self, settings: Mapping[str, Any], newest: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
         """Return the distance from the edges."""
-        return {"pick_border": automatic_border(settings["particle_diameter"][0])}
+        diameters = settings.get("particle_diameter")
+        return {"pick_border": automatic_border(diameters[0])} if diameters else {}
 
     def star_files(
         self, rows: Sequence[Row], parameters: Any, optics: Optics, job: str, root: Path

@@ -273,7 +273,7 @@ def _stage(index: Index, kind: JobType, job: str) -> StageStatus:
         done=number(ItemState.DONE),
         failed=number(ItemState.FAILED),
         rejected=number(ItemState.REJECTED),
-        per_hour=_per_hour(index.finished_times(job, again=bool(kind.requires))),
+        per_hour=_per_hour(index.last_finished(job, RATE_WINDOW, again=bool(kind.requires))),
         last=tuple(_last_values(index, kind, job)),
     )
 
@@ -282,9 +282,8 @@ def _per_hour(times: Sequence[float]) -> float:
     """Return how many items an hour were finished, over the last window that has any; 0 when too few were for a rate."""
     if not times:
         return 0.0
-    recent = [moment for moment in times if moment > times[-1] - RATE_WINDOW]
-    span = recent[-1] - recent[0]
-    return 3600.0 * (len(recent) - 1) / span if span >= SHORTEST_RATE_SPAN else 0.0
+    span = times[-1] - times[0]
+    return 3600.0 * (len(times) - 1) / span if span >= SHORTEST_RATE_SPAN else 0.0
 
 
 def _last_values(index: Index, kind: JobType, job: str) -> list[LastValue]:

@@ -140,10 +140,11 @@ class Index:
         """
         return self._rows("SELECT item, time, state FROM passage WHERE job = ? ORDER BY rowid", (job,))
 
-    def finished_times(self, job: str, *, again: bool = True) -> list[float]:
-        """Return when items of a job were finished, in order; one that was done again counts each time, or without `again` once."""
-        finished = [(item, moment) for item, moment, state in self.passages(job) if state in FINAL_STATES]
-        return sorted(moment for _, moment in finished) if again else sorted(dict(reversed(finished)).values())
+    def last_finished(self, job: str, seconds: float, *, again: bool = True) -> list[float]:
+        """Return when items of a job were finished in the last `seconds` of its work; without `again`, only those that had no result before."""
+        finished = "job = ? AND state IN ('done', 'rejected', 'failed')" + ("" if again else " AND NOT again")
+        query = f"SELECT time FROM passage WHERE {finished} AND time > (SELECT max(time) FROM passage WHERE {finished}) - ? ORDER BY time"
+        return [moment for (moment,) in self._rows(query, (job, job, seconds))]
 
     def newest(self, job: str, time: Literal["arrived", "changed"]) -> float:
         """Return when the newest item of a job arrived, or when the newest finished one changed; 0 when there is none."""
@@ -284,7 +285,8 @@ def _apply_item(connection: sqlite3.Connection, job: str, record: Record, offset
         (job, name, state.value, record.get("attempt", 0), reason, moment, moment, offset, offset),
     )
     if state is ItemState.WAITING or state in FINAL_STATES:
-        execute("INSERT INTO passage VALUES (?, ?, ?, ?)", (job, name, moment, state.value))
+        had_result = "EXISTS (SELECT 1 FROM item WHERE job = ?1 AND name = ?2 AND result IS NOT NULL)"
+        execute(f"INSERT INTO passage VALUES (?1, ?2, ?3, ?4, {had_result})", (job, name, moment, state.value))
     if state in FINAL_STATES:
         result = record.get("result")
         execute(
