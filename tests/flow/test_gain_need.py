@@ -15,6 +15,7 @@ from beamside.acquisition.gain_candidates import gain_candidates
 from beamside.flow import control
 from beamside.flow.session import Session
 from beamside.flow.settings import SessionSettings
+from beamside.flow.start import recompute_cost
 from beamside.formats.mrc import write_mrc
 from beamside.formats.orientation import Orientation
 from beamside.jobs import gain_need_worker
@@ -134,7 +135,14 @@ def test_a_session_that_gets_the_reference_after_all_is_told_so_no_more(
     for index in range(3):
         camera.movie(f"m{index}", 80)
     run(session_settings())
-    project = run(session_settings(gain=camera.reference(Orientation())))
+    with_it = session_settings(gain=camera.reference(Orientation()))
+    assert recompute_cost(session_settings()) == {}
+    assert recompute_cost(with_it)["Measuring"] == 3, "what it costs is said before"
+    project = run(with_it)
+    assert recompute_cost(with_it) == {}
+    moved = camera.gain.rename(camera.folder / "gain_at_another_place.mrc")
+    assert recompute_cost(session_settings(gain=str(moved))) == {}, "the same reference changes nothing"
+    assert recompute_cost(session_settings(gain=str(moved), gain_rotate=90))["Measuring"] == 3
     status = read_status(project)
     assert needed(project) == []
     assert "is used as the movies show" in status.gain[0]

@@ -28,6 +28,7 @@ from beamside.flow.registry import find_project, known_projects
 from beamside.flow.retry import retry_ended
 from beamside.flow.settings import SessionSettings, sections
 from beamside.flow.start import (
+    CAMERA_SETTINGS,
     adopt_files,
     prepare,
     recompute_cost,
@@ -140,7 +141,7 @@ def changed_settings(settings: SessionSettings, project: Project) -> list[str]:
     found = []
     for name, declared in declared_parameters().items():
         counts = declared.section.key not in ("session", "acquisition", "execution") and declared.info.affects_result
-        if counts and name in before and before[name] != now[name]:
+        if (counts or name in CAMERA_SETTINGS) and name in before and before[name] != now[name]:
             found.append(f"{declared.info.flag} {value_text(now[name]) or '-'}, was {value_text(before[name]) or '-'}")
     return found
 

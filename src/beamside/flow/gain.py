@@ -200,6 +200,8 @@ class GainDesk:
             if not case.record or case.record.get("replaced_by"):
                 self._go_on_with_former(case)
             case.number = self._number(case)
+            if case.record and case.record["reference"] != self.settings.acquisition.gain:
+                self._record(case, case.record)  # the same reference, from another place
             case.looked = max(int(case.record.get("evidence", {}).get("movies", 0)), self._processed(case))
             if case.record.get("mixed") or case.doubt is not None:  # each movie is looked at
                 case.looked = min(case.looked, int(case.record.get("looked_at", case.looked)))
@@ -497,14 +499,14 @@ def no_question(gain: str, other: bool = False) -> str:
     """Return why an answer was not taken: `gain` is the session's reference, and `other` says that it asks something else."""
     if not gain:
         return (
-            "No gain reference is used, so nothing is asked about one; to use one, stop the session and start it again with the same options "
-            "and --gain FILE"
+            "No gain reference is used, so nothing is asked about one; to use one, stop the session and start it again with the same options, "
+            "--gain FILE and --recompute"
         )
     if other:
         return "The session asks something else about its gain reference: 'beamside session status' shows what, with what to type"
     return (
-        "The session asks nothing about its gain reference; to use it in another way, stop the session and start it again with the same options "
-        "and --gain-rotate, --gain-flip and --gain-mode"
+        "The session asks nothing about its gain reference; to use it in another way, stop the session and start it again with the same options, "
+        "--gain-rotate, --gain-flip, --gain-mode and --recompute"
     )
 
 

@@ -220,7 +220,7 @@ def _candidate_words(candidate: Mapping[str, Any]) -> str:
     if not candidate:
         return (
             "No reference was found beside the data: ask for the camera's, stop the session, and start it again with the same options and "
-            "--gain FILE. "
+            "--gain FILE --recompute. "
         )
     path = candidate["path"]
     why = (
@@ -230,5 +230,5 @@ def _candidate_words(candidate: Mapping[str, Any]) -> str:
     )
     return (
         f"There is {path} beside the data, {why}: stop the session, and start it again with the same options and "
-        f"--gain {shlex.quote(path)}. "
+        f"--gain {shlex.quote(path)} --recompute. "
     )

@@ -14,6 +14,7 @@ from beamside.acquisition.gain import check_defects
 from beamside.acquisition.scan import Scanner
 from beamside.errors import BeamsideError, InputError, ProjectBusyError
 from beamside.flow.again import DoneAgain
+from beamside.flow.incoming import file_hash
 from beamside.flow.missing import survey
 from beamside.flow.registry import register
 from beamside.flow.settings import SessionSettings
@@ -26,10 +27,13 @@ from beamside.jobs.registry import parameter_types
 from beamside.project.guard import PRIVATE_FILE, guard
 from beamside.project.journal import read_journal
 from beamside.project.project import Project
-from beamside.project.records import FINAL_STATES
+from beamside.project.records import FINAL_STATES, ProjectState
 from beamside.project.relion_recovery import read_pipeline
 
 _WAIT_HINT = ", or add --gain-wait when it comes with the first movies"
+
+CAMERA_SETTINGS = ("gain", "gain_rotate", "gain_flip", "gain_mode", "defects")
+"""Settings of what is taken in that change what movies become."""
 
 START_SECONDS = 240.0
 """How long a session may take to say that it runs: it may first wait until it is known that the holder of RELION's lock is dead."""
@@ -73,9 +77,34 @@ def adopt_files(settings: SessionSettings) -> SessionSettings:
 
 
 def recompute_cost(settings: SessionSettings) -> dict[str, int]:
-    """Return how many finished items of each job type would be computed again with `settings`, by title."""
+    """Return how many finished items of each job type would be computed again with `settings`, by title.
+
+    Another gain reference, or one that is used in another way, concerns everything that was made of movies.
+    """
     project = Project(settings.root)
-    return stale_items(settings, project.load()) if project.exists else {}
+    if not project.exists:
+        return {}
+    state = project.load()
+    cost = stale_items(settings, state)
+    if camera_has_changed(settings, state):
+        for stage in open_stages(settings, state)[1:]:
+            made = sum(entry.state in FINAL_STATES and entry.result is not None for entry in stage.job.items.values())
+            if made and not stage.job_type.aggregate:
+                cost[stage.job_type.title] = made
+    return cost
+
+
+def camera_has_changed(settings: SessionSettings, state: ProjectState) -> bool:
+    """Tell whether `settings` name another gain reference or other defects than a project's session had, or another way of using them."""
+    now, before = settings.to_json(), state.settings
+    changed = {name for name in CAMERA_SETTINGS if name in before and before[name] != now[name]}
+    if settings.session.mode != "movies" or not changed:
+        return False
+    known = {record.get("reference_sha256") for record in state.gains.values() if record["state"] == "decided"}
+    try:  # the same reference at another place changes nothing
+        return changed != {"gain"} or file_hash(Path(settings.acquisition.gain)) not in known
+    except OSError:
+        return True
 
 
 def state_of_results(project: Project, settings: SessionSettings) -> list[Trouble]:
