@@ -14,7 +14,7 @@ import pytest
 
 from beamside.acquisition.arrivals import LookReport, Trouble
 from beamside.acquisition.intake import Intake
-from beamside.errors import InputError
+from beamside.errors import InputError, JournalError
 from beamside.flow import control
 from beamside.flow.projection import rebuild
 from beamside.flow.session import Session, died_while_finishing
@@ -24,6 +24,7 @@ from beamside.flow.stored_settings import load_settings, settings_path
 from beamside.formats.leftovers import this_place
 from beamside.formats.mrc import write_mrc
 from beamside.formats.star import read_star
+from beamside.project.journal import JournalFile
 from beamside.project.project import Project, ProjectWriter
 from beamside.project.records import ItemEntry, ItemState
 from beamside.project.relion_recovery import read_pipeline
@@ -156,6 +157,29 @@ def test_a_session_waits_while_its_journals_cannot_be_written(
     project = run(session_settings())
     assert states(project, "extract") == {f"m{number}": ItemState.DONE for number in range(3)}
     assert all(count == 1 for count in calls(project).values()), "nothing was done twice"
+
+
+def test_a_session_does_not_wait_for_a_mount_that_is_lost(
+    session_settings: Settings, write_movie: WriteMovie, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_movie("a")
+    settings = session_settings()
+    append, lost = JournalFile.append, []
+
+    def stale(journal: JournalFile, record: dict[str, Any], *, sync: bool = True) -> None:
+        if lost or record.get("state") == "done":
+            lost.append(1)
+            raise JournalError("The journal cannot be written: Stale file handle") from OSError(
+                116, "Stale file handle"
+            )
+        append(journal, record, sync=sync)
+
+    session = Session(settings, until_empty=True)
+    with monkeypatch.context() as patched:
+        patched.setattr(JournalFile, "append", stale)
+        with pytest.raises(JournalError, match="Stale file handle"):
+            session.run()
+    assert states(run(settings), "extract") == {"a": ItemState.DONE}
 
 
 def test_files_of_one_name_that_are_set_aside_each_keep_their_reason(

@@ -5,6 +5,7 @@ It is the only writer of the project. Everything it knows is in the journals, so
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import queue
@@ -54,6 +55,9 @@ EMPTY_LOOKS = 3
 TICK = 0.5
 """Longest time, in seconds, after which the loop looks at commands and clocks."""
 
+
+GONE = frozenset({errno.ESTALE, errno.EBADF, errno.ENODEV, errno.ENXIO, errno.ENOTCONN})
+"""What says that an open file will not be written again, however long one waits."""
 
 DONE: Mapping[control.Command, str] = {
     "pause": "Nothing new is started; what is running is completed.",
@@ -221,6 +225,8 @@ class Session:
 
     def _wait_for_journal(self, error: JournalError) -> bool:
         """Without a journal nothing can happen, so wait until it can be written again, or the session is told to stop; returns True to try again."""
+        if getattr(error.__cause__, "errno", 0) in GONE:
+            return False  # an open file of a mount that was lost never comes back; the next session opens it anew
         if self._held != str(error):
             self._held = str(error)
             log.error("%s The session waits until then.", error)
