@@ -53,11 +53,37 @@ def test_a_command_that_another_user_left_is_not_obeyed(tmp_path: Path, monkeypa
     project = Project(tmp_path)
     control.send(project, "stop")
     assert [message.command for message in control.receive(project)] == ["stop"]
-    monkeypatch.setattr(guard_module.os, "geteuid", lambda: os.getuid() + 1)
-    monkeypatch.setattr(guard_module, "ADMINISTRATOR", -1)
+    be_another_user(monkeypatch, new_files_of=os.getuid() + 1)
     assert control.receive(project) == []
     ((_, why),) = control.strangers(project)
     assert "not from the user" in why
+
+
+def be_another_user(monkeypatch: pytest.MonkeyPatch, *, new_files_of: int) -> None:
+    """Let this user be another one than the files are of; new ones become those of the user `new_files_of`."""
+    monkeypatch.setattr(guard_module.os, "geteuid", lambda: os.getuid() + 1)
+    monkeypatch.setattr(guard_module, "ADMINISTRATOR", -1)
+    monkeypatch.setattr(guard_module, "_owner_of_new_files", lambda _directory: new_files_of)
+
+
+def test_a_project_that_somebody_else_put_in_its_place_is_not_worked_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project = Project(tmp_path)
+    guard(project)
+    be_another_user(monkeypatch, new_files_of=os.getuid() + 1)
+    with pytest.raises(ProjectError, match="only that user can steer it"):
+        guard(project)
+
+
+def test_a_file_system_that_gives_all_files_to_one_user_is_no_hindrance(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project = Project(tmp_path)
+    control.send(project, "stop")
+    be_another_user(monkeypatch, new_files_of=os.getuid())
+    guard(project)
+    assert [message.command for message in control.receive(project)] == ["stop"]
 
 
 def test_another_users_session_is_named_as_such(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,8 +6,10 @@ can put a file into the inbox, or replace the settings or a journal, decides wha
 
 from __future__ import annotations
 
+import functools
 import os
 import stat
+import tempfile
 from pathlib import Path
 
 from beamside.errors import ProjectError
@@ -30,6 +32,8 @@ def guard(project: Project) -> None:
         for directory in (project.private, project.journals, project.inbox):
             directory.mkdir(parents=True, exist_ok=True)
             _narrow(directory, private=directory == project.inbox)
+            if not is_trusted(directory):
+                raise PermissionError(directory)
     except PermissionError as error:
         raise ProjectError(
             f"The session {project.root} is {_owner(project.private)}'s, and only that user can steer it; status and report are for all."
@@ -37,11 +41,21 @@ def guard(project: Project) -> None:
 
 
 def is_trusted(path: Path) -> bool:
-    """Tell whether a file in the inbox is from this user (or the system's administrator)."""
+    """Tell whether a file or directory is this user's, or the system's administrator's."""
     try:
-        return path.lstat().st_uid in (os.geteuid(), ADMINISTRATOR)
+        owner = path.lstat().st_uid
+        if owner in (os.geteuid(), ADMINISTRATOR) or os.geteuid() == ADMINISTRATOR:
+            return True
+        return owner == _owner_of_new_files(path if path.is_dir() else path.parent)
     except OSError:
         return False
+
+
+@functools.cache
+def _owner_of_new_files(directory: Path) -> int:
+    """Return whose a file becomes that this process makes: some network file systems give all files to one user."""
+    with tempfile.TemporaryFile(dir=directory) as file:
+        return os.fstat(file.fileno()).st_uid
 
 
 def _narrow(directory: Path, *, private: bool) -> None:
