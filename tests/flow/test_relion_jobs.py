@@ -178,8 +178,8 @@ class TestOutput:
             session.round(iteration)
             session.projection.refresh({}, force=True)
         notes = {stage.name: (session.root / stage.job.name / "note.txt").read_text() for stage in session.stages}
-        assert notes["class2d"].splitlines()[0].endswith("more than the 31 iterations that are done.")
-        assert notes["class2d"].count("What RELION does otherwise") == 1
+        assert notes["class2d"].splitlines()[0].endswith("ask for more iterations than the 31 that are done.")
+        assert notes["class2d"].count("What RELION does differently") == 1
         assert notes["import"].startswith("\n ++++ Executing new job on"), "nothing differs"
         command = f"beamside session resume '{session.root}'"
         assert all(command in text.splitlines() for text in notes.values())

@@ -186,7 +186,7 @@ class TestAutomaticValues:
         options = kind.relion_options(context(kind, rows=(done,)))
         assert (options["particle_diameter"], options["fn_cont"]) == ("170", files["optimiser"])
         assert (options["nr_iter"], options["nr_iter_em"]) == ("25", "25")
-        assert "more than the 30 iterations" in " ".join(kind.relion_differences(context(kind, rows=(done,))))
+        assert "more iterations than the 30" in " ".join(kind.relion_differences(context(kind, rows=(done,))))
 
     def test_the_resolution_of_a_fit_ends_where_the_spectrum_does(self) -> None:
         kind = kind_of("ctf")

@@ -254,7 +254,7 @@ class JobType(ABC):
         return options
 
     def relion_differences(self, context: RelionContext) -> list[str]:
-        """Return sentences on what RELION does otherwise than this job when it clones, continues or shows it."""
+        """Return sentences on what RELION does differently when it clones, continues or shows this job."""
         return []
 
     def write_for_relion(self, rows: Sequence[Row], optics: Optics, job: str, root: Path) -> int:

@@ -105,12 +105,12 @@ class Classification2d(JobType):
         }
 
     def relion_differences(self, context: RelionContext) -> list[str]:
-        """Say how RELION classifies otherwise."""
+        """Say how RELION classifies differently."""
         sentences = [
-            "RELION classifies all particles from the beginning, and with steps of its own; Beamside goes on from round to round as particles arrive."
+            "RELION classifies all particles from scratch, with its own sampling; Beamside goes on from round to round as particles arrive."
         ]
         if done := re.search(r"_it0*(\d+)_optimiser\.star$", self._optimiser(context)):
-            sentences.append(f"To continue in RELION, give more than the {done[1]} iterations that are done.")
+            sentences.append(f"To continue in RELION, ask for more iterations than the {done[1]} that are done.")
         return sentences
 
     @staticmethod

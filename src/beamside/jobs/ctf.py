@@ -116,7 +116,7 @@ class CtfEstimation(JobType):
         return options
 
     def relion_differences(self, context: RelionContext) -> list[str]:
-        """Say what CTFFIND, which RELION runs, does otherwise."""
+        """Say what CTFFIND, which RELION runs, does differently."""
         given = context.parameters
         sentences = ["RELION runs CTFFIND-4.1 instead of Beamside's own fit."]
         ends = (*context.rows[:1], *context.rows[-1:])
@@ -128,7 +128,7 @@ class CtfEstimation(JobType):
             sentences.append("RELION does not look for the tilt of the specimen.")
         if given.reject_resolution:
             sentences.append(
-                f"RELION leaves no micrograph out; Beamside left out those worse than {given.reject_resolution:g} Å."
+                f"RELION keeps all micrographs; Beamside left out those whose fit is worse than {given.reject_resolution:g} Å."
             )
         return sentences
 

@@ -102,7 +102,7 @@ class Extraction(JobType):
         }
 
     def relion_differences(self, context: RelionContext) -> list[str]:
-        """Say which particles RELION extracts otherwise."""
+        """Say which particles RELION extracts differently."""
         sentences = [
             "RELION also extracts particles whose boxes reach over the edge of the micrograph, which Beamside leaves out."
         ]

@@ -219,23 +219,25 @@ class Picking(JobType):
         return options
 
     def relion_differences(self, context: RelionContext) -> list[str]:
-        """Say what RELION's pickers do otherwise."""
+        """Say what RELION's pickers do differently."""
         given = context.parameters
         sentences = {
             "blob": [
-                "RELION picks with its Laplacian-of-Gaussian filter instead of Beamside's own detector, and with a threshold of its own."
+                "RELION picks with its Laplacian-of-Gaussian filter and its own threshold instead of Beamside's detector."
             ],
             "template": [
-                "RELION matches the references with its own program and a threshold of 0.05, instead of Beamside's automatic one."
+                "RELION matches the references with its own program and a threshold of 0.05 instead of Beamside's automatic one."
             ],
-            "topaz": ["RELION 4 and 5 run Topaz by their own wrapper; RELION 3.1 has no Topaz, and does not start."],
+            "topaz": [
+                "RELION 4 and 5 run Topaz through their own wrapper; RELION 3.1 has no Topaz and refuses to start the job."
+            ],
         }[given.pick_method]
         if given.mask_contamination:
-            sentences.append("RELION does not leave out ice crystals, carbon and other contamination.")
+            sentences.append("RELION also picks on ice crystals, carbon and other contamination.")
         if given.picks_per_area:
             sentences.append(f"RELION cannot be asked for {given.picks_per_area:g} picks per µm².")
         if given.pick_border:
-            sentences.append(f"RELION does not keep a distance of {given.pick_border:g} Å from the edges.")
+            sentences.append(f"RELION does not stay {given.pick_border:g} Å away from the edges.")
         return sentences
 
     def relion_viewer(self, context: RelionContext) -> RelionViewer:

@@ -143,26 +143,26 @@ class Selection(JobType):
         }
 
     def relion_differences(self, context: RelionContext) -> list[str]:
-        """Say how RELION selects otherwise."""
+        """Say how RELION selects differently."""
         given = context.parameters
         if given.select_classes:
             sentences = [
-                f"RELION shows the classes for a selection by hand; Beamside kept those numbered {given.select_classes}."
+                f"RELION shows the classes for selection by hand; Beamside kept those numbered {given.select_classes}."
             ]
         else:
             sentences = [
-                "RELION 4 and 5 rank the classes by scores of their own, and RELION 3.1 shows them for a selection by hand; "
+                "RELION 4 and 5 rank the classes by scores of their own, and RELION 3.1 shows them for selection by hand; "
                 f"Beamside kept those that it scored {given.select_score:g} or better."
             ]
             if given.select_recentre:
-                sentences.append("RELION does not re-centre the averages, as its ranking refuses to.")
+                sentences.append("RELION's ranking does not re-centre the averages.")
             if given.select_top:
                 sentences.append(f"RELION keeps all classes that pass, not the best {given.select_top}.")
             if given.select_min_share:
-                sentences.append("RELION also keeps good classes of few particles.")
+                sentences.append("RELION also keeps good classes with few particles.")
         if given.select_duplicate_distance:
             sentences.append(
-                f"RELION leaves no duplicates out in this step; Beamside did within {given.select_duplicate_distance:g} Å."
+                f"RELION does not remove duplicates in this step; Beamside removed those within {given.select_duplicate_distance:g} Å."
             )
         return sentences
 

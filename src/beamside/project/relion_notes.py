@@ -14,7 +14,7 @@ from pathlib import Path
 
 from beamside.formats.atomic import replace_file
 
-HEADLINE = "What RELION does otherwise: "
+HEADLINE = "What RELION does differently: "
 """How the first line of the notes begins when there is something that RELION cannot do as the job did it."""
 OUT, ERR = "run.out", "run.err"
 
@@ -112,7 +112,7 @@ def _one_line(text: str) -> str:
 
 
 def set_headline(directory: Path, sentences: Iterable[str]) -> None:
-    """Make the first line of a job's notes say what RELION does otherwise than the job; without sentences there is no such line."""
+    """Make the first line of a job's notes say what RELION does differently from the job; without sentences there is no such line."""
     path, said = directory / "note.txt", " ".join(sentences)
     before = _content(path)
     first, end, rest = before.partition("\n")
