@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import struct
 import subprocess
 from pathlib import Path
 
@@ -145,6 +146,30 @@ def test_missing_foreign_and_empty_references_get_a_sentence(tmp_path: Path) -> 
     write_mrc(tmp_path / "zero.mrc", np.zeros((4, 4), np.float32))
     with pytest.raises(GainError, match="100%"):
         prepare_gain(tmp_path / "zero.mrc", (4, 4), output=tmp_path / "o.mrc")
+
+
+def test_a_reference_or_a_mask_whose_header_claims_more_than_its_file_holds_gets_a_sentence(tmp_path: Path) -> None:
+    tifffile.imwrite(tmp_path / "g.tif", reference(), metadata=None)
+    for name, ending in (("g.mrc", ".mrc"), ("g.tif", ".tif"), ("g.tif", ".gain")):
+        write_mrc(tmp_path / "g.mrc", reference())
+        data = bytearray((tmp_path / name).read_bytes())
+        if ending == ".mrc":
+            struct.pack_into("<2i", data, 0, 1 << 20, 1 << 20)
+        else:
+            for tag, side in ((256, 8), (257, 6)):
+                before, after = (struct.pack("<HHII", tag, 4, 1, value) for value in (side, 1 << 17))
+                assert before in data
+                data = data.replace(before, after)
+        bad = tmp_path / f"bad{ending}"
+        bad.write_bytes(data)
+        with pytest.raises(GainError, match="bad"):
+            prepare_gain(bad, (6, 8), output=tmp_path / "o.mrc")
+        if ending != ".gain":
+            with pytest.raises(GainError, match="bad"):
+                prepare_defects(bad, (6, 8), output=tmp_path / "o.mrc")
+    (tmp_path / "huge.txt").write_text("CameraSizeX 100000\nCameraSizeY 100000\n")
+    with pytest.raises(GainError, match="100000 x 100000"):
+        prepare_defects(tmp_path / "huge.txt", (6, 8), output=tmp_path / "o.mrc")
 
 
 def test_an_unusual_mean_is_told(tmp_path: Path) -> None:

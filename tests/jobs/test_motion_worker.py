@@ -1,6 +1,7 @@
 """Motion correction of one movie file: the files that it writes, and what the STAR files say of them."""
 
-from dataclasses import replace
+import struct
+from dataclasses import asdict, replace
 from itertools import chain
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from beamside.jobs import motion_worker
 from beamside.jobs.base import Item, Optics, Result, Row, Workspace
 from beamside.jobs.fractions import left_over_sentence
 from beamside.jobs.motion import MotionCorrection, MotionParameters
+from beamside.jobs.worker import Task, run_task
 from beamside.simulate.eer import eer_bytes, split_counts
 from beamside.simulate.movie import MovieSettings, simulate_movie
 
@@ -97,6 +99,24 @@ def test_a_movie_too_large_for_memory_is_read_twice_and_gives_the_same(
     first, second = (pixels(project, result.outputs["micrograph"]) for result in (held, streamed))
     assert np.allclose(first, second, atol=1e-4)
     assert held.metrics == pytest.approx(dict(streamed.metrics))
+
+
+@pytest.mark.parametrize("damage", ["cut", "fewer images than bytes", "a huge image"])
+def test_a_damaged_movie_fails_with_a_sentence_that_names_it(project: Path, tmp_path: Path, damage: str) -> None:
+    (tmp_path / "raw").mkdir()
+    data = bytearray((project / "raw/movie.mrcs").read_bytes())
+    if damage == "cut":
+        del data[-1000:]
+    else:
+        struct.pack_into("<3i", data, 0, *((320, 256, 2) if damage != "a huge image" else (1 << 23, 1 << 23, 6)))
+    (tmp_path / "raw/bad.mrcs").write_bytes(data)
+    source = Result(outputs={"movie": "raw/bad.mrcs"}).to_json()
+    optics = {field: getattr(OPTICS, field) for field in OPTICS.__dataclass_fields__}
+    task = Task("movies", "motion", str(tmp_path), "MotionCorr/job002", {}, optics, [("raw/bad", {"import": source})])
+    outcome = run_task(asdict(task))
+    assert outcome["result"] is None
+    assert "raw/bad.mrcs" in outcome["reason"]
+    assert outcome["log"] == "", "not a traceback"
 
 
 def test_binning_is_told_in_the_star_files(project: Path) -> None:
