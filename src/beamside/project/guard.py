@@ -41,12 +41,17 @@ def guard(project: Project) -> None:
 
 
 def is_trusted(path: Path) -> bool:
-    """Tell whether a file or directory is this user's, or the system's administrator's."""
+    """Tell whether a file or directory is this user's, or the system's administrator's; a file may also be that of its directory's owner.
+
+    The administrator may work in anybody's project.
+    """
     try:
         owner = path.lstat().st_uid
-        if owner in (os.geteuid(), ADMINISTRATOR) or os.geteuid() == ADMINISTRATOR:
+        if owner in (os.geteuid(), ADMINISTRATOR):
             return True
-        return owner == _owner_of_new_files(path if path.is_dir() else path.parent)
+        if path.is_dir():
+            return os.geteuid() == ADMINISTRATOR or owner == _owner_of_new_files(path)
+        return owner == path.parent.lstat().st_uid and is_trusted(path.parent)
     except OSError:
         return False
 
