@@ -19,7 +19,7 @@ from click.testing import CliRunner
 from beamside.cli.session import gain
 from beamside.errors import ProjectError
 from beamside.flow import control
-from beamside.flow.gain import answer_questions
+from beamside.flow.gain_answers import answer_questions
 from beamside.flow.session import Session
 from beamside.flow.settings import SessionSettings
 from beamside.formats.mrc import read_mrc

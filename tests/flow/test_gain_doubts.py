@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from beamside.cli.session import gain
 from beamside.errors import ProjectError
-from beamside.flow.gain import answer_questions
+from beamside.flow.gain_answers import answer_questions
 from beamside.flow.gain_case import Case, Seen, answered, look_due, present_records, question_of, way_of, way_of_movie
 from beamside.flow.session import Session
 from beamside.flow.settings import SessionSettings

@@ -36,7 +36,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def correct(project: Path, job: str, **parameters: object) -> tuple[Result, Row]:
-    source = Result(outputs={"movie": "raw/movie.mrcs"}, values={"gain": "raw/gain.mrc"})
+    source = Result(outputs={"movie": "raw/movie.mrcs"}, values={"gain": "raw/gain.mrc", "gain_sha256": "5b48"})
     item = Item("raw/movie", {"import": source})
     chosen = MotionParameters(**({"patches_x": 1, "patches_y": 1} | parameters))
     result = motion_worker.correct(item, chosen, Workspace(project, f"MotionCorr/{job}", OPTICS))
@@ -51,6 +51,9 @@ def test_a_movie_gives_one_sum_and_nothing_that_was_not_asked_for(project: Path)
     result, _ = correct(project, "job002")
     assert set(result.outputs) == {"micrograph", "power_spectrum", "thumbnail", "motion_plot", "motion_star"}
     assert read_header(project / result.outputs["micrograph"]).mode == 2
+    general = read_star(project / result.outputs["motion_star"])["general"]
+    assert (general.single("rlnMicrographGainName"), result.values["gain"]) == ("raw/gain.mrc", "raw/gain.mrc")
+    assert result.values["gain_sha256"] == "5b48", "each micrograph says by which content it was corrected"
 
 
 def test_sums_on_request_have_relions_names_and_columns(project: Path) -> None:

@@ -21,7 +21,7 @@ from beamside.cli.resolution import Resolved, resolve_session
 from beamside.config import COMMAND_LINE, DEFAULT, Setting, expanded
 from beamside.errors import ConfigError, ProjectError
 from beamside.flow import control
-from beamside.flow.gain import answer_questions, no_question
+from beamside.flow.gain_answers import answer_questions, no_question
 from beamside.flow.gain_case import answered, outcome_words, present_records, question_of
 from beamside.flow.missing import Recompute
 from beamside.flow.registry import find_project, known_projects

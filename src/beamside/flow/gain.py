@@ -21,7 +21,7 @@ from typing import Any
 
 from beamside.acquisition.arrivals import Remark
 from beamside.acquisition.gain_choice import MOST_MOVIES, Asked
-from beamside.acquisition.gain_doubt import Doubt, changed_sentence, doubt_sentence
+from beamside.acquisition.gain_doubt import changed_sentence
 from beamside.execution.orphans import process_created
 from beamside.flow.arrivals import Taken
 from beamside.flow.gain_case import (
@@ -31,31 +31,18 @@ from beamside.flow.gain_case import (
     Way,
     answered,
     carried,
-    look_due,
-    present_records,
     question_of,
-    signature_of,
     way_of,
-    with_some,
 )
+from beamside.flow.gain_looks import Look, after_look, next_look
 from beamside.flow.gain_need import PREFIX, PatternWatch
 from beamside.flow.problems import Problems
 from beamside.flow.settings import SessionSettings
 from beamside.flow.table import Tables
 from beamside.formats.orientation import Orientation
 from beamside.jobs.gain_task import Do, GainTask, run_gain_task
-from beamside.project.project import Project, ProjectWriter
 
 log = logging.getLogger(__name__)
-
-MOST_LOOKED_AT = 12
-"""So many movies at most are looked at again: the newest."""
-
-FEWEST_FOLLOWED, MOST_FOLLOWED = 4, 24
-"""When some movies are not as others, the next are looked at when so many have come; and so often while a person has not answered."""
-
-FIRST_MOVIES = 4
-"""When the newest movies contradict a decision, so many of the first are asked whether it was wrong from the beginning."""
 
 RETRY_SECONDS, LONGEST_RETRY_SECONDS = 5.0, 300.0
 """Pause after an attempt that a passing fault has spoiled; it doubles with each."""
@@ -297,27 +284,9 @@ class GainDesk:
         )
 
     def _look_again(self, case: Case) -> None:
-        """At intervals over the whole session: do the newest movies bear out what was decided? Once some are not as others, each is looked at."""
-        record, doubt = case.record, case.doubt
-        if not self.asked.check or record.get("evidence", {}).get("kind", "flat") in ("flat", "unsure"):
-            return
-        mixed = bool(record.get("mixed"))
-        if doubt is not None and not mixed and ("scope" not in doubt or case.followed >= MOST_FOLLOWED):
-            return
-        case.looked_before = case.looked
-        voters, each = case.voters(), doubt is not None or mixed
-        number, looked = len(voters), case.looked
-        if each and number > looked and (number >= looked + FEWEST_FOLLOWED or self._closing or case.answered):
-            newest, case.looked = voters[looked : looked + MOST_LOOKED_AT], min(number, looked + MOST_LOOKED_AT)
-        elif not each and number >= look_due(looked):
-            start = max(number - MOST_LOOKED_AT, looked if looked >= MOST_LOOKED_AT else 0)
-            newest, case.looked = voters[start:], number
-        else:
-            case.answered = False
-            return
-        case.followed = case.followed + 1 if doubt is not None else 0
-        between = [] if each else voters[looked : number - len(newest)]
-        self._submit(case, "look", newest, way_of(record), first=voters[:FIRST_MOVIES], between=between)
+        look = next_look(case, closing=self._closing) if self.asked.check else None
+        if look is not None:
+            self._submit(case, "look", look.movies, way_of(case.record), look)
 
     def _submit(
         self,
@@ -325,8 +294,7 @@ class GainDesk:
         doing: Do,
         movies: list[str],
         way: Way | None = None,
-        first: list[str] | None = None,
-        between: list[str] | None = None,
+        look: Look | None = None,
     ) -> None:
         job, suffix = self.tables.stages[0].job.name, f"_{case.name}" if case.number else ""
         # A decision of an earlier version names the file that its micrographs name.
@@ -339,8 +307,8 @@ class GainDesk:
             shape=case.shape,
             asked=case.said,
             movies=movies,
-            first=first or [],
-            between=between or [],
+            first=look.first if look else [],
+            between=look.between if look else [],
             output=f"{job}/gain{suffix}.mrc",
             plain=plain,
             picture=f"{job}/gain_check{suffix}.png",
@@ -376,52 +344,12 @@ class GainDesk:
 
     def _looked(self, case: Case, outcome: Mapping[str, Any]) -> None:
         """What contradicts the decision becomes a question, or adds to it; nothing is changed under way that was not agreed to."""
-        found, evidence, before = outcome["doubt"], outcome["evidence"], case.doubt
-        if case.state != "decided":
-            return
-        if found is None:
-            if before is None and evidence.get("picture") and evidence["movies"] > case.record["evidence"]["movies"]:
-                self._record(
-                    case, {**case.record, "evidence": evidence}
-                )  # an eye sees the pattern better in more counts
-            return
-        movies = [movie for movie in found["movies"] if case.way(movie) == way_of(case.record)]
-        mixed = before is not None or bool(case.record.get("mixed"))
-        scope = "some" if mixed else found["scope"]
-        signature = signature_of(scope, way_of(found))
-        if not movies or (
-            signature in case.record.get("answered", ()) and signature not in case.record.get("mixed", ())
-        ):
-            return
-        if signature in case.record.get("mixed", ()):
-            log.info("%d more movies are processed as was agreed: %s", len(movies), ", ".join(movies))
-            self._record(case, with_some(case.record, way_of(found), movies))
-            case.resettle = True
-            return
-        looked = int(found["looked"])
-        if before is not None:
-            if before.get("scope") != "some" or before["signature"] != signature:
-                return  # one question at a time
-            movies, looked = [*before["movies"], *movies], looked + int(before["looked"])
-        self._ask(
-            case, {**found, "scope": scope, "signature": signature, "looked": looked, "evidence": evidence}, movies
+        record = after_look(
+            case, outcome, reference=self._reference_name(), processed=self._processed(case), command=self.command
         )
-
-    def _ask(self, case: Case, found: dict[str, Any], movies: list[str]) -> None:
-        rotate, flip, use = way_of(case.record)
-        orientation = Orientation(found["rotate"], found["flip"])
-        sentence = doubt_sentence(
-            Doubt(orientation, found["use"], found["scope"], tuple(movies), found["shown"]),
-            Orientation(rotate, flip),  # type: ignore[arg-type]
-            use,  # type: ignore[arg-type]
-            reference=self._reference_name(),
-            processed=self._processed(case),
-            looked=found["looked"],
-            command=self.command,
-        )
-        known = list(case.movies)
-        doubt = {**found, "movies": movies, "before": known[: known.index(movies[0])], "sentence": sentence}
-        self._record(case, {**case.record, "doubt": doubt})
+        if record is not None:
+            case.resettle = case.resettle or record.get("sets", []) != case.record.get("sets", [])
+            self._record(case, record)
 
     def _record(self, case: Case, choice: Mapping[str, Any]) -> None:
         fixed = {
@@ -493,34 +421,3 @@ class GainDesk:
         case.error = reason
         held, case.held = case.held, []
         self._release(case, held)
-
-
-def no_question(gain: str, other: bool = False) -> str:
-    """Return why an answer was not taken: `gain` is the session's reference, and `other` says that it asks something else."""
-    if not gain:
-        return (
-            "No gain reference is used, so nothing is asked about one; to use one, stop the session and start it again with the same options, "
-            "--gain FILE and --recompute"
-        )
-    if other:
-        return "The session asks something else about its gain reference: 'beamside session status' shows what, with what to type"
-    return (
-        "The session asks nothing about its gain reference; to use it in another way, stop the session and start it again with the same options, "
-        "--gain-rotate, --gain-flip, --gain-mode and --recompute"
-    )
-
-
-def answer_questions(project: Project, details: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Record an answer in a project whose session does not run; returns the new records. Raises ProjectBusyError when it does."""
-    with ProjectWriter(project) as writer:
-        return record_answer(writer, details)
-
-
-def record_answer(writer: ProjectWriter, details: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Record an answer to every question that the journal has and that it answers; returns the new records."""
-    present = present_records(writer.state.gains.values(), writer.state.settings.get("gain") or "")
-    new = {record["key"]: answered(record, details) for record in present}
-    for key, record in new.items():
-        if record is not None:
-            writer.gain(key, record)
-    return [writer.state.gains[key] for key, record in new.items() if record is not None]

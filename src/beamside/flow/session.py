@@ -25,7 +25,8 @@ from beamside.flow.arrivals import ArrivalThread, Looked, NotTaken, Taken
 from beamside.flow.classification import Rounds
 from beamside.flow.comparing import METADATA, metadata_remarks
 from beamside.flow.dispatch import Dispatcher, Finished, failure
-from beamside.flow.gain import GainChecked, GainDesk, no_question, record_answer
+from beamside.flow.gain import GainChecked, GainDesk
+from beamside.flow.gain_answers import no_question, record_answer
 from beamside.flow.gain_case import outcome_words
 from beamside.flow.inbox import Inbox
 from beamside.flow.incoming import MicrographPreparation, MoviePreparation, known_reference

@@ -1,0 +1,40 @@
+"""A person's answers about the gain reference: recorded in the journal, or told why they are none."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from beamside.flow.gain_case import answered, present_records
+from beamside.project.project import Project, ProjectWriter
+
+
+def no_question(gain: str, other: bool = False) -> str:
+    """Return why an answer was not taken: `gain` is the session's reference, and `other` says that it asks something else."""
+    if not gain:
+        return (
+            "No gain reference is used, so nothing is asked about one; to use one, stop the session and start it again with the same options, "
+            "--gain FILE and --recompute"
+        )
+    if other:
+        return "The session asks something else about its gain reference: 'beamside session status' shows what, with what to type"
+    return (
+        "The session asks nothing about its gain reference; to use it in another way, stop the session and start it again with the same options, "
+        "--gain-rotate, --gain-flip, --gain-mode and --recompute"
+    )
+
+
+def answer_questions(project: Project, details: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Record an answer in a project whose session does not run; returns the new records. Raises ProjectBusyError when it does."""
+    with ProjectWriter(project) as writer:
+        return record_answer(writer, details)
+
+
+def record_answer(writer: ProjectWriter, details: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Record an answer to every question that the journal has and that it answers; returns the new records."""
+    present = present_records(writer.state.gains.values(), writer.state.settings.get("gain") or "")
+    new = {record["key"]: answered(record, details) for record in present}
+    for key, record in new.items():
+        if record is not None:
+            writer.gain(key, record)
+    return [writer.state.gains[key] for key, record in new.items() if record is not None]
