@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from beamside.acquisition import passed_over
 from beamside.acquisition.bystanders import bystander, is_image_stack, is_temporary
 from beamside.formats.mrc import write_mrc
 from beamside.formats.tiff import write_tiff
@@ -65,6 +66,22 @@ def test_sums_and_overview_images_are_told_once_as_what_they_are(rig: Any) -> No
     assert looks(rig)[1] == []
     (rig.camera / "Atlas/Atlas_1.mrc").unlink()
     assert looks(rig)[1] == [], "nothing was lost with it"
+
+
+def test_sums_of_the_references_size_are_not_read_to_their_end(
+    rig: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_mrc(tmp_path / "gain.mrc", RNG.normal(1, 0.1, (32, 48)).astype(np.float32))
+    for number in range(20):
+        write_mrc(rig.camera / f"sum {number}.mrc", RNG.normal(40, 6, (32, 48)).astype(np.float32))
+    read: list[str] = []
+    monkeypatch.setattr(passed_over, "hash_file", lambda path: read.append(str(path)))
+    monkeypatch.setattr(passed_over, "read_image", lambda path: (read.append(str(path)), np.zeros((1, 1)))[1])
+    rig.start(gain=str(tmp_path / "gain.mrc"))
+    remarks = looks(rig)[1]
+    assert {remark.subject for remark in remarks} == {"single-image"}
+    assert len(remarks) == 20
+    assert len(set(read)) <= 5 + 1, "a few, to find the reference in another format"
 
 
 def test_a_sum_that_is_known_by_its_name_does_not_wait_for_more_frames(rig: Any) -> None:

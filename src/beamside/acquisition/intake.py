@@ -203,11 +203,10 @@ class Intake:
             log.exception("%s could not be looked into", sighting.path)
             self._count_failure(state, f"{sighting.path} cannot be understood ({type(error).__name__}: {error}).")
         else:
-            remark = self._passed_over.remark(sighting, info, sidecars)
-            sure = remark is not None and kind_by_name(sighting.path) is not None
+            sure = info.frames == 1 and kind_by_name(sighting.path) is not None  # a sum gets no more frames
             if doubt and not sure and state.doubt(doubt, self._clock(), wait=self._settings.poll_seconds):
                 report.waiting.append(Waiting(sighting.path, state.reason))
-            elif remark is not None:
+            elif (remark := self._passed_over.remark(sighting, info, sidecars)) is not None:
                 state.passed_over = True
                 report.remarks.append(remark)
             else:
