@@ -58,6 +58,16 @@ def test_frames_can_be_counted_from_their_doses(tmp_path: Path, doses: str, fram
     assert read_mdoc(path).get("frames") == frames
 
 
+def test_a_micrograph_is_not_measured_by_a_record_of_its_movie(rig: Any) -> None:
+    rig.mode = "micrographs"
+    rig.start(remove_source=True)
+    path = rig.movie("sum.tiff", frames=1)
+    rig.record("sum.tiff", 40)
+    rig.take_all()
+    assert rig.look().standing == []
+    assert not path.exists()
+
+
 def test_epu_says_into_how_many_fractions_the_camera_was_to_divide(tmp_path: Path) -> None:
     path = tmp_path / "X.xml"
     path.write_text(EXPOSURE.format("<b:NumberOffractions xmlns:b='y'>50</b:NumberOffractions>"))

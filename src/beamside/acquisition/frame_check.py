@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from beamside.acquisition.epu import read_metadata
-from beamside.acquisition.frames import UsualFrames, judge, statements
+from beamside.acquisition.frames import UsualFrames, judge, said_of
 from beamside.acquisition.manifest import ManifestEntry
 from beamside.acquisition.remarks import Remark, Trouble
 from beamside.acquisition.scan import Sighting
@@ -49,7 +49,7 @@ class FrameCheck:
         self._require(sighting, info, said)
         if extra := info.metadata.get("unexplained_bytes"):
             return f"has {int(extra):,} bytes that its header does not account for"
-        for statement in statements(sighting.path, info.metadata, said):
+        for statement in said_of(sighting.path, info.frames, info.metadata, said, self._single_images):
             if statement.frames != info.frames:
                 return f"has {info.frames} frames where {statement.who} says {statement.frames}"
         if self._usual.is_short(info.frames):
@@ -59,7 +59,7 @@ class FrameCheck:
         return ""
 
     def _require(self, sighting: Sighting, info: ImageInfo, said: Said) -> None:
-        for statement in statements(sighting.path, info.metadata, said):
+        for statement in said_of(sighting.path, info.frames, info.metadata, said, self._single_images):
             if statement.counted and info.frames < statement.frames:
                 raise NotReadyError(
                     f"{sighting.path} has {info.frames} of the {statement.frames} frames that {statement.who} says: "

@@ -117,6 +117,13 @@ class UsualFrames:
         return bool(shared) and frames == max(shared)
 
 
+def said_of(
+    source: str, frames: int, own: Mapping[str, Any], sidecars: Iterable[tuple[str, Mapping[str, Any]]], single: bool
+) -> list[Statement]:
+    """Return what counts of what is said: records beside a micrograph (`single`) speak of the movie that it is the sum of."""
+    return statements(source, own, () if single and frames == 1 else sidecars)
+
+
 def judge(
     source: str,
     frames: int,
@@ -134,7 +141,7 @@ def judge(
     usual : what the session's movies have, this one among them
     single_images : the session takes in micrographs, of one image each
     """
-    said = statements(source, own, sidecars)
+    said = said_of(source, frames, own, sidecars, single_images)
     if extra := _whole(own.get("unexplained_bytes")):
         return Verdict("disputed", f"it has {extra:,} bytes that its header does not account for")
     for statement in said:

@@ -31,8 +31,9 @@ class ManifestEntry:
 
     Attributes
     ----------
-    kind : "movie", "sidecar", "removed" (the source was removed), "seen" (the source has another date, and the same content) or
-        "duplicate" (another source with the content of a movie, or of a sidecar, of `item`; nothing was copied)
+    kind : "movie" (of several with the same item, the last counts: the source went on to be written), "sidecar", "removed" (the source was removed),
+        "seen" (the source has another date, and the same content) or "duplicate" (another source with the content of a movie, or of a sidecar, of
+        `item`; nothing was copied)
     source, size, mtime_ns, sha256 : the file at the source, and its content as it was read
     destination, destination_size, destination_sha256 : the file in the project (path relative to it)
     compression : "lzw" when it was recompressed here, "" when the copy is byte for byte the source
