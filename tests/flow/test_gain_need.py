@@ -136,13 +136,14 @@ def test_a_session_that_gets_the_reference_after_all_is_told_so_no_more(
         camera.movie(f"m{index}", 80)
     run(session_settings())
     with_it = session_settings(gain=camera.reference(Orientation()))
-    assert recompute_cost(session_settings()) == {}
+    assert recompute_cost(session_settings()) == recompute_cost(session_settings(gain_check=False)) == {}
     assert recompute_cost(with_it)["Measuring"] == 3, "what it costs is said before"
     project = run(with_it)
     assert recompute_cost(with_it) == {}
     moved = camera.gain.rename(camera.folder / "gain_at_another_place.mrc")
     assert recompute_cost(session_settings(gain=str(moved))) == {}, "the same reference changes nothing"
-    assert recompute_cost(session_settings(gain=str(moved), gain_rotate=90))["Measuring"] == 3
+    for other in ({"gain_rotate": 90}, {"gain_check": False}):
+        assert recompute_cost(session_settings(gain=str(moved), **other))["Measuring"] == 3
     status = read_status(project)
     assert needed(project) == []
     assert "is used as the movies show" in status.gain[0]

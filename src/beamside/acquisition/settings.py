@@ -61,7 +61,8 @@ class AcquisitionSettings(ParameterModel):
     gain_check: bool = parameter(
         True,
         "Compare the gain reference with the first movies, and ask before using one that does not fit them. Without this check the reference is "
-        "used as the options say; by default in the orientation of its file, as a multiplier",
+        "used as the options say; by default in the orientation of its file, as a multiplier. When no reference is given, the check tells whether "
+        "the movies need one",
         flag="--gain-check",
         advanced=True,
         affects_result=False,

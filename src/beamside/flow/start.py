@@ -97,7 +97,8 @@ def recompute_cost(settings: SessionSettings) -> dict[str, int]:
 def camera_has_changed(settings: SessionSettings, state: ProjectState) -> bool:
     """Tell whether `settings` name another gain reference or other defects than a project's session had, or another way of using them."""
     now, before = settings.to_json(), state.settings
-    changed = {name for name in CAMERA_SETTINGS if name in before and before[name] != now[name]}
+    counting = (*CAMERA_SETTINGS, *(["gain_check"] if now["gain"] else []))
+    changed = {name for name in counting if name in before and before[name] != now[name]}
     if settings.session.mode != "movies" or not changed:
         return False
     known = {record.get("reference_sha256") for record in state.gains.values() if record["state"] == "decided"}
