@@ -7,13 +7,15 @@ from typing import Any
 import pytest
 
 from beamside.acquisition.intake import Intake
-from beamside.errors import JournalError
+from beamside.errors import JournalError, ProjectError
 from beamside.flow.dispatch import Dispatcher
 from beamside.flow.gain import GainDesk
 from beamside.flow.problems import Problems
+from beamside.flow.projection import Projection
 from beamside.flow.session import Session
 from beamside.flow.settings import SessionSettings
 from beamside.flow.steps import Steps
+from beamside.flow.table import Tables
 from beamside.formats.star import read_star
 from beamside.project.problems import open_problems
 from beamside.project.project import Project, ProjectWriter
@@ -157,3 +159,25 @@ def test_a_disk_that_takes_nothing_for_a_moment_delays_what_others_see_and_nothi
     assert session.run() == "finished"
     assert calls[0] > 0
     assert states(settings, "extract") == {"a": ItemState.DONE}
+
+
+@pytest.mark.usefixtures("light_workflow")
+def test_a_pipeline_that_relion_holds_is_told_until_it_can_be_written(
+    session_settings: Settings, write_movie: WriteMovie, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = session_settings()
+    write_movie("a")
+    assert Session(settings, until_empty=True).run() == "finished"
+
+    def held(*_: Any, **__: Any) -> None:
+        raise ProjectError("RELION's lock is held.")
+
+    with ProjectWriter(Project(settings.root)) as writer:
+        tables = Tables(settings, writer)
+        projection = Projection(settings, writer, tables.stages)
+        with monkeypatch.context() as patch:
+            patch.setattr("beamside.flow.relion_jobs.publish_pipeline", held)
+            projection.refresh({}, force=True)
+        assert sum("lock is held" in sentence for sentence in opened(projection.problems)) == 1
+        projection.refresh({}, force=True)
+        assert not any("lock is held" in sentence for sentence in opened(projection.problems))

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 
+from beamside.acquisition.arrivals import Remark
 from beamside.flow.dispatch import Dispatcher
 from beamside.flow.missing import without_inputs
 from beamside.flow.recovery import Recovery
@@ -28,7 +29,6 @@ class Rounds:
 
     def __init__(self, settings: SessionSettings, tables: Tables, recovery: Recovery, dispatcher: Dispatcher) -> None:
         self.settings, self.tables, self.recovery, self.dispatcher = settings, tables, recovery, dispatcher
-        self._too_few_told = False
         self._tried = 0
 
     def consider(self, *, final: bool) -> bool:
@@ -145,9 +145,8 @@ class Rounds:
         fewest = FEWEST_PARTICLES_PER_CLASS * 2
         if particles >= fewest:
             return True
-        if not self._too_few_told:
-            self._too_few_told = True
-            self.tables.writer.note("info", f"{particles} particles are too few for 2D classification; it was not run.")
+        sentence = f"{particles} particles are too few for 2D classification; it was not run."
+        self.tables.problems.remark(Remark(f"{stage.name}-too-few", sentence, severity="info"))
         return False
 
     def _start(self, stage: Stage, items: list[str], key: str, final: bool) -> None:

@@ -117,6 +117,8 @@ class Projection:
         for stage in self.relion.reclaim():
             self._seen.pop(stage.name, None)
         self.relion.publish()
+        trouble = self.relion.trouble
+        self.problems.hold("relion-pipeline", [Trouble("relion-pipeline", trouble)] if trouble else [])
 
     def _write_files(self, stage: Stage, *, force: bool) -> None:
         self.steps.run(f"the files of {stage.job.name}", lambda: self._write_star_files(stage, force), None)

@@ -57,6 +57,8 @@ class RelionJobs:
         """Begin with nothing written; `deleted` is called when RELION has deleted a job, or taken that back, and `remark` tells people something."""
         self.writer, self.stages, self._deleted, self._remark = writer, stages, deleted, remark
         self.root = writer.project.root
+        self.trouble = ""
+        """Why RELION's pipeline could not be written when that was tried last."""
         self._written: dict[str, tuple[dict[str, str], list[str], RelionViewer | None]] = {}
         self._nodes: dict[str, tuple[tuple[int, ...], tuple[Node, ...]]] = {}
         self._logs = {stage.name: JobLog(self.root / stage.job.name) for stage in stages}
@@ -203,8 +205,9 @@ class RelionJobs:
         try:
             pipeline = publish_pipeline(self.root, [self._job(stage) for stage in self.stages if not stage.gone])
         except BeamsideError as error:
-            log.warning("RELION's pipeline file could not be written now: %s", error)
+            self.trouble = f"What RELION sees of the session could not be written now: {error}"
             return
+        self.trouble = ""
         gone = [pipeline.job(stage.job.name) is None for stage in self.stages]
         if gone != [stage.gone for stage in self.stages]:
             for stage, now in zip(self.stages, gone, strict=True):
