@@ -329,6 +329,19 @@ def test_a_project_whose_jobs_are_lost_is_not_written_to(tmp_path: Path) -> None
     assert indexed(project) == {}
 
 
+@pytest.mark.parametrize("which", ["MotionCorr-job002.jsonl", "project.jsonl"])
+def test_a_project_that_has_lost_a_journal_is_not_begun_anew_without_a_word(tmp_path: Path, which: str) -> None:
+    project = with_items(tmp_path, "raw/a")
+    with ProjectWriter(project) as writer:
+        writer.set_status("MotionCorr/job002", "Succeeded")
+    (project.journals / which).unlink()
+    with pytest.raises(ProjectError, match=rf"{which} is missing.*restore it from a backup"):
+        ProjectWriter(project)
+    (project.journals / which).touch()
+    with ProjectWriter(project) as writer:
+        assert not any(job.items for job in writer.state.jobs.values())
+
+
 def test_a_project_of_a_newer_format_is_refused_and_one_of_the_first_is_taken_over(tmp_path: Path) -> None:
     project = with_items(tmp_path, "raw/a")
     text = project.project_journal.read_text()

@@ -82,6 +82,24 @@ def _apply_item(job: JobEntry, record: Record, sound: bool) -> None:
     apply_item_record(job, record, sound=sound)
 
 
+def _check_complete(project: Project, state: ProjectState) -> None:
+    """Raise ProjectError when so much of the books is lost that going on would compute everything again without being asked."""
+    if state.lost_jobs:
+        raise ProjectError(
+            f"The records that made the jobs {', '.join(state.lost_jobs)} are not in {project.project_journal}, which is "
+            "damaged: restore that file from a backup, or process the data anew in a session with another --name."
+        )
+    finished = [project.job_journal(job.name) for job in state.jobs.values() if job.status == "Succeeded"]
+    missing = [path for path in finished if not path.exists()]
+    if not project.exists and any(project.journals.glob("*.jsonl")):
+        missing = [project.project_journal]
+    if missing:
+        raise ProjectError(
+            f"The journal {missing[0]} is missing, which says what was done: restore it from a backup. If there is none, make an empty file of "
+            "that name; then what it said is computed again."
+        )
+
+
 class ProjectWriter:
     """The one writer of a project: appends to the journals and keeps the folded state in memory.
 
@@ -97,11 +115,7 @@ class ProjectWriter:
         self.hold: Callable[[JournalError], bool] = lambda _error: False
         try:
             self.state = project.load()
-            if self.state.lost_jobs:
-                raise ProjectError(
-                    f"The records that made the jobs {', '.join(self.state.lost_jobs)} are not in {project.project_journal}, which is "
-                    "damaged: restore that file from a backup, or process the data anew in a session with another --name."
-                )
+            _check_complete(project, self.state)
             if not self.state.identity:
                 self._project_record(
                     {
