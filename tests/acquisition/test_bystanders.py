@@ -152,6 +152,24 @@ def test_among_micrographs_names_decide_and_a_pattern_can_ask_for_them(name: str
     assert (found.subject if found else None) == subject
 
 
+@pytest.mark.parametrize(("mode", "other", "frames"), [("movies", "micrographs", 1), ("micrographs", "movies", 3)])
+def test_a_session_in_the_wrong_mode_is_told_so_until_something_is_taken(
+    rig: Any, counts: Any, mode: str, other: str, frames: int
+) -> None:
+    for number in range(2):
+        write_tiff(rig.camera / f"m{number}.tiff", counts(number, frames))
+    rig.mode = mode
+    rig.start()
+    looks(rig)
+    (trouble,) = rig.look().standing
+    assert trouble.key == "wrong-mode"
+    assert "2 files have" in trouble.sentence
+    assert f"--mode {other}" in trouble.sentence
+    write_tiff(rig.camera / "right.tiff", counts(7, 4 - frames))
+    looks(rig)
+    assert rig.look().standing == []
+
+
 def test_movies_among_micrographs_are_passed_over(rig: Any) -> None:
     rig.movie("m_Fractions.tiff")
     write_mrc(rig.camera / "m.mrc", RNG.normal(size=(32, 48)).astype(np.float32))

@@ -8,7 +8,18 @@ from pathlib import Path
 
 import numpy as np
 
-from beamside.acquisition.bystanders import GAIN, SINGLE, STACK, Kind, Mode, bystander, is_image_stack, sentence
+from beamside.acquisition.bystanders import (
+    GAIN,
+    MOVIE,
+    SINGLE,
+    STACK,
+    SUM,
+    Kind,
+    Mode,
+    bystander,
+    is_image_stack,
+    sentence,
+)
 from beamside.acquisition.remarks import Remark, Trouble
 from beamside.acquisition.scan import ScanResult, Sighting, look_at
 from beamside.acquisition.transfer import hash_file
@@ -36,6 +47,7 @@ class PassedOver:
         self._gain = os.path.abspath(os.path.expanduser(gain)) if gain else ""
         self._gain_hash: tuple[Sighting, str] | None = None
         self._compared = 0
+        self._other_mode: set[str] = set()
         self._told_folders: set[str] = set()
         self._unfinished_since: dict[str, float] = {}
 
@@ -44,7 +56,26 @@ class PassedOver:
         kind = self._kind(sighting, info, sidecars)
         if kind is None:
             return None
+        if kind in (SINGLE, SUM, MOVIE):
+            self._other_mode.add(sighting.path)
         return Remark(kind.subject, sentence(kind, sighting.path, self._mode), sighting.path, severity="info")
+
+    def nothing_else(self) -> list[Trouble]:
+        """Return what to say when nothing was taken so far: the session may have the wrong mode."""
+        if not self._other_mode:
+            return []
+        count, one = len(self._other_mode), len(self._other_mode) == 1
+        many = "1 file has" if one else f"{count} files have"
+        holds, comes, other = (
+            ("a single image", "no movie", "micrographs")
+            if self._mode == "movies"
+            else ("several images", "no micrograph", "movies")
+        )
+        sentence = (
+            f"{many} {holds}{'' if one else ' each'}, and {comes} has come so far: nothing is processed. "
+            f"Give --mode {other} (in a new session) if these are what should be processed."
+        )
+        return [Trouble("wrong-mode", sentence)]
 
     def folders(self, scan: ScanResult) -> list[Remark]:
         """Return a remark on each system folder that was passed over for the first time."""
