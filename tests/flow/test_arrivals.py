@@ -14,6 +14,7 @@ from beamside.acquisition import intake as intake_module
 from beamside.acquisition.arrivals import TakenFile
 from beamside.acquisition.intake import Intake
 from beamside.acquisition.manifest import Manifest
+from beamside.acquisition.passed_over import PassedOver
 from beamside.acquisition.settings import AcquisitionSettings
 from beamside.acquisition.storage import Storage
 from beamside.flow.arrivals import ArrivalThread, Looked, Taken
@@ -91,18 +92,23 @@ def test_a_header_that_asks_for_32_gib_is_set_aside_and_the_others_go_on(tmp_pat
 
 
 @pytest.mark.parametrize("error", RAISED, ids=lambda error: type(error).__name__)
-@pytest.mark.parametrize("where", ["inspecting", "taking"])
+@pytest.mark.parametrize("where", ["inspecting", "naming", "taking"])
 def test_whatever_a_file_raises_fails_that_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, where: str
 ) -> None:
     for number, name in enumerate(("a.tiff", "odd.tiff", "z.tiff")):
         movie(tmp_path / "camera" / name, number)
-    inspect, store = intake_module.inspect_file, Storage.store_movie
+    inspect, kind, store = intake_module.inspect_file, PassedOver.remark, Storage.store_movie
 
     def odd_inspect(path: str) -> Any:
         if "odd" in path and where == "inspecting":
             raise error
         return inspect(path)
+
+    def odd_kind(passed_over: PassedOver, sighting: Any, *rest: Any) -> Any:
+        if "odd" in sighting.path and where == "naming":
+            raise error
+        return kind(passed_over, sighting, *rest)
 
     def odd_store(storage: Storage, sighting: Any, *rest: Any) -> Any:
         if "odd" in sighting.path and where == "taking":
@@ -110,6 +116,7 @@ def test_whatever_a_file_raises_fails_that_file(
         return store(storage, sighting, *rest)
 
     monkeypatch.setattr(intake_module, "inspect_file", odd_inspect)
+    monkeypatch.setattr(PassedOver, "remark", odd_kind)
     monkeypatch.setattr(Storage, "store_movie", odd_store)
     taken, aside = run(tmp_path)
     assert taken == {"a.tiff", "z.tiff"}

@@ -199,6 +199,7 @@ class Intake:
         try:
             info = inspect_file(sighting.path)
             doubt = self._frames.doubt(sighting, info, sidecars)
+            remark = self._passed_over.remark(sighting, info, sidecars)
         except InputError as error:
             self._count_failure(state, str(error))
         except Exception as error:  # whatever a strange file raises is the fault of that file
@@ -208,7 +209,7 @@ class Intake:
             sure = info.frames == 1 and kind_by_name(sighting.path) is not None  # a sum gets no more frames
             if doubt and not sure and state.doubt(doubt, self._clock(), wait=self._settings.poll_seconds):
                 report.waiting.append(Waiting(sighting.path, state.reason))
-            elif (remark := self._passed_over.remark(sighting, info, sidecars)) is not None:
+            elif remark is not None:
                 state.passed_over = True
                 report.remarks.append(remark)
             else:

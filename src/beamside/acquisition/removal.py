@@ -56,7 +56,7 @@ def remove_source(
     verify_again = verify_again or copied is not entry
     _check_copy(entry.source, copied, manifest.project, verify_again=verify_again)
     _check_source(entry, copied, manifest.project, verify_again=verify_again)
-    if ends_blank(manifest.project / copied.destination, copied.frames):
+    if _ends_blank(entry.source, copied, manifest.project):
         raise SourceKeptError(
             "blank", f"{entry.source} is not removed: its last frame has no counts and may not be written yet."
         )
@@ -115,6 +115,13 @@ def _ends(path: Path, size: int) -> tuple[bytes, bytes]:
         start = file.read(_END_BYTES)
         file.seek(max(size - _END_BYTES, 0))
         return start, file.read(_END_BYTES + 1)
+
+
+def _ends_blank(source: str, copied: ManifestEntry, project: Path) -> bool:
+    try:
+        return ends_blank(project / copied.destination, copied.frames)
+    except (BeamsideError, OSError) as error:
+        raise SourceKeptError("damaged", f"{source} is not removed: its copy cannot be read ({error}).") from error
 
 
 def _check_copy(source: str, copied: ManifestEntry, project: Path, *, verify_again: bool) -> None:

@@ -6,6 +6,7 @@ confirmed (`beamside.acquisition.frames`) and nothing has written to it since.
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 from collections import Counter, defaultdict
@@ -19,6 +20,8 @@ from beamside.acquisition.removal import SourceKeptError, record_removed, remove
 from beamside.acquisition.scan import look_at
 from beamside.acquisition.taken import TakenSources
 from beamside.errors import BeamsideError
+
+log = logging.getLogger(__name__)
 
 _SECONDS_PER_LOOK = 2.0
 _TRY_AGAIN_SECONDS = 60.0
@@ -151,7 +154,9 @@ class Removals:
                 record_removed(entry, self._manifest)
             else:
                 remove_source(entry, self._manifest, copy=copy, verify_again=pending.again)
-        except (BeamsideError, OSError) as error:
+        except Exception as error:
+            if not isinstance(error, (BeamsideError, OSError)):
+                log.exception("%s could not be removed", entry.source)
             pending.not_before = self._clock() + _TRY_AGAIN_SECONDS
             if look_at(entry.source) is not None:  # else the source is away: that is told elsewhere
                 pending.why = error.why if isinstance(error, SourceKeptError) else "stuck"
