@@ -154,7 +154,9 @@ class Intake:
             self._take_late_sidecars(scan.sidecars, report)
             report.standing += [*scan.standing, *self._nothing_matches(scan), *self._passed_over.unfinished(scan)]
             report.remarks += self._passed_over.folders(scan)
-            if not (self._taken.movies or report.waiting or any(state.offered for state in self._states.values())):
+            with self._lock:
+                at_work = any(state.offered for state in self._states.values())
+            if not (self._taken.movies or report.waiting or at_work):
                 report.standing += self._passed_over.nothing_else()
             self._taken.check_sources()
             report.standing += self._frames.standing()
