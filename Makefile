@@ -17,7 +17,7 @@ PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check $(TORCH_
 export PIP_CONSTRAINT := constraints.txt
 export PIP_BUILD_CONSTRAINT := constraints.txt
 
-.PHONY: demo test lint unit peers clean
+.PHONY: demo test lint unit peers long clean
 
 demo: $(VENV)/.installed
 	$(BIN)/beamside demo
@@ -33,6 +33,10 @@ lint: $(VENV)/.installed-test
 # The numerics use one thread in each test process, so that the processes do not get into each other's way.
 unit: $(VENV)/.installed-test peers
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist worksteal
+
+# What takes minutes: whole sessions over odd folders and with faults, from fixed seeds.
+long: $(VENV)/.installed-test
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m long tests/long
 
 # RELION, Chromium and Topaz, for the tests in tests/peers; Debian's only where its package manager is there and may be used.
 peers: $(VENV)/.installed-test
