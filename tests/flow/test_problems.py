@@ -117,6 +117,20 @@ def test_a_file_is_counted_once_also_by_a_session_that_goes_on(rig: Rig) -> None
     assert rig.entries()["metadata-total-dose"].count == 3
 
 
+def test_an_item_that_was_done_again_is_no_longer_in_groups_that_it_was_in(rig: Rig) -> None:
+    for number in (0, 1, 2):
+        rig.problems.remark(dose(number, 40))
+    rig.problems.withdraw("metadata-", "raw/m2", but=["metadata-total-dose"])
+    for name in ("raw/m0", "raw/m1", "raw/m1", "raw/other"):
+        rig.problems.withdraw("metadata-", name)
+    rig.problems.flush(force=True)
+    assert list(rig.entries()["metadata-total-dose"].items) == ["raw/m2"]
+    rig.problems.withdraw("metadata-", "raw/m2")
+    assert rig.entries() == {}
+    rig.problems.remark(dose(2, 40))
+    assert rig.entries()["metadata-total-dose"].count == 1
+
+
 def test_what_is_compared_anew_is_forgotten_before(rig: Rig) -> None:
     rig.problems.remark(dose(0, 40))
     rig.problems.remark(Remark("motion-few", "Few."))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
 from beamside.acquisition.arrivals import Remark, Severity, Trouble
@@ -104,6 +104,16 @@ class Problems:
         for subject in [key for key, entry in self._entries.items() if entry.grouped and key.startswith(prefix)]:
             self._writer.problem({"subject": subject, "state": "closed"})
             self._grown.pop(subject, None)
+
+    def withdraw(self, prefix: str, item: str, but: Collection[str] = ()) -> None:
+        """Take an item out of the groups whose subject starts with `prefix`, `but` those: it was looked at again, and this no longer holds."""
+        found = [key for key, entry in self._entries.items() if entry.grouped and key.startswith(prefix)]
+        for subject in [key for key in found if key not in but]:
+            grown = self._grown.get(subject, {})
+            if item in grown or item in self._entries[subject].items:
+                if grown:  # a group that loses its last item is gone, and what still waits to be recorded with it
+                    self._write_remarks(subject)
+                self._writer.problem({"subject": subject, "state": "without", "items": [item]})
 
     def begin(self) -> None:
         """A session begins: what the one before saw last is looked at again, and is open only when it is still so."""

@@ -361,7 +361,9 @@ class Session:
             raise event
 
     def _compare_metadata(self, event: Taken) -> None:
-        for remark in metadata_remarks(self.settings, event.taken):
+        remarks = list(metadata_remarks(self.settings, event.taken))
+        self.problems.withdraw(METADATA, event.taken.name, but=[remark.subject for remark in remarks])
+        for remark in remarks:
             self.problems.remark(remark)
 
     def _looked(self, event: Looked) -> None:

@@ -270,10 +270,7 @@ class Tables:
             state = ItemState.REJECTED if rejected else ItemState.DONE
             self._finish(stage, name, state, key=key, result=result, reason=rejected, seconds=seconds)
             stage.in_flight.discard(name)
-            if stage.job_type.aggregate:  # what a round warns of holds until the next one
-                self.problems.forget(f"{stage.name}-")
-            for subject, sentence in result["values"].get("warnings", {}).items():
-                self.problems.remark(Remark(f"{stage.name}-{subject}", sentence, name))
+            self._warn(stage, name, result["values"].get("warnings", {}))
             if not stage.job_type.aggregate and key != stage.expected_key(name):
                 self.redo(stage, name, "its inputs changed while it was processed")
             return
@@ -288,6 +285,16 @@ class Tables:
             stage.not_before[name] = time.monotonic() + RETRY_SECONDS * entry.attempt
             stage.waiting[name] = None
         stage.in_flight.discard(name)
+
+    def _warn(self, stage: Stage, name: str, warnings: Mapping[str, str]) -> None:
+        """Tell what a result warns of, and no longer what an earlier one did: of the same item, or of the rounds before."""
+        prefix = f"{stage.name}-"
+        if stage.job_type.aggregate:
+            self.problems.forget(prefix)
+        else:
+            self.problems.withdraw(prefix, name, but=[prefix + subject for subject in warnings])
+        for subject, sentence in warnings.items():
+            self.problems.remark(Remark(prefix + subject, sentence, name))
 
     def add_round(self, stage: Stage, name: str) -> None:
         """A round of an aggregate begins to exist, or is done again: what it follows is another one now."""

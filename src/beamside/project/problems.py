@@ -6,7 +6,8 @@ Two kinds of record make it up. One says what became of an outage::
 
 ("unseen" is written when a session begins: what the one before saw is looked at anew.)
 
-The other adds what was noticed of files to the group of its subject; `items` are only those that are new::
+The other adds what was noticed of files to the group of its subject; `items` are only those that are new. With the state "without" it takes them out
+again, and with "closed" it ends the group::
 
     {"event": "problem", "subject": "pixel-size-metadata", "items": [...], "sentence": ..., "severity": ..., "low": ..., "high": ..., "unit": "Å"}
 """
@@ -91,6 +92,8 @@ def _apply_remarks(problems: dict[str, ProblemEntry], record: Mapping[str, Any])
     if record.get("state") == "closed":  # what was compared is compared anew
         return problems.pop(key, None)
     entry = problems.get(key)
+    if record.get("state") == "without":
+        return _take_out(problems, entry, record["items"])
     if entry is None:
         entry = problems[key] = ProblemEntry(key, record["sentence"], grouped=True, opened=record["time"])
     entry.changed = record["time"]
@@ -99,6 +102,18 @@ def _apply_remarks(problems: dict[str, ProblemEntry], record: Mapping[str, Any])
     entry.count = len(entry.items)
     entry.low, entry.high = record.get("low", entry.low), record.get("high", entry.high)
     entry.unit = record.get("unit", entry.unit)
+    return entry
+
+
+def _take_out(
+    problems: dict[str, ProblemEntry], entry: ProblemEntry | None, items: Iterable[str]
+) -> ProblemEntry | None:
+    if entry is not None:
+        for item in items:
+            entry.items.pop(item, None)
+        entry.count = len(entry.items)
+        if not entry.items:
+            del problems[entry.key]
     return entry
 
 
