@@ -141,6 +141,19 @@ def test_a_session_that_died_goes_on_looking_where_it_was(
     assert {name for name, digest in gains(project).items() if not digest} == {"m11", "m14"}
 
 
+def test_movies_that_were_processed_and_not_looked_at_when_a_session_died_are_looked_at_by_the_next(
+    started: tuple[SessionSettings, Project, dict[str, str]], camera: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings, project, _ = started
+    for index in range(10, 16):
+        camera.movie(f"m{index:02d}", 60, corrected=index == 11)
+    with monkeypatch.context() as context:
+        context.setattr("beamside.flow.gain.next_look", lambda case, closing: None)
+        run(settings)
+    run(settings, "waiting for an answer")
+    assert "(m11_fractions.tiff)" in read_status(project).questions[0]
+
+
 def test_raw_movies_among_those_that_were_corrected_already_are_found_too(
     light_workflow: None, camera: Any, session_settings: Settings
 ) -> None:

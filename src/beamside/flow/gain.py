@@ -189,9 +189,9 @@ class GainDesk:
             case.number = self._number(case)
             if case.record and case.record["reference"] != self.settings.acquisition.gain:
                 self._record(case, case.record)  # the same reference, from another place
-            case.looked = max(int(case.record.get("evidence", {}).get("movies", 0)), self._processed(case))
-            if case.record.get("mixed") or case.doubt is not None:  # each movie is looked at
-                case.looked = min(case.looked, int(case.record.get("looked_at", case.looked)))
+            former = max(int(case.record.get("evidence", {}).get("movies", 0)), self._processed(case))
+            case.looked = int(case.record.get("looked_at", former))  # versions before this one did not note it
+            case.unseen = list(case.record.get("unseen", ()))
             if question := question_of(case.record):
                 log.warning("%s", question)
         return self.cases[name]
@@ -262,6 +262,7 @@ class GainDesk:
             case.record.pop("replaced_by", None)
             case.prepared.clear()
             case.checked, case.looked, case.error, case.resettle = 0, 0, "", True
+            case.unseen = []
             return
         signature = f"changed:{digest}"
         if case.doubt is None and signature not in case.record.get("answered", ()):
@@ -359,6 +360,7 @@ class GainDesk:
             "reference_sha256": case.digest,
             "asked": case.said,
             "looked_at": case.looked,
+            "unseen": case.unseen,
         }
         record = {name: value for name, value in {**choice, **fixed}.items() if name not in JOURNAL_FIELDS}
         self.tables.writer.gain(case.key, record)
@@ -400,7 +402,7 @@ class GainDesk:
         pause = min(LONGEST_RETRY_SECONDS, RETRY_SECONDS * 2 ** (case.failures - 1))
         case.not_before = time.monotonic() + pause
         if doing == "look":
-            case.looked = case.looked_before  # nothing waits for it
+            case.looked, case.unseen = case.looked_before, case.unseen_before  # nothing waits for it
             return
         if doing == "check":
             case.checked = 0

@@ -54,6 +54,7 @@ class Case:
     movies, held : the movies there are; and those that wait
     doing, preparing : what a worker does for it, and for which way of use
     checked, looked : with how many movies it was tried to decide, and looked at again; before the look that is under way, `looked_before`
+    unseen : movies that looks have passed over; before the look that is under way, `unseen_before`
     followed, answered : how often it was looked at since a question is open; a person has just answered, and what came meanwhile is looked at
     newer : a reference with another content that has come to the same path
     last : there will be no more movies
@@ -76,6 +77,8 @@ class Case:
     checked: int = 0
     looked: int = 0
     looked_before: int = 0
+    unseen: list[str] = field(default_factory=list)
+    unseen_before: list[str] = field(default_factory=list)
     followed: int = 0
     answered: bool = False
     newer: tuple[str, str] | None = None

@@ -32,8 +32,8 @@ class Look:
 def next_look(case: Case, *, closing: bool) -> Look | None:
     """Return what is to be looked at now, and note in the case that it was; None when nothing is due.
 
-    The newest movies are, at intervals over the whole session. Once some are not as others, each is. When the session is `closing`, or a person has
-    just answered, those that are left are, however few.
+    The newest movies are, at intervals over the whole session. Once some are not as others, each is, also those that were passed over. When the
+    session is `closing`, or a person has just answered, those that are left are, however few.
     """
     record, doubt = case.record, case.doubt
     if record.get("evidence", {}).get("kind", "flat") in ("flat", "unsure"):
@@ -43,18 +43,21 @@ def next_look(case: Case, *, closing: bool) -> Look | None:
         return None
     voters, each = case.voters(), doubt is not None or mixed
     number, looked = len(voters), case.looked
-    if each and number > looked and (number >= looked + FEWEST_FOLLOWED or closing or case.answered):
+    case.looked_before, case.unseen_before, between = looked, case.unseen, list[str]()
+    if each and case.unseen:
+        newest, case.unseen = case.unseen[:MOST_LOOKED_AT], case.unseen[MOST_LOOKED_AT:]
+    elif each and number > looked and (number >= looked + FEWEST_FOLLOWED or closing or case.answered):
         newest = voters[looked : looked + MOST_LOOKED_AT]
         case.looked = looked + len(newest)
     elif not each and number >= look_due(looked):
         newest = voters[max(number - MOST_LOOKED_AT, looked if looked >= MOST_LOOKED_AT else 0) :]
-        case.looked = number
+        case.looked, between = number, voters[looked : number - len(newest)]
+        case.unseen = [*case.unseen, *between]
     else:
         case.answered = False
         return None
-    case.looked_before = looked
     case.followed = case.followed + 1 if doubt is not None else 0
-    return Look(newest, voters[:FIRST_MOVIES], [] if each else voters[looked : number - len(newest)])
+    return Look(newest, voters[:FIRST_MOVIES], between)
 
 
 def after_look(
@@ -73,18 +76,16 @@ def after_look(
     found, evidence, record = outcome["doubt"], outcome["evidence"], case.record
     if case.state != "decided":
         return None
-    if found is None:  # an eye sees the pattern better in more counts
-        better = evidence.get("picture") and evidence["movies"] > record["evidence"]["movies"]
-        return {**record, "evidence": evidence} if better and case.doubt is None else None
+    if found is None:
+        return None if case.doubt is not None or record.get("mixed") else _borne_out(record, evidence)
     agreed, answers = record.get("mixed", ()), record.get("answered", ())
     movies = [movie for movie in found["movies"] if case.way(movie) == way_of(record)]
     scope = "some" if case.doubt is not None or agreed else found["scope"]
     signature = signature_of(scope, way_of(found))
     if movies and signature in agreed:
         return with_some(record, way_of(found), movies)
-    if not movies or signature in answers:
-        return None
-    question = _question(case, {**found, "scope": scope, "signature": signature, "evidence": evidence}, movies)
+    asked = {**found, "scope": scope, "signature": signature, "evidence": evidence}
+    question = _question(case, asked, movies) if movies and signature not in answers else None
     if question is None:
         return None
     rotate, flip, use = way_of(record)
@@ -106,6 +107,12 @@ def after_look(
     return {**record, "doubt": {**question, "sentence": sentence}}
 
 
+def _borne_out(record: Mapping[str, Any], evidence: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the record of a decision that was looked at again, with the evidence of more movies: an eye sees the pattern better in more counts."""
+    better = evidence.get("picture") and evidence["movies"] > record["evidence"]["movies"]
+    return {**record, "evidence": evidence} if better else dict(record)
+
+
 def _question(case: Case, found: Mapping[str, Any], movies: list[str]) -> dict[str, Any] | None:
     """Return the question about what was found, together with the one that is open; None when that is about something else: one at a time."""
     looked, open_ = int(found["looked"]), case.doubt
@@ -113,5 +120,9 @@ def _question(case: Case, found: Mapping[str, Any], movies: list[str]) -> dict[s
         if open_.get("scope") != "some" or open_["signature"] != found["signature"]:
             return None
         movies, looked = [*open_["movies"], *movies], looked + int(open_["looked"])
-    known = list(case.movies)
-    return {**found, "movies": movies, "looked": looked, "before": known[: known.index(movies[0])]}
+    order = {
+        movie: number for number, movie in enumerate(case.movies)
+    }  # those of earlier sessions may not have come up yet
+    movies = sorted(movies, key=lambda movie: order.get(movie, len(order)))
+    before = list(case.movies)[: order.get(movies[0], len(order))]
+    return {**found, "movies": movies, "looked": looked, "before": before}
