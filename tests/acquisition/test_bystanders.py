@@ -191,21 +191,56 @@ def test_folders_of_systems_are_passed_over_and_told_once(rig: Any, folder: str)
     rig.start(data=[str(rig.camera), str(rig.camera / "*" / "*.tiff")])
     taken, remarks = looks(rig)
     assert taken == ["raw/kept"]
-    hidden = folder.startswith(".")  # no pattern looks into those
-    assert [remark.subject for remark in remarks] == ([] if hidden else ["system-folder"])
+    assert [remark.subject for remark in remarks] == ["system-folder"]
     rig.start(data=str(rig.camera / folder / "*.tiff"))
     assert looks(rig)[0] == ["raw/deleted"], "a folder that is named itself is meant"
 
 
 def test_names_of_unfinished_copies_wait_for_their_final_name(rig: Any) -> None:
     rig.movie("m.part.tiff")
-    rig.movie("~m2.tiff", seed=1)
-    assert looks(rig, 3) == ([], [])
-    assert "unfinished-names" in [trouble.key for trouble in rig.look(seconds=1000).standing]
+    rig.movie("m2.tiff.part", seed=1)
+    assert looks(rig, 2) == ([], [])
+    said = [trouble for trouble in rig.look(seconds=1000).standing if trouble.key == "unfinished-names"]
+    assert len(said) == 1
+    assert "2 files have" in said[0].sentence
     (rig.camera / "m.part.tiff").rename(rig.camera / "m.tiff")
-    (rig.camera / "~m2.tiff").unlink()
+    (rig.camera / "m2.tiff.part").unlink()
     assert looks(rig)[0] == ["raw/m"]
     assert rig.look().standing == []
+
+
+HIDDEN = {
+    "._m.tiff": "macos-companion", ".m.tiff.Xy12Za": "unfinished-name", "m.tiff.part": "unfinished-name", "m.part.tiff": "unfinished-name",
+    "m.tiff.1a2b3c4d.partial": "unfinished-name", "m.tiff~": "unfinished-name", "m_downloading.tiff": "unfinished-name",
+    "~m.tiff": "hidden-name", ".m.tiff": "hidden-name",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("pattern", ["", "*", "*.tiff", "**/m*.tiff"])
+def test_temporary_and_hidden_names_that_stay_are_told_once_each(rig: Any, pattern: str) -> None:
+    for name in HIDDEN:
+        (rig.camera / name).write_bytes(b"bytes")
+    for other in (".DS_Store", ".m.xml.Xy12Za", "notes.txt~", ".nfs0001"):
+        (rig.camera / other).write_bytes(b"no movie in any case")
+    (rig.camera / ".rsync.tiff").mkdir()
+    rig.start(data=str(rig.camera / pattern))
+    assert looks(rig, 2) == ([], []), "programs that copy give such names for a while"
+    remarks = looks(rig, 30)[1]
+    files = [(Path(remark.item).name, remark.subject) for remark in remarks if remark.subject != "hidden-folder"]
+    assert sorted(files) == sorted(HIDDEN.items())
+    folders = [remark.item for remark in remarks if remark.subject == "hidden-folder"]
+    assert folders == ([] if pattern.startswith("*.") or pattern == "*" else [str(rig.camera / ".rsync.tiff")])
+    assert {remark.severity for remark in remarks} == {"info"}
+
+
+def test_temporary_names_that_come_and_go_are_not_told(rig: Any) -> None:
+    remarks = []
+    for number in range(12):
+        temporary = rig.movie(f".m{number}.tiff.Xy12Za", seed=number)
+        for _ in range(3):
+            remarks += rig.look(seconds=10).remarks
+        temporary.rename(rig.camera / f"m{number}.tiff")
+    assert remarks == []
 
 
 @pytest.mark.parametrize(

@@ -36,6 +36,12 @@ def told(root: Path, pattern: str, *files: str) -> str:
         ("*.tif", "one/level/deeper/a.tif", "only by the folders above"),
         ("*", "a.dm4", "1 file matches, but .dm4 is not a format of movies"),
         ("*.tif", "a.part.tif", "1 file matches, but has the name of an unfinished copy"),
+        ("*.tif", "a.tif.part", "1 file matches, but has the name of an unfinished copy"),
+        (
+            "*.tiff",
+            "a.tif.part",
+            "1 file differs only by the ending (.tif and .tiff, .mrc and .mrcs are different to a pattern), but has the name",
+        ),
         ("*_fractions.tiff", "something.mrc", "1 file of these formats with other names is there"),
         ("*_fractions.tiff", "something.mrc.xz", "1 compressed file of these formats with other names is there"),
     ],

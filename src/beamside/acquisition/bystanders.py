@@ -29,15 +29,16 @@ _SYSTEM_FOLDERS = frozenset(
 )  # fmt: skip
 _SYSTEM_PREFIXES = (".trash-", ".@__", "found.0")
 
-_TEMPORARY = re.compile(
-    r"""
-      downloading                                                                  # Murfey's and others' prefix or suffix
-    | \.(tmp|temp|part|partial|filepart|crdownload|download|swp|incomplete|inprogress|uploading|ffs_tmp|!\w{1,3})  # WinSCP, browsers, rclone
-      (\.\w{1,5})?$                                                                # also before the ending: x.part.tiff
-    | ~$
-    """,
-    re.IGNORECASE | re.VERBOSE,
-)
+_MARKS = frozenset(  # WinSCP, browsers, rclone and others; also before the ending: x.part.tiff
+    {"tmp", "temp", "part", "partial", "filepart", "crdownload", "download", "swp", "incomplete", "inprogress", "uploading", "ffs_tmp"}
+)  # fmt: skip
+_BITTORRENT = re.compile(r"!\w{1,3}")
+_LONGEST_ENDING = 5
+_DOWNLOADING = re.compile(
+    r"^downloading[-_.]?|[-_.]?downloading", re.IGNORECASE
+)  # Murfey's and others' prefix or suffix
+_HIDDEN = re.compile(r"^(\._|~\$|[.~])")
+_RANDOM_ENDING = re.compile(r"\.\w{6,8}$")  # rsync: .x.tiff.Xa3f9Q; rclone: x.tiff.1a2b3c4d.partial
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,35 @@ def is_system_folder(name: str) -> bool:
 
 def is_temporary(name: str) -> bool:
     """Tell whether a name is one that programs give to files which they are still writing."""
-    return name.startswith((".", "~")) or _TEMPORARY.search(name) is not None
+    return name.startswith((".", "~")) or _has_mark(name)
+
+
+def is_unfinished(name: str) -> bool:
+    """Tell whether a temporary name is that of a copy which gets another name when it is complete; hidden files keep theirs."""
+    hidden = _HIDDEN.match(name)
+    return _has_mark(name) or bool(hidden and _RANDOM_ENDING.search(name[hidden.end() :]))
+
+
+def final_names(name: str) -> tuple[str, ...]:
+    """Return the names that a file with a temporary or hidden name may get: of ``.x.tiff.Xa3f9Q``, ``x.tiff.Xa3f9Q`` and ``x.tiff``."""
+    plain = _DOWNLOADING.sub("", _HIDDEN.sub("", name)).rstrip("~")
+    plain = ".".join(part for part in plain.split(".") if not _is_mark(part.lower()))
+    return plain, _RANDOM_ENDING.sub("", plain)
+
+
+def _has_mark(name: str) -> bool:
+    lower = name.lower()
+    *_, before, last = ("", "", *lower.split(".")[1:])
+    return (
+        _is_mark(last)
+        or (_is_mark(before) and len(last) <= _LONGEST_ENDING)
+        or lower.endswith("~")
+        or "downloading" in lower
+    )
+
+
+def _is_mark(part: str) -> bool:
+    return part in _MARKS or (part.startswith("!") and _BITTORRENT.fullmatch(part) is not None)
 
 
 def is_robocopy_date(mtime_ns: int) -> bool:

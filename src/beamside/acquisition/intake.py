@@ -34,6 +34,7 @@ from beamside.acquisition.sidecars import SidecarIndex
 from beamside.acquisition.sources import SourceState
 from beamside.acquisition.storage import Storage, duplicate
 from beamside.acquisition.taken import TakenSources
+from beamside.acquisition.temporary_names import TemporaryNames
 from beamside.acquisition.transfer import DestinationError, hash_source
 from beamside.errors import BeamsideError, InputError, NotReadyError, TransferError
 
@@ -81,6 +82,7 @@ class Intake:
         excluded = [os.path.abspath(os.path.expanduser(path)) for path in (settings.gain, settings.defects) if path]
         self._scanner = Scanner(settings.data, settings.sidecars, excluded)
         self._passed_over = PassedOver(mode, self._scanner.asked, settings.gain, clock)
+        self._temporary_names = TemporaryNames(clock)
         self._storage = Storage(Path(raw_dir).absolute(), manifest, compress=settings.compress)
         self._settling = Settling(settings.settle_seconds, clock)
         self._lock = threading.RLock()
@@ -152,8 +154,9 @@ class Intake:
                 self._consider(sighting, index, report, deadline)
             self._notice_vanished(scan, report)
             self._take_late_sidecars(scan.sidecars, report)
-            report.standing += [*scan.standing, *self._nothing_matches(scan), *self._passed_over.unfinished(scan)]
-            report.remarks += self._passed_over.folders(scan)
+            self._temporary_names.look(scan.temporary, scan.hidden_folders, complete=scan.complete)
+            report.standing += [*scan.standing, *self._nothing_matches(scan), *self._temporary_names.standing()]
+            report.remarks += [*self._passed_over.folders(scan), *self._temporary_names.remarks()]
             with self._lock:
                 at_work = any(state.offered for state in self._states.values())
             if not (self._taken.movies or report.waiting or at_work):

@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from beamside.acquisition.bystanders import is_system_folder, is_temporary
+from beamside.acquisition.bystanders import final_names, is_system_folder, is_temporary
 from beamside.formats.movies import MRC_SUFFIXES, PNG_SUFFIXES, TIFF_SUFFIXES
 from beamside.formats.rendering import EER_SUFFIX
 
@@ -59,12 +59,14 @@ def how_it_differs(path: str, pattern: Pattern) -> tuple[str, ...] | None:
     """
     *folders, name = os.path.relpath(path, pattern.root).split(os.sep)
     *wanted, last = pattern.parts
+    unfinished = is_temporary(name)
     plain = name if fnmatch.fnmatchcase(name, last) else _base(name)
-    in_name = _differences(plain, last)
+    near = (_differences(one, last) for one in ((plain, *final_names(name)) if unfinished else (plain,)))
+    in_name = next((found for found in near if found is not None), None)
     if in_name is None:
         return None
     differences = in_name | _differences_of_place(folders, wanted)
-    if is_temporary(plain):
+    if unfinished:
         differences.add("unfinished")
     elif name.lower().endswith(COMPRESSED):
         differences.add("compressed")

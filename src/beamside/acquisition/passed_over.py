@@ -26,7 +26,6 @@ from beamside.acquisition.transfer import hash_file
 from beamside.errors import BeamsideError
 from beamside.formats.image import ImageInfo, read_image
 
-_LEFT_OVER_SECONDS = 600.0
 _END_BYTES = 1 << 16
 _MOST_COMPARED = 5
 
@@ -49,7 +48,6 @@ class PassedOver:
         self._compared = 0
         self._other_mode: set[str] = set()
         self._told_folders: set[str] = set()
-        self._unfinished_since: dict[str, float] = {}
 
     def remark(self, sighting: Sighting, info: ImageInfo, sidecars: Iterable[Sighting]) -> Remark | None:
         """Return why a complete file is passed over; None when it is to be taken."""
@@ -89,22 +87,6 @@ class PassedOver:
                 severity="info",
             )
             for path in new
-        ]
-
-    def unfinished(self, scan: ScanResult) -> list[Trouble]:
-        """Return what to say of files that have kept the name of an unfinished copy for long."""
-        now = self._clock()
-        self._unfinished_since = {path: self._unfinished_since.get(path, now) for path in scan.temporary}
-        old = sorted(path for path, since in self._unfinished_since.items() if now - since >= _LEFT_OVER_SECONDS)
-        if not old:
-            return []
-        count = f"{len(old)} files have" if len(old) > 1 else "A file has"
-        return [
-            Trouble(
-                "unfinished-names",
-                f"{count} had the name of an unfinished copy for more than {_LEFT_OVER_SECONDS / 60:g} minutes ({old[0]}): "
-                "it is taken when it gets its final name; check the program that copies.",
-            )
         ]
 
     def _kind(self, sighting: Sighting, info: ImageInfo, sidecars: Iterable[Sighting]) -> Kind | None:

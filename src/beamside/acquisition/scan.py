@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from beamside.acquisition.bystanders import is_system_folder, is_temporary
+from beamside.acquisition.bystanders import final_names, is_system_folder, is_temporary
 from beamside.acquisition.nothing_found import MOVIE_SUFFIXES, Pattern, nearest_folder, what_is_there
 from beamside.acquisition.remarks import Trouble
 from beamside.errors import ConfigError
@@ -45,7 +45,8 @@ class ScanResult:
     standing : what could not be looked at
     complete : whether every folder could be read; only then is an absent file really gone
     system_folders : folders of operating and storage systems that were passed over
-    temporary : files that match, with a name that says that they are still being written
+    temporary : files with a name that says that they are still being written, or hidden, which would match without that
+    hidden_folders : other hidden folders that were passed over
     """
 
     sightings: list[Sighting] = field(default_factory=list)
@@ -55,6 +56,7 @@ class ScanResult:
     complete: bool = True
     system_folders: list[str] = field(default_factory=list)
     temporary: list[str] = field(default_factory=list)
+    hidden_folders: list[str] = field(default_factory=list)
 
 
 class Scanner:
@@ -131,9 +133,6 @@ class Scanner:
                 if entry.path in seen or not self._is_movie(entry):
                     continue
                 seen.add(entry.path)
-                if is_temporary(entry.name):
-                    result.temporary.append(entry.path)
-                    continue
                 result.matched += 1
                 if not known(entry.path):
                     _look(entry, result)
@@ -165,11 +164,8 @@ class Scanner:
             # no folders: the rest applies here; one or more: into each sub-folder (links are not followed, they could form a loop)
             yield from self._match(entries, rest or ("*",), result, walked)
             for entry in entries:
-                if not entry.name.startswith(".") and _is_folder(entry, follow=False):
-                    if is_system_folder(entry.name):
-                        result.system_folders.append(entry.path)
-                    else:
-                        yield from self._walk(entry.path, parts, result, walked)
+                if _is_folder(entry, follow=False) and not _is_passed_over(entry, result):
+                    yield from self._walk(entry.path, parts, result, walked)
             return
         yield from self._match(entries, parts, result, walked)
 
@@ -178,14 +174,18 @@ class Scanner:
     ) -> Iterator[os.DirEntry[str]]:
         head, rest = parts[0], parts[1:]
         for entry in entries:
-            if not fnmatch.fnmatchcase(entry.name, head) or (entry.name.startswith(".") and not head.startswith(".")):
-                continue
+            matches = fnmatch.fnmatchcase(entry.name, head)
             if not rest:
-                yield entry
-            elif _is_folder(entry, follow=True):
-                if is_system_folder(entry.name) and not head.lower().startswith(entry.name[:2].lower()):
-                    result.system_folders.append(entry.path)  # a wildcard takes it in; nobody asked for it
-                else:
+                if is_temporary(entry.name):
+                    if _would_match(entry.name, head) and not _is_folder(entry, follow=True):
+                        result.temporary.append(entry.path)
+                elif matches:
+                    yield entry
+            elif matches and _is_folder(entry, follow=True):
+                named = head.lower().startswith(
+                    entry.name[:2].lower()
+                )  # else a wildcard takes it in, and nobody asked for it
+                if named or not _is_passed_over(entry, result):
                     yield from self._walk(entry.path, rest, result, walked)
 
     def _list(self, folder: str, result: ScanResult, walked: set[str]) -> list[os.DirEntry[str]]:
@@ -209,6 +209,23 @@ class Scanner:
                 if entry.name.lower().endswith(self._sidecars or ("\0",)) and not is_temporary(entry.name)
             ]
         return entries
+
+
+def _is_passed_over(folder: os.DirEntry[str], result: ScanResult) -> bool:
+    """Tell whether a folder is none that wildcards stand for, and note it."""
+    if is_system_folder(folder.name):
+        result.system_folders.append(folder.path)
+    elif folder.name.startswith(".") and folder.name != _PROJECT_MARK:
+        result.hidden_folders.append(folder.path)
+    return is_system_folder(folder.name) or folder.name.startswith(".")
+
+
+def _would_match(name: str, wanted: str) -> bool:
+    """Tell whether a file with a temporary or hidden name would be a movie that is asked for under the name that it may get."""
+    return any(
+        final.lower().endswith(MOVIE_SUFFIXES) and any(fnmatch.fnmatchcase(one, wanted) for one in (final, name))
+        for final in final_names(name)
+    )
 
 
 def look_at(path: str) -> Sighting | None:

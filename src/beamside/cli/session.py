@@ -125,7 +125,9 @@ def _check_recompute(settings: SessionSettings, project: Project, recompute: boo
     """Say what changed settings cost, and go on only when that was asked for."""
     cost = recompute_cost(settings)
     if cost and not recompute and project.writer_process() is None:
-        listed = ", ".join(f"{title} of {number} items" for title, number in cost.items())
+        listed = ", ".join(
+            f"{title} of {number} {'item' if number == 1 else 'items'}" for title, number in cost.items()
+        )
         changed = changed_settings(settings, project)
         which = f" ({'; '.join(changed)})" if changed else ""
         raise ConfigError(
