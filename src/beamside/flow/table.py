@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from beamside.acquisition.arrivals import LookReport, Remark
-from beamside.acquisition.names import candidate_stems
 from beamside.flow.again import DoneAgain
 from beamside.flow.arrivals import Taken
 from beamside.flow.problems import Problems
+from beamside.flow.set_aside import SET_ASIDE, displaced, name_of
 from beamside.flow.settings import SessionSettings
 from beamside.flow.stages import Stage
 from beamside.jobs.base import JobType
@@ -44,10 +44,6 @@ RETRY_SECONDS = 5.0
 """Pause before an item is tried again; it grows with every attempt."""
 
 INPUTS_CHANGED = "its inputs or parameters changed"
-
-
-SET_ASIDE = "set aside: "
-"""With the source behind it, the key of a file that was set aside; such a file has no content to make a key of."""
 
 CAMERA_VALUES = ("gain", "gain_sha256", "relion_gain", "gain_error")
 """What a movie gets from the session's gain reference."""
@@ -155,7 +151,8 @@ class Tables:
         entry = stage.entry(taken.name)
         if entry is not None and entry.key == key and entry.state in FINAL_STATES:
             return
-        self._make_room(taken.name, taken.source)
+        if (other := displaced(taken.name, taken.source, stage.job)) is not None:
+            self._set_aside(*other)
         if entry is None or entry.state in FINAL_STATES:
             self._record(
                 stage,
@@ -209,7 +206,7 @@ class Tables:
     def intake_set_aside(self, report: LookReport) -> None:
         """Files that were tried often enough; they are tried again when they change."""
         for aside in report.set_aside:
-            self._set_aside(self._name_of_source(aside.source), aside.source, aside.reason)
+            self._set_aside(name_of(aside.source, self.stages[0].job), aside.source, aside.reason)
 
     def _set_aside(self, name: str, source: str, reason: str) -> None:
         stage = self.stages[0]
@@ -221,31 +218,6 @@ class Tables:
                 return
             self._record(stage, name, ItemState.WAITING, reason="the file changed")
         self._finish(stage, name, ItemState.FAILED, key=SET_ASIDE + source, reason=reason)
-
-    def _name_of_source(self, source: str) -> str:
-        """Return the name that a file has, or would have had, in the project: the first that no other file has."""
-        earlier = f"raw/{Path(source).stem}"  # as earlier versions named a file that they had set aside
-        if (entry := self.stages[0].entry(earlier)) is not None and entry.state is ItemState.FAILED and not entry.key:
-            return earlier
-        names = (f"raw/{stem}" for stem in candidate_stems(source))
-        return next(name for name in names if self._source_of(name) in ("", source))
-
-    def _source_of(self, name: str) -> str:
-        """Return the source of a file that was taken in or set aside; "" when there is none, or its journal does not say it."""
-        entry = self.stages[0].entry(name)
-        if entry is None:
-            return ""
-        if entry.result is not None:
-            return str(entry.result["values"].get("source", ""))
-        return entry.key.removeprefix(SET_ASIDE) if entry.key.startswith(SET_ASIDE) else ""
-
-    def _make_room(self, name: str, source: str) -> None:
-        """A file gets the name `name`; another one that had it, as it was set aside, keeps its reason under the next name that is free."""
-        other, entry = self._source_of(name), self.stages[0].entry(name)
-        if entry is not None and entry.key == SET_ASIDE + other and other != source:
-            names = (f"raw/{stem}" for stem in candidate_stems(other))
-            free = next(found for found in names if self.stages[0].entry(found) is None)
-            self._set_aside(free, other, entry.reason)
 
     # -- processing -------------------------------------------------------------------------------------------------
 
