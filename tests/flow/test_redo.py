@@ -4,11 +4,13 @@ import shutil
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
+from typing import Any
 
 import pytest
 
 from beamside.flow import control
+from beamside.flow.again import DoneAgain
 from beamside.flow.session import Session
 from beamside.flow.settings import SessionSettings
 from beamside.flow.start import recompute_cost, state_of_results
@@ -360,3 +362,31 @@ def test_a_project_whose_jobs_were_all_deleted_can_be_made_anew(
     run(settings)
     assert calls(project) == Counter()
     assert told(project) == ""
+
+
+def test_a_stage_that_gets_its_inputs_one_by_one_is_told_once_and_not_with_each() -> None:
+    def a_stage(title: str) -> Any:
+        return SimpleNamespace(job_type=SimpleNamespace(title=title), entry=lambda item: SimpleNamespace(result={}))
+
+    again, motion, ctf = DoneAgain(), a_stage("Motion correction"), a_stage("CTF estimation")
+    for item in "abc":
+        again.add(motion, item, "inputs changed")
+    seen = []
+    for item in "abc":
+        again.add(ctf, item, "inputs changed")  # its micrograph is about to be another one
+        again.discard(motion, item)
+        seen.append([trouble.sentence for trouble in again.troubles()])
+        again.discard(ctf, item)
+        told = [trouble.key for trouble in again.troubles()]
+        assert told == (
+            [] if item == "c" else [f"again:{one}:inputs changed" for one in ("Motion correction", "CTF estimation")]
+        )
+    assert seen[0][0] == "Motion correction: 3 results are computed again (inputs changed); 1 of them done."
+    assert seen[2] == [
+        "Motion correction: 3 results were computed again (inputs changed).",
+        "CTF estimation: 3 results are computed again (inputs changed); 2 of them done.",
+    ]
+    again.add(motion, "a", "a file was lost")
+    assert [trouble.sentence for trouble in again.troubles()] == [
+        "Motion correction: 1 result is computed again (a file was lost)."
+    ]

@@ -87,7 +87,7 @@ class MadeUpSession:
         jobs = [self.jobs[name] for name in chain[chain.index(first) :]]
         for job in jobs:
             for name in names:
-                self._record(job, name, ItemState.WAITING, reason="its inputs changed")
+                self._record(job, name, ItemState.WAITING, reason="inputs changed")
         for job, kind in zip(jobs, chain[chain.index(first) :], strict=True):
             for number, name in enumerate(names):
                 self._record(job, name, ItemState.QUEUED, attempt=1)

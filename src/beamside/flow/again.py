@@ -12,11 +12,15 @@ AGAIN = "again:"
 
 
 class DoneAgain:
-    """The results that are being made again, by stage, with the reason. `changed` says that there is news since it was last told."""
+    """The results that are being made again, by stage, with the reason. `changed` says that there is news since it was last told.
+
+    What is finished counts until all is: a stage that gets its inputs one by one is told once, and not with each of them.
+    """
 
     def __init__(self) -> None:
         self._reasons: dict[tuple[str, str], str] = {}
-        self._counts: Counter[tuple[str, str]] = Counter()
+        self._open: Counter[tuple[str, str]] = Counter()
+        self._all: Counter[tuple[str, str]] = Counter()
         self.changed = False
 
     def add(self, stage: Stage, item: str, reason: str) -> None:
@@ -24,19 +28,27 @@ class DoneAgain:
         entry = stage.entry(item)
         if entry is None or entry.result is None:
             return
-        self.discard(stage, item)
         title = stage.job_type.title
+        before = self._reasons.get((title, item))
+        if before is not None:
+            self._open[title, before] -= 1
+            self._all[title, before] -= 1
         self._reasons[title, item] = reason
-        self._counts[title, reason] += 1
+        self._open[title, reason] += 1
+        self._all[title, reason] += 1
         self.changed = True
 
     def discard(self, stage: Stage, item: str) -> None:
         """The item has an outcome."""
         title = stage.job_type.title
         reason = self._reasons.pop((title, item), None)
-        if reason is not None:
-            self._counts[title, reason] -= 1
-            self.changed = True
+        if reason is None:
+            return
+        self._open[title, reason] -= 1
+        self.changed = True
+        if not self._reasons:
+            self._open.clear()
+            self._all.clear()
 
     def __bool__(self) -> bool:
         return bool(self._reasons)
@@ -44,11 +56,15 @@ class DoneAgain:
     def troubles(self) -> list[Trouble]:
         """Return what is to be told of them."""
         return [
-            Trouble(
-                f"{AGAIN}{title}:{reason}",
-                f"{title}: {number} {'result is' if number == 1 else 'results are'} computed again ({reason}).",
-                "info",
-            )
-            for (title, reason), number in self._counts.items()
+            Trouble(f"{AGAIN}{title}:{reason}", _sentence(title, reason, number, self._open[title, reason]), "info")
+            for (title, reason), number in self._all.items()
             if number > 0
         ]
+
+
+def _sentence(title: str, reason: str, number: int, still: int) -> str:
+    results = f"{number} {'result' if number == 1 else 'results'}"
+    if not still:
+        return f"{title}: {results} {'was' if number == 1 else 'were'} computed again ({reason})."
+    done = f"; {number - still} of them done" if still < number else ""
+    return f"{title}: {results} {'is' if number == 1 else 'are'} computed again ({reason}){done}."

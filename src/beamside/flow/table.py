@@ -43,7 +43,7 @@ LOCK_SECONDS = 150.0
 RETRY_SECONDS = 5.0
 """Pause before an item is tried again; it grows with every attempt."""
 
-INPUTS_CHANGED = "its inputs or parameters changed"
+INPUTS_CHANGED = "inputs or parameters changed"
 
 CAMERA_VALUES = ("gain", "gain_sha256", "relion_gain", "gain_error")
 """What a movie gets from the session's gain reference."""
@@ -244,14 +244,14 @@ class Tables:
             stage.in_flight.discard(name)
             self._warn(stage, name, result["values"].get("warnings", {}))
             if not stage.job_type.aggregate and key != stage.expected_key(name):
-                self.redo(stage, name, "its inputs changed while it was processed")
+                self.redo(stage, name, "inputs changed while this was processed")
             return
         reason = outcome["reason"]
         log.warning("%s: %s: %s%s", stage.job_type.title, name, reason, "\n" + outcome["log"] if outcome["log"] else "")
         if outcome["permanent"] or entry.attempt >= self.settings.execution.item_attempts:
             self._finish(stage, name, ItemState.FAILED, key=key, reason=reason, seconds=seconds)
             if not stage.job_type.aggregate and key != stage.expected_key(name):
-                self.redo(stage, name, "its inputs changed while it was processed")
+                self.redo(stage, name, "inputs changed while this was processed")
         else:
             self._record(stage, name, ItemState.WAITING, reason=reason)
             stage.not_before[name] = time.monotonic() + RETRY_SECONDS * entry.attempt
@@ -274,7 +274,7 @@ class Tables:
         if entry is None:
             self._record(stage, name, ItemState.WAITING)
         elif entry.state in FINAL_STATES:
-            self._record(stage, name, ItemState.WAITING, attempt=0, reason="its inputs changed")
+            self._record(stage, name, ItemState.WAITING, attempt=0, reason="inputs changed")
 
     # -- inside -----------------------------------------------------------------------------------------------------
 
@@ -326,7 +326,7 @@ class Tables:
                 self._record(follower, name, ItemState.WAITING)
                 follower.waiting[name] = None
             elif entry.state in FINAL_STATES and entry.key != follower.expected_key(name):
-                self.redo(follower, name, "its inputs changed")
+                self.redo(follower, name, "inputs changed")
 
     def _give_up_after(self, stage: Stage, name: str, state: ItemState, reason: str = "") -> None:
         """Items of later stages that wait for one that was given up cannot be done, also where a stage between has a result from before."""
