@@ -62,6 +62,12 @@ def test_the_headline_has_state_backlog_and_rates_with_units() -> None:
     )
 
 
+def test_one_of_something_is_not_many() -> None:
+    words = headline(replace(STATUS, waiting_at_source=1, particles=1))
+    assert "1 file at the source" in words
+    assert words.endswith("1 particle")
+
+
 def test_a_stage_in_words_counts_failures() -> None:
     assert (
         stage_words(MOTION) == "Motion correction 40 done, 2 running, 3 waiting, 1 failed (540/h; Total motion 12.5 Å)"

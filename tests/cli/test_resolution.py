@@ -83,7 +83,7 @@ class TestMistakes:
         ("name", "value", "expected"),
         [
             ("voltage", "20", "--voltage 20: must be 40 to 1000 kV"),
-            ("pixel_size", "abc", "--pixel-size abc: must be a number (> 0.05 to 50 Å)"),
+            ("pixel_size", "abc", "--pixel-size abc: must be a number (above 0.05, at most 50 Å)"),
             ("classes", "2.5", "--classes 2.5: must be a whole number (1 to 500)"),
             ("class_box", "63", "--class-box 63: must be 16 to 512, even px"),
             ("mode", "movie", "--mode movie: must be one of movies or micrographs"),

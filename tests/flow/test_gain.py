@@ -51,7 +51,7 @@ def prepared_gain(project: Project, movie: str) -> str:
 
 
 def record(project: Project) -> dict[str, Any]:
-    (only,) = project.load().gains.values()
+    (only,) = (each for each in project.load().gains.values() if each["reference"])
     return only
 
 

@@ -13,6 +13,7 @@ import pytest
 
 from beamside.acquisition.gain_candidates import gain_candidates
 from beamside.flow import control
+from beamside.flow.gain_answers import answer_questions
 from beamside.flow.session import Session
 from beamside.flow.settings import SessionSettings
 from beamside.flow.start import recompute_cost
@@ -149,6 +150,39 @@ def test_a_session_that_gets_the_reference_after_all_is_told_so_no_more(
     assert "is used as the movies show" in status.gain[0]
     calls = (project.root / "calls.txt").read_text().splitlines()
     assert sum(line.startswith("motion") for line in calls) == 6, "all movies are corrected again"
+
+
+def test_movies_that_a_wrong_reference_leaves_uncorrected_are_said_to_need_another(
+    camera: Any, session_settings: Settings
+) -> None:
+    for index in range(3):
+        camera.movie(f"m{index}", 80)
+    reference = camera.reference(Orientation())
+    wrong = camera.folder / "of_another_camera.mrc"
+    write_mrc(wrong, np.random.default_rng(1).normal(1, 0.05, (128, 128)).astype(np.float32))
+    settings = session_settings(gain=str(wrong))
+    assert Session(settings, until_empty=True).run() == "waiting for an answer"
+    project = Project(settings.root)
+    (problem,) = needed(project)
+    assert "of_another_camera.mrc is not used, but the movies need one" in problem.text
+    assert f"There is {reference} beside the data" in problem.text
+    answer_questions(project, {"rotate": 0, "flip": "none", "use": "none"})
+    run(settings)
+    assert len(needed(project)) == 1, "also when a person said that it is not to be used"
+    assert movies_done(project) == 3
+    run(session_settings(gain=reference))
+    assert needed(project) == []
+
+
+def test_a_reference_that_is_used_after_all_ends_it(camera: Any, session_settings: Settings) -> None:
+    for index in range(3):
+        camera.movie(f"m{index}", 80)
+    wrong = camera.folder / "of_another_camera.mrc"
+    write_mrc(wrong, np.random.default_rng(1).normal(1, 0.05, (128, 128)).astype(np.float32))
+    settings = session_settings(gain=str(wrong))
+    assert Session(settings, until_empty=True).run() == "waiting for an answer"
+    answer_questions(Project(settings.root), {"rotate": 0, "flip": "none", "use": "multiply"})
+    assert needed(run(settings)) == []
 
 
 def test_candidates_lie_in_the_folders_of_the_movies_and_are_named_by_metadata(tmp_path: Path) -> None:

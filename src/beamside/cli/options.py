@@ -132,6 +132,9 @@ def allowed(info: ParameterInfo) -> str:
 
 def _range_text(low: str, high: str) -> str:
     if low and high:
+        if low.startswith(">") or high.startswith("<"):
+            above = low.replace(">", "above") if low.startswith(">") else f"at least {low}"
+            return f"{above}, {high.replace('<', 'below') if high.startswith('<') else f'at most {high}'}"
         return f"{low} to {high}"
     if low:
         return low if low.startswith(">") else f"at least {low}"

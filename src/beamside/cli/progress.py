@@ -53,12 +53,16 @@ def headline(status: SessionStatus) -> str:
     """Return one line about the whole session: its state, backlog and rates."""
     parts = [f"{status.name}: {status.state}"]
     if status.waiting_at_source:
-        parts.append(f"{status.waiting_at_source} files at the source")
+        parts.append(f"{_count(status.waiting_at_source, 'file')} at the source")
     parts.append(f"backlog {status.backlog}")
     if status.copied_bytes_per_second:
         parts.append(f"copying at {status.copied_bytes_per_second / 1e6:.0f} MB/s")
-    parts.append(f"{status.particles} particles")
+    parts.append(_count(status.particles, "particle"))
     return ", ".join(parts)
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def stage_words(stage: StageStatus) -> str:

@@ -153,7 +153,7 @@ class ArrivalThread(threading.Thread):
             awaiting = list(self._awaiting.values())
         if not awaiting:
             return
-        report.waiting += [Waiting(taken.source, f"{reason} It waits for that.") for taken, reason in awaiting]
+        report.waiting += [Waiting(taken.source, reason) for taken, reason in awaiting]
         many = "1 movie waits" if len(awaiting) == 1 else f"{len(awaiting)} movies wait"
         sentence = f"{awaiting[-1][1]} {many} for it; raw data are taken in meanwhile."
         report.standing.append(Trouble("gain-awaited", sentence))

@@ -106,6 +106,7 @@ class GainDesk:
             self._release(case, [event])
         else:
             case.held.append(event)
+            self._watch_need(case, [event])
             self.tables.intake_waits(event, "waits until it is known how the gain reference is used")
         self._work(case)
 
@@ -365,6 +366,7 @@ class GainDesk:
         record = {name: value for name, value in {**choice, **fixed}.items() if name not in JOURNAL_FIELDS}
         self.tables.writer.gain(case.key, record)
         case.record = record
+        self._watch_need(case, case.held)
         question = question_of(record)
         log.log(logging.WARNING if question else logging.INFO, "%s", question or record["sentence"])
 
@@ -386,9 +388,22 @@ class GainDesk:
         case.resettle = False
         for movie, entry in list(self.tables.taken_in().items()):
             if movie in case.movies and entry.result is not None:
+                if case.way(movie)[2] != "none":
+                    self.needs.forget(movie)
                 self.tables.intake_camera(entry.name, case.values(movie) or {})
 
+    def _watch_need(self, case: Case, events: list[Taken]) -> None:
+        """Have movies looked at that the reference is not used for, or does not fit: they may need another one."""
+        asked = case.state == "asked" and case.record.get("evidence", {}).get("kind") == "absent"
+        for event in events:
+            movie = event.outputs["movie"]
+            if asked or (case.state == "decided" and case.way(movie)[2] == "none"):
+                self.needs.see(event)
+            else:
+                self.needs.forget(movie)
+
     def _release(self, case: Case, events: list[Taken]) -> None:
+        self._watch_need(case, events)
         for event in events:
             own = {name: value for name, value in event.values.items() if not name.startswith("gain_reference")}
             values = case.values(event.outputs["movie"]) or {}

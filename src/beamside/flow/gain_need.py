@@ -1,4 +1,8 @@
-"""A session without a gain reference: whether its movies need one is looked at early, and at intervals, and told. No movie waits for it."""
+"""Movies that no gain reference is used for: whether they need one is looked at early, and at intervals, and told. No movie waits for it.
+
+These are all movies of a session without a reference, and of one with a reference those that it does not fit, as long as that is a question, or for
+which a person has said that it is not to be used.
+"""
 
 from __future__ import annotations
 
@@ -73,7 +77,7 @@ class PatternWatch:
         self.shapes: dict[str, Watched] = {}
 
     def see(self, event: Taken) -> None:
-        """Note a movie that is processed without a reference."""
+        """Note a movie for which no reference is used."""
         if not self.settings.acquisition.gain_check or "movie" not in event.outputs:
             return
         height, width = event.values["shape"]
@@ -87,6 +91,13 @@ class PatternWatch:
         watched.movies[event.outputs["movie"]] = Seen(taken.frames, taken.sha256, taken.source)
         watched.sidecars = watched.sidecars or tuple(taken.sidecars)
         self._work(watched)
+
+    def forget(self, movie: str) -> None:
+        """A reference is used for the movie after all."""
+        for watched in self.shapes.values():
+            if watched.movies.pop(movie, None) is not None and not watched.movies:
+                watched.record, watched.tried, watched.looked = {}, 0, 0
+                self.problems.hold(_key(watched), [])
 
     def work(self) -> None:
         """Give out what has become due."""
@@ -152,6 +163,8 @@ class PatternWatch:
         """Take what a worker has found. A look that failed is made again after a pause that grows: nothing waits for it."""
         watched = self.shapes[name]
         movies, watched.doing = watched.doing, []
+        if not watched.movies:  # they have got a reference meanwhile
+            return
         try:
             outcome = future.result()
         except Exception as error:
@@ -192,14 +205,15 @@ class PatternWatch:
             self._tell(watched)
 
     def _tell(self, watched: Watched) -> None:
-        key = f"gain-needed:{watched.case}:"
+        key = _key(watched)
         self.problems.hold(key, [Trouble(key, watched.record["sentence"], "error")])
 
     def _sentence(self, watched: Watched, movies: list[str], evidence: Mapping[str, Any]) -> str:
-        number = evidence["movies"]
+        number, given = evidence["movies"], self.settings.acquisition.gain
+        unused = f"The gain reference {Path(given).name} is not used" if given else "No gain reference is used"
         if evidence["kind"] == "clean":
             return (
-                f"No gain reference is used, and the movies need none: {number} of them share no pattern of pixels "
+                f"{unused}, and the movies need none: {number} of them share no pattern of pixels "
                 f"(below {max(evidence['limit'], 0.001):.1%})."
             )
         which = f"the first {number} movies"
@@ -207,20 +221,25 @@ class PatternWatch:
             which = (
                 f"the newest {number} movies ({Path(movies[0]).name} to {Path(movies[-1]).name}; earlier ones did not)"
             )
+        without = "start it without --gain and with --no-gain-check" if given else "add --no-gain-check instead"
         return (
-            f"No gain reference is used, but the movies need one: {which} show the same pattern of pixels, which differ by "
-            f"{evidence['strength']:.1%} (one standard deviation) whatever the specimen is. "
+            f"{unused}, but the movies need one: {which} show the same pattern of pixels, which differ by "
+            f"{evidence['strength']:.1%} (one standard deviation) whatever the specimen is; see {evidence['picture']}. "
             "Until this is corrected, particles may be missed and noise may be picked. "
             f"{_candidate_words(evidence.get('candidate') or {})}"
-            "If the pattern is known and should stay, add --no-gain-check instead."
+            f"If the pattern is known and should stay, {without}."
         )
+
+
+def _key(watched: Watched) -> str:
+    return f"gain-needed:{watched.case}:"
 
 
 def _candidate_words(candidate: Mapping[str, Any]) -> str:
     if not candidate:
         return (
-            "No reference was found beside the data: ask for the camera's, stop the session, and start it again with the same options and "
-            "--gain FILE --recompute. "
+            "No reference was found beside the data that fits: ask for the camera's, stop the session, and start it again with "
+            "--gain FILE --recompute and otherwise the same options. "
         )
     path = candidate["path"]
     why = (
@@ -229,6 +248,6 @@ def _candidate_words(candidate: Mapping[str, Any]) -> str:
         else "which has the right size"
     )
     return (
-        f"There is {path} beside the data, {why}: stop the session, and start it again with the same options and "
-        f"--gain {shlex.quote(path)} --recompute. "
+        f"There is {path} beside the data, {why}: stop the session, and start it again with "
+        f"--gain {shlex.quote(path)} --recompute and otherwise the same options. "
     )
