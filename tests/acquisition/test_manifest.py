@@ -135,6 +135,16 @@ def test_an_entry_that_cannot_be_written_is_not_known(tmp_path: Path, monkeypatc
     assert len(manifest.entries) == 1
 
 
+def test_a_part_of_a_line_that_could_not_be_taken_back_does_not_spoil_the_next_one(tmp_path: Path) -> None:
+    manifest = Manifest(tmp_path)
+    manifest.append(entry("a.tiff", b"a"))
+    with manifest.path.open("ab") as file:
+        file.write(b'{"kind":"mov')
+    manifest.append(entry("b.tiff", b"b"))
+    assert [one.destination for one in Manifest(tmp_path).entries] == ["raw/a.tiff", "raw/b.tiff"]
+    assert read_manifest(manifest.path)[1] == []
+
+
 def test_verification_finds_every_kind_of_damage(tmp_path: Path) -> None:
     manifest = Manifest(tmp_path)
     for name in ("same", "changed", "longer", "missing"):

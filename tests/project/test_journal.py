@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from beamside.errors import ProjectError
+from beamside.errors import JournalError, ProjectError
 from beamside.project.journal import Damage, JournalFile, read_journal
 
 records = st.lists(
@@ -91,3 +91,34 @@ def test_a_full_disk_leaves_no_part_of_a_line(tmp_path: Path, monkeypatch: pytes
     with pytest.raises(ProjectError, match="No space left on device"):
         journal.append({"n": 2})
     assert path.read_bytes() == before
+
+
+def test_a_part_of_a_line_that_cannot_be_taken_back_is_taken_back_before_the_next_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.jsonl"
+    journal = JournalFile(path)
+    journal.append({"n": 1})
+    with monkeypatch.context() as patched:
+        patched.setattr("beamside.project.journal.os.fsync", fails)
+        patched.setattr("beamside.project.journal.os.ftruncate", fails)
+        with pytest.raises(JournalError, match="Input/output error"):
+            journal.append({"n": 2})
+    journal.append({"n": 2})
+    assert [record["n"] for record, _ in read_journal(path)] == [1, 2]
+
+
+@pytest.mark.parametrize("call", ["fstat", "write", "fsync"])
+def test_whatever_the_system_refuses_is_told_as_a_journal_that_cannot_be_written(
+    call: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal = JournalFile(tmp_path / "a.jsonl")
+    with monkeypatch.context() as patched:
+        patched.setattr(f"beamside.project.journal.os.{call}", fails)
+        with pytest.raises(JournalError, match="Input/output error") as raised:
+            journal.append({"n": 1})
+    assert getattr(raised.value.__cause__, "errno", 0) == 5
+
+
+def fails(*_: object) -> int:
+    raise OSError(5, "Input/output error")

@@ -197,9 +197,12 @@ def _append(path: Path, text: str) -> None:
     """Append `text` and force it to the disk; on failure take back what was written of it."""
     if not text:
         return
-    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+    descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
     try:
         before = os.fstat(descriptor).st_size
+        if before and os.pread(descriptor, 1, before - 1) != b"\n":  # a part of a line that could not be taken back
+            _remove_torn_tail(path)
+            before = os.fstat(descriptor).st_size
         data = memoryview(os.fsencode(text))
         try:
             while data:

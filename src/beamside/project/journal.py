@@ -30,10 +30,31 @@ class JournalFile:
         except OSError as error:
             raise _unwritable(path, error) from error
         _remove_torn_tail(self._descriptor)
+        self._cut_to: int | None = None
 
     def append(self, record: Mapping[str, Any], *, sync: bool = True) -> None:
-        """Write `record` as one line; with `sync` it is on disk when this returns."""
-        _write_whole(self._descriptor, _line(record), self.path, sync=sync)
+        """Write `record` as one line; with `sync` it is on disk when this returns.
+
+        Raises JournalError when it cannot be written, whatever the system refuses; then nothing of it counts.
+        """
+        line = _line(record)
+        try:
+            if self._cut_to is not None:
+                self._cut(self._cut_to)
+            start = os.fstat(self._descriptor).st_size
+            try:
+                _write_whole(self._descriptor, line, sync=sync)
+            except OSError:
+                self._cut(start)
+                raise
+        except OSError as error:
+            raise _unwritable(self.path, error) from error
+
+    def _cut(self, size: int) -> None:
+        """Take back what was written of a record: it must not stay in front of the next one. A fault in this is made good before that."""
+        self._cut_to = size
+        os.ftruncate(self._descriptor, size)
+        self._cut_to = None
 
     def close(self) -> None:
         """Close the file."""
@@ -149,18 +170,12 @@ def _remove_torn_tail(descriptor: int) -> None:
         os.ftruncate(descriptor, end)
 
 
-def _write_whole(descriptor: int, data: bytes, path: Path, *, sync: bool) -> None:
-    """Write all of `data` or nothing: a part of a line must not stay in front of the next one when the disk is full."""
-    start = os.fstat(descriptor).st_size
+def _write_whole(descriptor: int, data: bytes, *, sync: bool) -> None:
     written = 0
-    try:
-        while written < len(data):
-            written += os.write(descriptor, data[written:])
-        if sync:
-            os.fsync(descriptor)
-    except OSError as error:
-        os.ftruncate(descriptor, start)
-        raise _unwritable(path, error) from error
+    while written < len(data):
+        written += os.write(descriptor, data[written:])
+    if sync:
+        os.fsync(descriptor)
 
 
 def _unwritable(path: Path, error: OSError) -> JournalError:
