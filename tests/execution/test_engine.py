@@ -1,12 +1,15 @@
 """The queue to the workers' interchange: never closed while a thread sends, and no thread waits in it for ever."""
 
+import subprocess
+import sys
 import threading
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import zmq
 
-from beamside.execution.engine import GuardedQueue
+from beamside.execution.engine import GuardedQueue, start_interchange
 
 
 class Socket:
@@ -66,3 +69,21 @@ def test_a_thread_that_waits_to_send_ends_when_the_other_side_is_given_up() -> N
     assert errors == ["refused"]
     assert inner.zmq_socket.linger == 0
     assert inner.zmq_socket.done == ["closed"]
+
+
+def test_an_interchange_that_dies_while_it_starts_is_not_waited_for() -> None:
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    silent = zmq.Context.instance().socket(zmq.PAIR)
+    executor = SimpleNamespace(interchange_proc=process, command_client=SimpleNamespace(zmq_socket=silent))
+    found: list[int] = []
+
+    def start() -> None:
+        found.append(executor.command_client.zmq_socket.poll(timeout=1e9, flags=zmq.POLLIN))
+
+    try:
+        start_interchange(executor, start)
+    finally:
+        silent.close(linger=0)
+        process.wait()
+    assert found == [0]
+    assert executor.command_client.zmq_socket is silent

@@ -226,6 +226,38 @@ def test_what_drives_the_workers_and_does_not_answer_is_replaced(
         future.result()
 
 
+@pytest.mark.parametrize("times", [1, 2])
+def test_an_engine_that_could_not_be_started_is_tried_again(
+    times: int, made_up: LocalWorkers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failures = fail_to_start(made_up, times, monkeypatch)
+    made_up.restart("killed")
+    assert (made_up.broken, failures) == ("", [])
+    assert len(MadeUpEngine.made) == 2
+
+
+def test_an_engine_that_cannot_be_started_is_given_up_with_the_reason(
+    made_up: LocalWorkers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fail_to_start(made_up, 99, monkeypatch)
+    made_up.restart("killed")
+    with pytest.raises(WorkersLostError, match=r"could not be started in 3 attempts \(OSError: no room\)"):
+        made_up.submit(pow, 2, 2)
+
+
+def fail_to_start(workers: LocalWorkers, times: int, monkeypatch: pytest.MonkeyPatch) -> list[OSError]:
+    monkeypatch.setattr("beamside.execution.executors.AGAIN_SECONDS", 0.0)
+    failures = [OSError("no room") for _ in range(times)]
+
+    def make(number: int) -> MadeUpEngine:
+        if failures:
+            raise failures.pop()
+        return MadeUpEngine(number)
+
+    monkeypatch.setattr(workers, "_make_engine", make)
+    return failures
+
+
 def test_workers_that_start_slowly_have_their_time() -> None:
     connection = Connection(since=100.0)
     assert connection.look(100 + UNCONNECTED_SECONDS, False, 1) == ""

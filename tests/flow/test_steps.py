@@ -11,12 +11,13 @@ from beamside.errors import JournalError, ProjectError
 from beamside.flow.dispatch import Dispatcher
 from beamside.flow.gain import GainDesk
 from beamside.flow.problems import Problems
-from beamside.flow.projection import Projection
+from beamside.flow.projection import SHARE, Pace, Projection
 from beamside.flow.session import Session
 from beamside.flow.settings import SessionSettings
 from beamside.flow.steps import Steps
 from beamside.flow.table import Tables
 from beamside.formats.star import read_star
+from beamside.project.journal import JournalFile
 from beamside.project.problems import open_problems
 from beamside.project.project import Project, ProjectWriter
 from beamside.project.records import ItemState
@@ -181,3 +182,32 @@ def test_a_pipeline_that_relion_holds_is_told_until_it_can_be_written(
         assert sum("lock is held" in sentence for sentence in opened(projection.problems)) == 1
         projection.refresh({}, force=True)
         assert not any("lock is held" in sentence for sentence in opened(projection.problems))
+
+
+def test_how_long_the_journal_could_not_be_written_does_not_put_off_what_others_see(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [100.0]
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+
+    def hour(_error: JournalError) -> bool:
+        now[0] += 3600.0
+        return True
+
+    with ProjectWriter(Project(tmp_path / "run1")) as writer:
+        writer.hold = hour
+        pace = Pace(1.0, lambda: writer.held_seconds)
+        assert pace.due()
+        with monkeypatch.context() as patched:
+            append, full = JournalFile.append, [True]
+
+            def full_once(journal: JournalFile, record: dict[str, Any], *, sync: bool = True) -> None:
+                if full.pop() if full else False:
+                    raise JournalError("The disk is full.")
+                append(journal, record, sync=sync)
+
+            patched.setattr(JournalFile, "append", full_once)
+            writer.note("info", "A note.")
+        now[0] += 2.0
+        pace.done()
+        assert pace.next_time == pytest.approx(now[0] + 2.0 / SHARE)

@@ -75,6 +75,38 @@ def test_the_age_of_the_live_file_does_not_follow_a_clock_that_was_set(
     assert age(read_live(project)) > 1e9
 
 
+def test_on_a_full_disk_a_session_still_says_that_it_waits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    project = Project(tmp_path / "run1")
+    project.private.mkdir(parents=True)
+    write_live(project, {"state": "running", "waits": ["the first file"]})
+    monkeypatch.setattr("beamside.project.live.atomic_path", full_disk)
+    for said in ([], ["a sentence that is longer than all that was in the file before " * 5]):
+        write_live(project, {"state": "waiting for the disk", "waits": said})
+        found = read_live(project)
+        assert (found["state"], found["pid"]) == ("waiting for the disk", os.getpid())
+        assert age(found) < 1000
+    live_path(project).unlink()
+    with pytest.raises(OSError, match="No space left"):
+        write_live(project, {"state": "waiting for the disk"})
+
+
+def full_disk(*_: object, **__: object) -> None:
+    raise OSError(28, "No space left on device")
+
+
+def test_a_running_session_whose_disk_is_full_needs_a_person(
+    writer: Callable[[], ProjectWriter], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("beamside.monitor.status._free_bytes", lambda _project: 0.0)
+    with writer() as open_writer:
+        open_writer.session("started")
+        write_live(open_writer.project, {"state": "running"})
+        status = read_status(open_writer.project)
+        assert (status.attention(), [problem.key for problem in status.problems]) == ("error", ["disk-full"])
+        open_writer.session("finished")
+    assert read_status(open_writer.project).attention() == "", "nothing is going to be written"
+
+
 @pytest.fixture
 def writer(tmp_path: Path) -> Callable[[], ProjectWriter]:
     def open_() -> ProjectWriter:

@@ -8,6 +8,7 @@ process between it and the workers, has died, nor that its workers never come; `
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import os
 import shlex
@@ -31,6 +32,9 @@ SHUTDOWN_SECONDS, KILLED_SECONDS = 30.0, 5.0
 
 ANSWER_SECONDS = 20.0
 """How long the interchange may take to say who is connected."""
+
+STARTING_LOOK_MILLISECONDS = 200
+"""Time between two looks at whether an interchange that starts is still there."""
 
 WORDS_SHOWN = 300
 """So many characters of what a pool of workers said last are shown."""
@@ -91,6 +95,38 @@ class GuardedQueue:
                 self._queue.close()
 
 
+class WatchedSocket:
+    """The socket of Parsl's commands to its interchange while that starts: one that dies in this is not waited for.
+
+    Parsl would wait for two minutes, and the session with it.
+    """
+
+    def __init__(self, socket: Any, ended: Callable[[], bool]) -> None:
+        self._socket, self._ended = socket, ended
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._socket, name)
+
+    def poll(self, timeout: float, flags: int) -> int:
+        """Wait for so many milliseconds, or until the interchange has ended; returns 0 then."""
+        until = time.monotonic() + timeout / 1000
+        while not (found := int(self._socket.poll(timeout=STARTING_LOOK_MILLISECONDS, flags=flags))):
+            if self._ended() or time.monotonic() > until:
+                return 0
+        return found
+
+
+def start_interchange(executor: Any, start: Callable[[], None]) -> None:
+    """Start the interchange of Parsl's `executor` by its own `start`, which raises when that ends before it answers."""
+    client = executor.command_client
+    socket = client.zmq_socket
+    client.zmq_socket = WatchedSocket(socket, lambda: executor.interchange_proc.poll() is not None)
+    try:
+        start()
+    finally:
+        client.zmq_socket = socket
+
+
 class Engine:
     """One interchange with one pool of `workers` workers."""
 
@@ -141,7 +177,13 @@ class Engine:
             initialize_logging=False,
             usage_tracking=0,
         )
-        self._kernel = parsl.DataFlowKernel(config)
+        start = self._executor._start_local_interchange_process
+        self._executor._start_local_interchange_process = functools.partial(start_interchange, self._executor, start)  # type: ignore[method-assign]
+        try:
+            self._kernel = parsl.DataFlowKernel(config)
+        except BaseException:
+            self._give_up_starting()
+            raise
         self._outgoing = GuardedQueue(self._executor.outgoing_q)
         self._executor.outgoing_q = self._outgoing  # type: ignore[assignment]
         self._pool = ParslPoolExecutor(dfk=self._kernel)
@@ -209,6 +251,13 @@ class Engine:
         if not self._kernel.cleanup_called:
             self._hang_up()
             self._clean_up(KILLED_SECONDS)
+        shutil.rmtree(self._directory, ignore_errors=True)
+
+    def _give_up_starting(self) -> None:
+        interchange = getattr(self._executor, "interchange_proc", None)
+        if interchange is not None:
+            interchange.kill()
+            interchange.wait()
         shutil.rmtree(self._directory, ignore_errors=True)
 
     def _hang_up(self) -> None:

@@ -29,6 +29,10 @@ STARTS = 3
 """So many engines in a row whose workers never came are enough to know that they cannot be started."""
 
 
+AGAIN_SECONDS = 2.0
+"""Pause before another attempt to start an engine."""
+
+
 class WorkersLostError(BeamsideError):
     """All worker processes were lost, with what they had in hand."""
 
@@ -48,14 +52,14 @@ class LocalWorkers(Executor):
 
     def __init__(self, workers: int, *, make_engine: Callable[[int], Engine] = Engine) -> None:
         self._workers, self._make_engine = workers, make_engine
-        self._engine = make_engine(workers)
+        self._end = threading.Event()
+        self._engine = self._made_engine()
         self._connection = Connection(time.monotonic())
         self._lock = threading.RLock()
         self._pending: dict[Future[Any], Callable[[Engine], Future[Any]]] = {}
         self._deaths: list[float] = []
         self._fruitless = 0
         self.trouble = self.broken = ""
-        self._end = threading.Event()
         threading.Thread(target=self._watch, name="workers-watch", daemon=True).start()
 
     def submit(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
@@ -162,7 +166,21 @@ class LocalWorkers(Executor):
 
     def _start_engine(self) -> None:
         try:
-            self._engine = self._make_engine(self._workers)
+            self._engine = self._made_engine()
             self._connection = Connection(time.monotonic())
-        except Exception as error:
-            self.broken = f"The worker processes cannot be started again ({type(error).__name__}: {error})."
+        except WorkersLostError as error:
+            self.broken = str(error)
+
+    def _made_engine(self) -> Engine:
+        """Return a new engine. What drives the workers may die, or find no room, while it starts: that says nothing about the next attempt."""
+        for attempt in range(1, STARTS + 1):
+            try:
+                return self._make_engine(self._workers)
+            except Exception as error:
+                said = f"{type(error).__name__}: {error}"
+                log.warning("the process that drives the workers could not be started (%s)", said)
+                if attempt < STARTS and self._end.wait(AGAIN_SECONDS):
+                    break
+        raise WorkersLostError(
+            f"The process that drives the workers could not be started in {STARTS} attempts ({said}); mend that, then resume the session."
+        )

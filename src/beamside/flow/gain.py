@@ -429,7 +429,7 @@ class GainDesk:
             self._give_up(case, reason)
             return
         wait = f"{len(case.held)} movies wait for it; it is tried again." if case.held else "It is tried again."
-        sentence = f"The gain reference could not be {'compared' if doing == 'check' else 'prepared'}: {reason} {wait}"
+        sentence = f"The gain reference could not be {'compared' if doing == 'check' else 'prepared'}: {reason.rstrip('.')}. {wait}"
         self.problems.open(
             f"gain-fault:{case.name}", sentence, "warning" if case.failures < CLOSING_ATTEMPTS else "error"
         )

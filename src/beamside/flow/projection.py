@@ -43,21 +43,27 @@ SHARE = 0.05
 
 @dataclass
 class Pace:
-    """Decides when something that takes a while is due again."""
+    """Decides when something that takes a while is due again.
+
+    `held` says how long the session has waited for its journal so far: a disk that was full for an hour says nothing about how long a step takes.
+    """
 
     interval: float
+    held: Callable[[], float] = lambda: 0.0
     next_time: float = 0.0
     started: float = field(default=0.0, repr=False)
+    _held_before: float = field(default=0.0, repr=False)
 
     def due(self) -> bool:
         """Return True, and start the clock, when it is time."""
-        self.started = time.monotonic()
+        self.started, self._held_before = time.monotonic(), self.held()
         return self.started >= self.next_time
 
     def done(self) -> None:
         """Plan the next time from how long this one took."""
         now = time.monotonic()
-        self.next_time = now + max(self.interval, (now - self.started) / SHARE)
+        took = now - self.started - (self.held() - self._held_before)
+        self.next_time = now + max(self.interval, took / SHARE)
 
 
 class Projection:
@@ -78,11 +84,16 @@ class Projection:
         self.steps = Steps(self.problems)
         self.root = writer.project.root
         self.index = Index(writer.project, elsewhere=False)
-        self._star_pace = {stage.name: Pace(3.0) for stage in stages}
+        self._star_pace = {stage.name: Pace(3.0, self._held) for stage in stages}
         self._seen: dict[str, tuple[int, ...]] = {}
         self._index_told = ""
         self.relion = RelionJobs(writer, stages, deleted=deleted, remark=self.problems.remark)
-        self._index_pace, self._live_pace, self._pipeline_pace = Pace(1.0), Pace(1.0), Pace(5.0)
+        self._index_pace, self._live_pace, self._pipeline_pace = (
+            Pace(seconds, self._held) for seconds in (1.0, 1.0, 5.0)
+        )
+
+    def _held(self) -> float:
+        return self.writer.held_seconds
 
     def open_jobs(self) -> None:
         """Make the job directories, and tell RELION that the jobs run."""

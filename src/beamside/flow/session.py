@@ -91,7 +91,7 @@ class Session:
         self._last_report = time.monotonic()
         self._last_arrival = time.monotonic()
         self._empty_looks = 0
-        self._rounds_pace = Pace(0.0)
+        self._rounds_pace = Pace(0.0, lambda: self.writer.held_seconds)
         self._held = ""
         self.waiting_at_source = self._completed = 0
         self._last_look: LookReport | None = None

@@ -31,6 +31,9 @@ SHORTEST_RATE_SPAN = 5.0
 JOURNAL_WAITS = "waiting for the disk"
 """What the live file says of a session that waits until its journal can be written."""
 
+FULL_BYTES = 1e5
+"""A disk with less room than this takes no more results."""
+
 OVER_SECONDS = 3600.0
 """So long after it ended is a problem still shown."""
 
@@ -188,7 +191,11 @@ def _status(project: Project, index: Index) -> SessionStatus:
         copied_bytes_per_second=_copy_rate(index, jobs.get("import", "")) if holder else 0.0,
         particles=int(sum(value for _, _, value in index.metric(extract.job, "extracted"))) if extract else 0,
         message=str(sessions[-1].get("message", "")) if sessions else "",
-        problems=(*down, *(_problem_status(entry) for entry in open_problems(_still_news(problems.values(), now)))),
+        problems=(
+            *down,
+            *_full_disk(project, state, holder is not None),
+            *(_problem_status(entry) for entry in open_problems(_still_news(problems.values(), now))),
+        ),
         over=tuple(_over_lately(problems.values(), now)),
         failures=tuple(_failure_groups(index, stages)),
         questions=questions,
@@ -203,6 +210,14 @@ def _status(project: Project, index: Index) -> SessionStatus:
         pid=holder.pid if holder else 0,
         since=float(sessions[-1]["time"]) if sessions else 0.0,
     )
+
+
+def _full_disk(project: Project, state: str, runs: bool) -> list[ProblemStatus]:
+    """Tell of a disk that is full to the last byte: a session cannot record there that it waits, nor anything else."""
+    if not runs or state in ENDED or not 0 <= _free_bytes(project) < FULL_BYTES:
+        return []
+    sentence = f"The disk of {project.root} is full: nothing can be written there. Make room; the session then goes on by itself."
+    return [ProblemStatus("disk-full", sentence, "error", 1, time.time())]
 
 
 def _problem_status(entry: ProblemEntry) -> ProblemStatus:

@@ -2,10 +2,13 @@
 
 The file says when it was written by two clocks: that of the wall, and the one that counts from the start of the machine and that nobody sets. On the
 machine where the session runs the second tells how long ago it was; from elsewhere only the first can.
+
+On a full disk there is no room for a new file: then the old one is written over, as far as the file system does that without new room.
 """
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import socket
@@ -15,6 +18,8 @@ from typing import Any
 
 from beamside.formats.atomic import atomic_path
 from beamside.project.project import Project
+
+_NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
 def live_path(project: Project) -> Path:
@@ -32,8 +37,31 @@ def write_live(project: Project, content: dict[str, Any]) -> None:
         "boot": boot(),
         "uptime": uptime(),
     }
-    with atomic_path(path, durable=False) as temporary:
-        temporary.write_text(json.dumps({**content, **stamp}))
+    try:
+        with atomic_path(path, durable=False) as temporary:
+            temporary.write_text(json.dumps({**content, **stamp}))
+    except OSError as error:
+        if error.errno not in _NO_ROOM:
+            raise
+        if not any(_write_over(path, json.dumps({**said, **stamp})) for said in (content, _shortest(content))):
+            raise
+
+
+def _shortest(content: dict[str, Any]) -> dict[str, Any]:
+    return {"state": content.get("state", "")}
+
+
+def _write_over(path: Path, text: str) -> bool:
+    """Write `text` over what is in a file, in one piece, without making it longer; returns False when it does not fit."""
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        data, size = text.encode(), os.fstat(descriptor).st_size
+        return len(data) <= size and os.pwrite(descriptor, data.ljust(size), 0) == size
+    finally:
+        os.close(descriptor)
 
 
 def read_live(project: Project) -> dict[str, Any]:

@@ -104,7 +104,7 @@ class ProjectWriter:
     """The one writer of a project: appends to the journals and keeps the folded state in memory.
 
     Raises ProjectBusyError when another process is the writer. When a record cannot be written, ``hold`` is asked whether to try again; it may
-    wait first. Without it, or when it says no, JournalError is raised, and memory is as it was.
+    wait first; ``held_seconds`` is how long it has waited in all. Without it, or when it says no, JournalError is raised, and memory is as it was.
     """
 
     def __init__(self, project: Project) -> None:
@@ -113,6 +113,7 @@ class ProjectWriter:
         self._lease = Lease(project.lease_path)
         self._files: dict[Path, JournalFile] = {}
         self.hold: Callable[[JournalError], bool] = lambda _error: False
+        self.held_seconds = 0.0
         try:
             self.state = project.load()
             _check_complete(project, self.state)
@@ -248,7 +249,10 @@ class ProjectWriter:
             try:
                 return self._file(path).append(record, sync=sync)
             except JournalError as error:
-                if not self.hold(error):
+                began = time.monotonic()
+                again = self.hold(error)
+                self.held_seconds += time.monotonic() - began
+                if not again:
                     raise
 
     def _file(self, path: Path) -> JournalFile:
