@@ -86,27 +86,27 @@ def test_a_command_is_carried_out_once_though_the_session_dies_before_it_is_remo
         Inbox(writer).work(heard)
     assert len(control.receive(project)) == 1
     with ProjectWriter(project) as writer:
-        Inbox(writer).begin(control.receive(project), died=True)
+        Inbox(writer).begin(control.receive(project), unfinished=True)
         Inbox(writer).work(heard)
     assert heard.commands == ["retry"]
     assert control.receive(project) == []
 
 
-@pytest.mark.parametrize("died", [True, False])
-def test_what_the_session_before_did_not_see_is_answered_or_left_to_this_one(tmp_path: Path, died: bool) -> None:
+@pytest.mark.parametrize("unfinished", [True, False])
+def test_what_the_session_before_did_not_see_is_answered_or_left_to_this_one(tmp_path: Path, unfinished: bool) -> None:
     project, heard = Project(tmp_path), Heard()
     commands: list[control.Command] = ["pause", "resume", "finish", "stop", "report", "retry", "gain"]
     for command in commands:
         control.send(project, command)
     with ProjectWriter(project) as writer:
-        Inbox(writer).begin(control.receive(project), died=died)
+        Inbox(writer).begin(control.receive(project), unfinished=unfinished)
         Inbox(writer).work(heard)
-    finish = ["finish"] if died else []
+    finish = ["finish"] if unfinished else []
     assert heard.commands == [*finish, "report", "retry", "gain"]
     assert dict(outcomes(project)) == {
         "pause": "ended",
         "resume": "done",
-        "finish": "done" if died else "ended",
+        "finish": "done" if unfinished else "ended",
         "stop": "ended",
         "report": "done",
         "retry": "done",

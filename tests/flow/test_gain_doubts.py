@@ -300,6 +300,22 @@ def test_the_reference_itself_and_single_images_do_not_vote() -> None:
     case = Case((8, 8), 0, {}, "copy", "digest")
     case.movies = {"ref": Seen(4, "digest"), "sum": Seen(1, "a"), "m1": Seen(4, "b"), "m2": Seen(4, "c")}
     assert case.voters() == ["m1", "m2"]
+    case.add("ref2", Seen(4, "digest"))
+    case.add("m3", Seen(4, "d"))
+    case.add("m2", Seen(4, "c"))
+    assert case.voters() == ["m1", "m2", "m3"]
+    case.digest = "b"
+    assert case.voters() == ["ref", "m2", "ref2", "m3"], "with another reference, others vote"
+
+
+def test_of_very_many_movies_each_is_looked_at_once_to_know_who_votes(monkeypatch: pytest.MonkeyPatch) -> None:
+    looked: list[Seen] = []
+    monkeypatch.setattr("beamside.flow.gain_case.can_tell", lambda seen, _reference="": not looked.append(seen))
+    case = Case((8, 8), 0, {}, "copy", "digest")
+    for number in range(50):
+        case.add(f"m{number}", Seen(4, str(number)))
+        assert len(case.voters()) == number + 1
+    assert len(looked) == 50
 
 
 def test_it_is_looked_at_again_over_the_whole_session() -> None:

@@ -45,6 +45,17 @@ def test_settings_that_are_not_known_any_more_are_left_out_and_told(tmp_path: Pa
     assert "aged_parameter (3)" in sentence
 
 
+def test_settings_are_read_without_the_tables_of_very_many_items(
+    tmp_path: Path, session_settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project = kept(tmp_path, session_settings())
+    with ProjectWriter(project) as writer:
+        writer.create_job("Import/job001", "import", {}, (), "live")
+    settings_path(project).unlink()
+    monkeypatch.setattr(Project, "job_journal", lambda _self, job: pytest.fail(f"the journal of {job} is read"))
+    assert load_settings(project) == session_settings()
+
+
 @pytest.mark.parametrize("torn", [b"", b'{"target": "/d', b"[]", b"\xff\xfe", b"null"])
 def test_a_torn_settings_file_is_replaced_by_the_journal_and_told(
     tmp_path: Path, session_settings: Settings, torn: bytes

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from beamside.flow.keys import earlier_versions, item_key
+from beamside.flow.keys import earlier_versions, item_key, key_of
 from beamside.flow.stages import Stage
 from beamside.jobs.base import JobType, Optics
 from beamside.jobs.ctf import CtfEstimation, CtfParameters
@@ -94,3 +94,18 @@ def test_earlier_versions_follow_from_a_number(version: str, earlier: list[str])
 
     Other.version = version
     assert earlier_versions(Other()) == earlier
+
+
+def test_which_version_made_a_result_is_found_out_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    stages = make_chain([kind.version for kind in KINDS[1:]], named=True)
+    made: list[str] = []
+    monkeypatch.setattr("beamside.flow.stages.key_of", lambda *given: made.append("") or key_of(*given))
+    for stage in stages:
+        assert (stage.stale(), stage.outdated()) == ([], {})
+    first = len(made)
+    assert first == len(stages) - 1
+    for stage in stages:
+        assert (stage.stale(), stage.outdated()) == ([], {})
+    assert len(made) == first, "a session of very many items asks again after every recompute"
+    stages[0].job.items["m"].key = "other content"
+    assert [stage.stale() for stage in stages[1:]] == [["m"]] * 4

@@ -138,7 +138,7 @@ def _check_recompute(settings: SessionSettings, project: Project, recompute: boo
 
 def changed_settings(settings: SessionSettings, project: Project) -> list[str]:
     """Return the settings that change results and are not those that a project has, as "--binning 2, was 1"."""
-    before = project.load().settings if project.exists else {}
+    before = project.load(items=False).settings if project.exists else {}
     now = settings.to_json()
     found = []
     for name, declared in declared_parameters().items():

@@ -88,12 +88,13 @@ class Dispatcher:
     def _ready(self, stage: Stage, limit: int) -> list[str]:
         found: list[str] = []
         now = time.monotonic()
-        before = list(stage.chain())
+        before = list(stage.chain())[
+            ::-1
+        ]  # the nearest first: of very many that wait for a stage before, it says so at once
         for name in stage.waiting:
             if len(found) >= limit:
                 break
-            entries = [other.entry(name) for other in before]
-            done = all(entry is not None and entry.state is ItemState.DONE for entry in entries)
+            done = all((entry := other.entry(name)) is not None and entry.state is ItemState.DONE for other in before)
             if done and stage.not_before.get(name, 0.0) <= now:
                 found.append(name)
         return found

@@ -98,7 +98,7 @@ class GainDesk:
             return
         case, movie = self._case(event), event.outputs["movie"]
         taken = event.taken
-        case.movies[movie] = Seen(taken.frames, taken.sha256)
+        case.add(movie, Seen(taken.frames, taken.sha256))
         digest = event.values["gain_reference_sha256"]
         if digest != case.digest:
             case.newer = (event.values["gain_reference"], digest)

@@ -88,6 +88,8 @@ class Case:
     not_before: float = 0.0
     error: str = ""
     resettle: bool = False
+    _voters: list[str] = field(default_factory=list, repr=False)
+    _voters_of: tuple[str, int] = ("", 0)
 
     @property
     def key(self) -> str:
@@ -126,7 +128,27 @@ class Case:
 
     def voters(self) -> list[str]:
         """Return the movies that can tell how the reference lies: not a copy of it, and no single images, which may be made of others."""
-        return [path for path, seen in self.movies.items() if seen.frames > 1 and seen.sha256 != self.digest]
+        now = (self.digest, len(self.movies))
+        if self._voters_of != now:
+            self._voters = [path for path, seen in self.movies.items() if can_tell(seen, self.digest)]
+            self._voters_of = now
+        return self._voters
+
+    def add(self, movie: str, seen: Seen) -> None:
+        """Note a movie; who can tell is asked at every turn and with every movie, so that it must not take looking at all of them."""
+        voters, new = self.voters(), movie not in self.movies
+        self.movies[movie] = seen
+        if new:
+            self._voters_of = (self.digest, len(self.movies))
+            voters += [movie] if can_tell(seen, self.digest) else []
+
+
+def can_tell(seen: Seen, reference: str = "") -> bool:
+    """Tell whether a movie shows its camera's pattern.
+
+    A single image may be made of others, and a copy of the reference, known by its content, shows only itself.
+    """
+    return seen.frames > 1 and seen.sha256 != reference
 
 
 def way_of(record: Mapping[str, Any]) -> Way:

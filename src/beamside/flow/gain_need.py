@@ -16,7 +16,7 @@ from typing import Any
 
 from beamside.acquisition.arrivals import Trouble
 from beamside.flow.arrivals import Taken
-from beamside.flow.gain_case import Case, Seen, look_due
+from beamside.flow.gain_case import Seen, can_tell, look_due
 from beamside.flow.problems import Problems
 from beamside.flow.settings import SessionSettings
 from beamside.flow.table import Tables
@@ -40,13 +40,16 @@ PREFIX = "need:"
 
 @dataclass
 class Watched:
-    """The movies of one shape; `tried` are as many as were looked at in vain, `looked` as there were when it was told last, `before` both before
-    the look that is under way."""
+    """The movies of one shape, of which the `voters` can tell.
+
+    `tried` are as many as were looked at in vain, `looked` as there were when it was told last, `before` both before the look that is under way.
+    """
 
     shape: tuple[int, int]
     number: int
     record: dict[str, Any]
     movies: dict[str, Seen] = field(default_factory=dict)
+    voters: list[str] = field(default_factory=list)
     sidecars: tuple[str, ...] = ()
     tried: int = 0
     looked: int = 0
@@ -59,6 +62,12 @@ class Watched:
     def case(self) -> str:
         """Its name."""
         return f"{PREFIX}{self.shape[1]}x{self.shape[0]}"
+
+    def add(self, movie: str, seen: Seen) -> None:
+        """Note a movie."""
+        if movie not in self.movies and can_tell(seen):
+            self.voters.append(movie)
+        self.movies[movie] = seen
 
 
 class PatternWatch:
@@ -88,7 +97,7 @@ class PatternWatch:
             if record.get("state") == "needed":
                 self._tell(self.shapes[name])
         watched, taken = self.shapes[name], event.taken
-        watched.movies[event.outputs["movie"]] = Seen(taken.frames, taken.sha256, taken.source)
+        watched.add(event.outputs["movie"], Seen(taken.frames, taken.sha256, taken.source))
         watched.sidecars = watched.sidecars or tuple(taken.sidecars)
         self._work(watched)
 
@@ -119,7 +128,7 @@ class PatternWatch:
         if watched.doing or time.monotonic() < watched.not_before:
             return
         watched.before = watched.tried, watched.looked
-        voters = Case(watched.shape, 0, {}, "", "", movies=watched.movies).voters()
+        voters = watched.voters
         if state == "needed":
             known = watched.record["evidence"]["movies"]
             if known < SHOWN <= len(voters) and watched.looked < SHOWN and not watched.record.get("later"):

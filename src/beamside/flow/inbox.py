@@ -28,20 +28,20 @@ class Inbox:
     def __init__(self, writer: ProjectWriter) -> None:
         self.writer, self.project = writer, writer.project
 
-    def begin(self, for_another: Iterable[Message], *, died: bool) -> None:
+    def begin(self, for_another: Iterable[Message], *, unfinished: bool) -> None:
         """Answer what was asked before this session began, and is not for it; the rest waits for `work`.
 
         Parameters
         ----------
         for_another : the commands that were there before
-        died : whether the session before did not come to an end; then what it was asked to finish is still to be finished
+        unfinished : whether the session before neither finished nor was stopped; then what it was asked to finish is still to be finished
         """
         for message in for_another:
             if message.id in self.writer.state.commands:
                 self._remove(message)
             elif message.command == "resume":
                 self._answer(message, "done", "The session was started again.")
-            elif message.command not in OF_THE_NEXT and not (message.command == "finish" and died):
+            elif message.command not in OF_THE_NEXT and not (message.command == "finish" and unfinished):
                 self._answer(
                     message, "ended", "The session ended before this reached it, and was started again to work."
                 )

@@ -10,6 +10,8 @@ from typing import Any
 from beamside.jobs.base import JobType, Optics
 from beamside.parameters import ParameterModel, result_parameters
 
+_compact = json.JSONEncoder(separators=(",", ":")).encode
+
 
 def item_key(job_type: JobType, parameters: ParameterModel, optics: Optics, inputs: Sequence[str]) -> str:
     """Return the key of a result of `job_type` made from results with the keys `inputs`."""
@@ -29,7 +31,7 @@ def key_settings(job_type: JobType, parameters: ParameterModel, optics: Optics, 
 
 def key_of(settings: str, inputs: Sequence[str]) -> str:
     """Return the key of a result with these settings, see `key_settings`, made from results with the keys `inputs`."""
-    text = f'{{"inputs":{json.dumps(list(inputs), separators=(",", ":"))},{settings[1:]}'
+    text = f'{{"inputs":{_compact(list(inputs))},{settings[1:]}'
     return hashlib.sha256(text.encode()).hexdigest()[:20]
 
 

@@ -61,6 +61,7 @@ class RelionJobs:
         """Why RELION's pipeline could not be written when that was tried last."""
         self._written: dict[str, tuple[dict[str, str], list[str], RelionViewer | None]] = {}
         self._nodes: dict[str, tuple[tuple[int, ...], tuple[Node, ...]]] = {}
+        self._told: dict[str, int] = {}
         self._logs = {stage.name: JobLog(self.root / stage.job.name) for stage in stages}
 
     @property
@@ -137,13 +138,16 @@ class RelionJobs:
 
     def add_lines(self, stage: Stage) -> None:
         """Add to the job's output what has become of items."""
-        written = self._logs[stage.name]
+        written, records = self._logs[stage.name], stage.job.records
+        if self._told.get(stage.name) == records:
+            return
         lines = (
             LogLine(entry.name, entry.changed, entry.state.value, _details(stage.job_type, entry))
             for entry in stage.job.items.values()
             if entry.state in FINAL_STATES and not written.has(entry.name, entry.changed, entry.state.value)
         )
         written.add(lines, ItemState.FAILED.value)
+        self._told[stage.name] = records
 
     def close(self, ending: Ending, complete: set[str]) -> None:
         """Say how the jobs ended: those named in `complete` have all their tables written."""

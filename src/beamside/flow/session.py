@@ -56,7 +56,6 @@ EMPTY_LOOKS = 3
 TICK = 0.5
 """Longest time, in seconds, after which the loop looks at commands and clocks."""
 
-
 GONE = frozenset({errno.ESTALE, errno.EBADF, errno.ENODEV, errno.ENXIO, errno.ENOTCONN})
 """What says that an open file will not be written again, however long one waits."""
 
@@ -103,7 +102,7 @@ class Session:
         with ProjectWriter(self.project) as writer:
             self.writer = writer
             self.inbox = Inbox(writer)
-            self.inbox.begin(for_another, died=died(writer.state.sessions))
+            self.inbox.begin(for_another, unfinished=left_unfinished(writer.state.sessions))
             self.problems = Problems(writer)
             self.problems.begin()
             self.steps = Steps(self.problems)
@@ -460,8 +459,8 @@ class Session:
             self.problems.close("report")
 
 
-def died(sessions: Sequence[Mapping[str, Any]]) -> bool:
-    """Tell from the records of a project's sessions whether the last one has not come to an end."""
+def left_unfinished(sessions: Sequence[Mapping[str, Any]]) -> bool:
+    """Tell from the records of a project's sessions whether the last one neither finished nor was stopped; it may have failed, or be asking."""
     return bool(sessions) and sessions[-1]["state"] not in ("finished", "stopped")
 
 

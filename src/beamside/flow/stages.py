@@ -28,6 +28,7 @@ class Stage:
     in_flight: set[str] = field(default_factory=set)
     gone: bool = False
     _settings: dict[str, str] = field(default_factory=dict, repr=False)
+    _made_by: dict[str, tuple[tuple[str, str, str], str]] = field(default_factory=dict, repr=False)
 
     @property
     def name(self) -> str:
@@ -74,11 +75,17 @@ class Stage:
         return key_of(self._settings[version], inputs)
 
     def _version_of(self, entry: ItemEntry, before: str) -> str:
-        """Return the version of the algorithm by which the result of `entry` was made from a result with the key `before`; "" when it was not."""
-        for version in (self.job_type.version, *self._versions(entry)):
-            if entry.key == self._key([before], version):
-                return version
-        return ""
+        """Return the version of the algorithm by which the result of `entry` was made from a result with the key `before`; "" when it was not.
+
+        What was found is kept: of each result it is asked several times when a session begins, and again after every recompute.
+        """
+        asked = (before, entry.key, str((entry.result or {}).get("version", "")))
+        known = self._made_by.get(entry.name)
+        if known is None or known[0] != asked:
+            versions = (self.job_type.version, *self._versions(entry))
+            found = next((version for version in versions if entry.key == self._key([before], version)), "")
+            known = self._made_by[entry.name] = (asked, found)
+        return known[1]
 
     def _versions(self, entry: ItemEntry) -> list[str]:
         """Return the earlier versions that a result may be of: the one it names, or all that there were."""

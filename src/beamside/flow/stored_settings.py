@@ -35,7 +35,7 @@ def load_settings(project: Project, tell: Tell = log.warning) -> SessionSettings
     ConfigError
         when there are none, or one has a value that this version does not take; the sentence says how to go on.
     """
-    flat = _handed_over(project, tell) or project.require().load().settings
+    flat = _handed_over(project, tell) or project.require().load(items=False).settings
     if not flat:
         raise ConfigError(f"{project.root} has no settings yet; start it with `beamside session start`.")
     return settings_of(project, flat, tell)

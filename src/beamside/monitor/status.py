@@ -169,7 +169,12 @@ def _status(project: Project, index: Index) -> SessionStatus:
     sessions = index.events("session")
     mode = index.settings().get("mode", "movies")
     jobs = index.jobs()
-    stages = tuple(_stage(index, kind, jobs[kind.name]) for kind in workflow(mode) if kind.name in jobs)
+    counts = index.counts()
+    stages = tuple(
+        _stage(index, kind, jobs[kind.name], counts.get(jobs[kind.name], {}))
+        for kind in workflow(mode)
+        if kind.name in jobs
+    )
     per_item = [stage for stage, kind in zip(stages, workflow(mode), strict=False) if not kind.aggregate]
     ended = sessions[-1]["state"] if sessions else "new"
     live_age, now = age(live) if live else -1.0, time.time()
@@ -273,9 +278,7 @@ def gain_records(index: Index) -> list[dict[str, Any]]:
     return present_records(index.events("gain"), index.settings().get("gain") or "")
 
 
-def _stage(index: Index, kind: JobType, job: str) -> StageStatus:
-    counts = index.counts().get(job, {})
-
+def _stage(index: Index, kind: JobType, job: str, counts: Mapping[str, int]) -> StageStatus:
     def number(*states: ItemState) -> int:
         return sum(counts.get(state.value, 0) for state in states)
 

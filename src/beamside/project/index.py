@@ -70,7 +70,7 @@ class Index:
     def counts(self) -> dict[str, dict[str, int]]:
         """Return how many items are in each state, by job."""
         counts: dict[str, dict[str, int]] = {}
-        for job, state, number in self._rows("SELECT job, state, COUNT(*) FROM item GROUP BY job, state"):
+        for job, state, number in self._rows("SELECT job, state, COUNT(*) FROM item GROUP BY state, job"):
             counts.setdefault(job, {})[state] = number
         return counts
 
@@ -143,7 +143,8 @@ class Index:
     def last_finished(self, job: str, seconds: float, *, again: bool = True) -> list[float]:
         """Return when items of a job were finished in the last `seconds` of its work; without `again`, only those that had no result before."""
         finished = "job = ? AND state IN ('done', 'rejected', 'failed')" + ("" if again else " AND NOT again")
-        query = f"SELECT time FROM passage WHERE {finished} AND time > (SELECT max(time) FROM passage WHERE {finished}) - ? ORDER BY time"
+        newest = f"SELECT time FROM passage WHERE {finished} ORDER BY time DESC LIMIT 1"  # by its index; for max(time) all would be read
+        query = f"SELECT time FROM passage WHERE {finished} AND time > ({newest}) - ? ORDER BY time"
         return [moment for (moment,) in self._rows(query, (job, job, seconds))]
 
     def newest(self, job: str, time: Literal["arrived", "changed"]) -> float:

@@ -58,21 +58,22 @@ class Project:
         """Return the process that is writing to this project now, or None."""
         return current_holder(self.lease_path)
 
-    def load(self) -> ProjectState:
+    def load(self, *, items: bool = True) -> ProjectState:
         """Fold all journals into the present state; lines that are damaged are passed over, and listed in it.
 
+        Without `items`, only the project's own journal is read: its jobs have empty tables. Of very many items, reading all takes seconds.
         Raises ProjectError when the project was written by a newer version.
         """
         state = ProjectState()
         fold_journal(self.project_journal, lambda record, _sound: apply_project_record(state, record), state.damage)
-        for job in state.jobs.values():
+        for job in state.jobs.values() if items else ():
             apply = functools.partial(_apply_item, job)
             fold_journal(self.job_journal(job.name), apply, state.damage)
         return state
 
     def story(self, item: str) -> Iterator[tuple[str, Record]]:
         """Yield every transition of `item`, as (job, record), job by job."""
-        for job in self.load().jobs:
+        for job in self.load(items=False).jobs:
             for record, _ in read_journal(self.job_journal(job), damaged=lambda _: None):
                 if record.get("item") == item:
                     yield job, record
