@@ -84,6 +84,8 @@ class TestMistakesBeforeTheStart:
         assert code == 0
         row = next(line for line in out.splitlines() if line.strip().startswith("--voltage"))
         assert row.split() == ["--voltage", "300", "kV", "command", "line"]
+        row = next(line for line in out.splitlines() if line.strip().startswith("--gain-rotate"))
+        assert row.split() == ["--gain-rotate", "auto", "default"], "what is no number has no unit"
         assert not project.root.exists()
 
     @pytest.mark.parametrize("command", ["pause", "resume", "stop", "retry"])

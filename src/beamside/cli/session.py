@@ -514,8 +514,9 @@ def print_settings(settings: Mapping[str, Setting]) -> None:
         for name in members:
             info, setting = declared[name].info, settings[name]
             value = value_text(setting.value) or "-"
+            unit = info.unit if any(map(str.isdigit, value)) else ""  # "auto" and "-" have none
             style = "" if setting.origin == DEFAULT else "[cyan]"
-            table.add_row(f"  {info.flag}", f"{value} {info.unit}".strip(), f"{style}{_escaped(setting.origin)}")
+            table.add_row(f"  {info.flag}", f"{value} {unit}".strip(), f"{style}{_escaped(setting.origin)}")
     console().print(table)
 
 
