@@ -52,6 +52,17 @@ def test_the_difference_is_named_with_an_example(tmp_path: Path, pattern: str, f
     assert str(tmp_path / file) in sentence
 
 
+def test_the_gain_reference_is_not_offered_as_a_movie(tmp_path: Path) -> None:
+    for name in ("gain.mrc", "below/dark.mrc"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    scanner = Scanner([str(tmp_path / "*.mrc")], exclude=[str(tmp_path / "gain.mrc"), str(tmp_path / "below/dark.mrc")])
+    assert scanner.scan().matched == 0
+    assert scanner.nothing_matches().endswith(
+        f"so far. 1 file matches, but is given as the gain reference or as the list of defects: {tmp_path / 'gain.mrc'}."
+    )
+
+
 def test_files_one_level_higher_than_an_empty_folder_are_seen(tmp_path: Path) -> None:
     (tmp_path / "run/raw").mkdir(parents=True)
     assert "by the folders above" in told(tmp_path, "run/raw/*.tif", "run/a.tif")

@@ -168,6 +168,12 @@ def test_problems_are_grouped_by_the_kind_of_reason(project: Project) -> None:
 
 
 def test_reasons_that_say_something_else_are_not_put_together() -> None:
+    many = [
+        ("A", "failed", f"raw/{name}", f"{name}.tiff is a hard case: {len(name)} times")
+        for name in ("movie_1", "movie_22")
+    ]
+    many += [("A", "failed", f"raw/{name}", "no rings stand out at all") for name in ("a", "rings_1", "o")]
+    assert sorted(len(group.items) for group in group_problems(many)) == [2, 3], "a name may be a part of a word"
     groups = group_problems([("A", "failed", "x", "too thick"), ("A", "failed", "y", "too dark")])
     assert len(groups) == 2
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import fnmatch
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 from beamside.acquisition.bystanders import final_names, is_system_folder, is_temporary
@@ -29,8 +29,11 @@ class Pattern:
     parts: tuple[str, ...]
 
 
-def what_is_there(patterns: Sequence[Pattern]) -> str:
-    """Return sentences about the files that nearly match one of the patterns, or else about those that are there at all."""
+def what_is_there(patterns: Sequence[Pattern], given: Collection[str] = ()) -> str:
+    """Return sentences about the files that nearly match one of the patterns, or else about those that are there at all.
+
+    `given` are the files that are the gain reference or the defects, and so no movies.
+    """
     found: dict[tuple[str, ...], list[str]] = {}
     others: dict[str, list[str]] = {}
     empty: list[str] = []
@@ -40,9 +43,11 @@ def what_is_there(patterns: Sequence[Pattern]) -> str:
             empty.append(pattern.root)
         for path in files:
             differences = how_it_differs(path, pattern)
+            if os.path.realpath(path) in given:
+                differences = ("given",) if differences == () else None
             if differences is not None:
                 found.setdefault(differences, []).append(path)
-            elif _base(path).lower().endswith(MOVIE_SUFFIXES):
+            elif _base(path).lower().endswith(MOVIE_SUFFIXES) and os.path.realpath(path) not in given:
                 others.setdefault("" if _base(path) == path else "compressed ", []).append(path)
     near = [_sentence(differences, sorted(set(paths))) for differences, paths in sorted(found.items())]
     if near:
@@ -121,7 +126,7 @@ def nearest_folder(path: str) -> str:
 _PHRASES = {
     "case": "by the case of letters",
     "ending": "by the ending (.tif and .tiff, .mrc and .mrcs are different to a pattern)",
-    "place": "by the folders above them (** stands for any number of folders)",
+    "place": "by the folders above (** stands for any number of folders)",
 }
 
 
@@ -133,7 +138,9 @@ def _sentence(differences: tuple[str, ...], paths: list[str]) -> str:
     else:
         said = f"{subject} {'matches' if len(paths) == 1 else 'match'}"
     endings = ", ".join(sorted({os.path.splitext(path)[1] for path in paths}))
-    if "compressed" in differences:
+    if "given" in differences:
+        said += ", but is given as the gain reference or as the list of defects"
+    elif "compressed" in differences:
         said += f", but {_are(paths)} compressed ({endings}), which is not read: unpack {'it' if len(paths) == 1 else 'them'} first"
     elif "unfinished" in differences:
         said += f", but {'has the name' if len(paths) == 1 else 'have names'} of an unfinished copy"

@@ -146,7 +146,7 @@ class Scanner:
     def nothing_matches(self) -> str:
         """Return what to say when a scan found nothing: what there is instead."""
         given = ", ".join(f"'{text}'" for text in dict.fromkeys(pattern.text for pattern in self._patterns))
-        there = what_is_there(self._patterns)
+        there = what_is_there(self._patterns, self._exclude)
         return f"No TIFF, MRC, EER or PNG file matches --data {given} so far. {there}".rstrip()
 
     def _is_movie(self, entry: os.DirEntry[str]) -> bool:

@@ -140,6 +140,9 @@ def metric_values(items: Sequence[ItemView], kind: JobType, metric: Metric) -> l
     return [(number, item.values[key]) for number, item in enumerate(items) if key in item.values]
 
 
+_SHORT_NAME = 3
+
+
 def group_problems(problems: Sequence[tuple[str, str, str, str]]) -> list[ProblemGroup]:
     """Put (stage, state, item, reason) together that differ only in names and numbers; the largest groups first."""
     groups: dict[tuple[str, str, str], list[tuple[str, str]]] = {}
@@ -153,5 +156,7 @@ def group_problems(problems: Sequence[tuple[str, str, str, str]]) -> list[Proble
 
 
 def _kind_of_reason(reason: str, item: str) -> str:
-    without_names = reason.replace(item, "").replace(item.rsplit("/", 1)[-1], "")
+    name = item.rsplit("/", 1)[-1]
+    names = [item, *([name] if len(name) > _SHORT_NAME else [])]  # "a" is a word, too
+    without_names = re.sub(rf"(?<!\w)({'|'.join(map(re.escape, names))})(?!\w)", "", reason)
     return re.sub(r"\S*[/\\]\S+|\d+(\.\d+)?", "…", without_names)
