@@ -41,6 +41,30 @@ def test_a_movie_with_fewer_frames_than_its_mdoc_says_waits_and_is_set_aside(rig
     assert [taken.frames for taken in rig.take_all()] == [40]
 
 
+def test_of_very_many_movies_only_the_new_ones_are_judged(rig: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    judged: list[str] = []
+    monkeypatch.setattr(
+        "beamside.acquisition.frame_check.judge",
+        lambda source, *args, **options: judged.append(Path(source).name) or judge(source, *args, **options),
+    )
+    for index in range(4):
+        rig.movie(f"m{index}.tiff", frames=6)
+    rig.take_all()
+    rig.look()
+    judged.clear()
+    rig.movie("short.tiff", frames=3)
+    for _ in range(4):
+        rig.clock.now += 30
+        rig.take_all()
+    assert "short.tiff (it has 3 frames where others have 6)" in doubts(rig)
+    assert judged == ["short.tiff"]
+    rig.record("m1.tiff", 7)
+    for _ in range(3):
+        rig.look()
+    assert "m1.tiff (it has 6 frames where m1.xml says 7)" in doubts(rig)
+    assert judged == ["short.tiff", "m1.tiff"]
+
+
 def test_an_image_is_not_measured_by_the_movie_that_it_is_the_sum_of(tmp_path: Path) -> None:
     path = tmp_path / "sum_01.mrc.mdoc"
     path.write_text(IMAGE_MDOC.format("m_0001.tif"))

@@ -35,6 +35,7 @@ class FrameCheck:
     def __init__(self, taken: TakenSources, usual: UsualFrames, *, single_images: bool) -> None:
         self._taken, self._usual, self._single_images = taken, usual, single_images
         self._judged = (-1, -1)
+        self._disputes: dict[str, tuple[ManifestEntry, tuple[ManifestEntry, ...], int, str]] = {}
         self._doubted: list[tuple[ManifestEntry, str]] = []
 
     def doubt(self, sighting: Sighting, info: ImageInfo, sidecars: Iterable[Sighting]) -> str:
@@ -76,7 +77,9 @@ class FrameCheck:
         state = (self._taken.changes, self._usual.usual)
         if state != self._judged:
             self._judged = state
-            self._doubted = [(movie, reason) for movie in self._taken.movies if (reason := self._dispute(movie))]
+            self._doubted = [
+                (movie, reason) for movie in self._taken.movies if (reason := self._dispute(movie, state[1]))
+            ]
         if not self._doubted:
             return []
         count = "1 movie is" if len(self._doubted) == 1 else f"{len(self._doubted)} movies is"
@@ -87,12 +90,18 @@ class FrameCheck:
         )
         return [Trouble("frames-in-doubt", sentence)]
 
-    def _dispute(self, movie: ManifestEntry) -> str:
-        sidecars = [(sidecar.source, sidecar.metadata) for sidecar in self._taken.sidecars_of(movie.item)]
-        verdict = judge(
-            movie.source, movie.frames, movie.metadata, sidecars, self._usual, single_images=self._single_images
-        )
-        return verdict.reason if verdict.standing == "disputed" else ""
+    def _dispute(self, movie: ManifestEntry, usual: int) -> str:
+        """Return what speaks against a movie's number of frames; of very many movies, only those are judged of which something is new."""
+        sidecars = self._taken.sidecars_of(movie.item)
+        known = self._disputes.get(movie.item)
+        if known is None or known[:3] != (movie, sidecars, usual):
+            said = [(sidecar.source, sidecar.metadata) for sidecar in sidecars]
+            verdict = judge(
+                movie.source, movie.frames, movie.metadata, said, self._usual, single_images=self._single_images
+            )
+            known = movie, sidecars, usual, verdict.reason if verdict.standing == "disputed" else ""
+            self._disputes[movie.item] = known
+        return known[3]
 
 
 def _read(sidecar: str) -> Mapping[str, Any]:

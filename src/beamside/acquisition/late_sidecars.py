@@ -69,8 +69,7 @@ class SidecarTaking:
         """Take those whose movie was taken before; return each recorded one, with its movie before it. What failed for good goes to `remarks`."""
         found = []
         for path in paths:
-            movie = self._taken.movie_of_sidecar(path)
-            if movie is None or self._taken.has_sidecar(path):
+            if self._taken.has_sidecar(path) or (movie := self._taken.movie_of_sidecar(path)) is None:
                 continue
             state = self._states.setdefault(path, SourceState())
             try:

@@ -109,11 +109,10 @@ class Removals:
         movies = {id(one): copy for one in waiting if (copy := self._taken.copy_of(one.entry)) and copy.kind == "movie"}
         left = Counter(one.entry.item for one in waiting if id(one) in movies)
         for pending in sorted(waiting, key=lambda one: id(one) not in movies):  # a record stays as long as its movie
-            movie = movies.get(id(pending))
-            if not (self._may_go(pending, movie) if movie is not None else not left[pending.entry.item]):
-                continue
-            now = self._clock()
+            movie, now = movies.get(id(pending)), self._clock()
             if now < pending.not_before:
+                continue
+            if not (self._may_go(pending, movie) if movie is not None else not left[pending.entry.item]):
                 continue
             if now > deadline:
                 self.soon += 1

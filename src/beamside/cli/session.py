@@ -326,7 +326,7 @@ def resume(project: str | None, foreground: bool, recompute: str | None) -> None
     """Go on with a paused session, or continue one that was stopped or has died, exactly where it was.
 
     Nothing that is done is computed again, unless its own inputs have changed: results of earlier versions of Beamside stay valid, and files that
-    were cleaned in RELION stay away. What there is of these is said; --recompute computes it again.
+    were cleaned in RELION stay away. Both are listed; --recompute computes them again.
     """
     found = _named(project)
     if found.writer_process() is not None:
