@@ -214,3 +214,33 @@ def all_flags(command: click.Command) -> Iterator[str]:
         for flag in (*parameter.opts, *parameter.secondary_opts):
             if flag.startswith("--"):
                 yield flag
+
+
+def _show_all_help(ctx: click.Context, _parameter: click.Parameter, value: bool) -> None:
+    if value and not ctx.resilient_parsing:
+        ctx.meta["beamside.help_all"] = True
+        click.echo(ctx.get_help())
+        ctx.exit()
+
+
+def session_options(command: click.Command) -> click.Command:
+    """Add the options that say what a session is: profile, facility file, and every declared parameter."""
+    command.params += [
+        click.Option(
+            ["--profile"],
+            default="",
+            metavar="SCOPE.CAMERA",
+            help="Profile of beamside.toml, such as krios.k3; the data are then looked up by --name.",
+        ),
+        click.Option(["--config"], default=None, metavar="PATH", help="The facility's beamside.toml."),
+        *click_options(),
+        click.Option(
+            ["--help-all"],
+            is_flag=True,
+            expose_value=False,
+            is_eager=True,
+            callback=_show_all_help,
+            help="Show all options, including those for special cases, and exit.",
+        ),
+    ]
+    return command

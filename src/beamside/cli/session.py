@@ -15,10 +15,11 @@ import click
 from click.core import ParameterSource
 from rich.table import Table
 
-from beamside.cli.options import SectionedCommand, click_options, declared_parameters, value_text
+from beamside.cli.options import SectionedCommand, session_options, value_text
 from beamside.cli.output import console
-from beamside.cli.resolution import Resolved, resolve_session
-from beamside.config import COMMAND_LINE, DEFAULT, Setting, expanded
+from beamside.cli.resolution import resolve_session
+from beamside.cli.session_settings import changed_settings, keep_origins, print_settings, with_origins
+from beamside.config import COMMAND_LINE, expanded
 from beamside.errors import ConfigError, ProjectError
 from beamside.flow import control
 from beamside.flow.gain_answers import answer_questions, no_question
@@ -26,9 +27,8 @@ from beamside.flow.gain_case import answered, outcome_words, present_records, qu
 from beamside.flow.missing import Recompute
 from beamside.flow.registry import find_project, known_projects
 from beamside.flow.retry import retry_ended
-from beamside.flow.settings import SessionSettings, sections
+from beamside.flow.settings import SessionSettings
 from beamside.flow.start import (
-    CAMERA_SETTINGS,
     adopt_files,
     prepare,
     recompute_cost,
@@ -37,7 +37,6 @@ from beamside.flow.start import (
     state_of_results,
 )
 from beamside.flow.stored_settings import load_settings
-from beamside.formats.atomic import atomic_path
 from beamside.project.project import Project
 from beamside.project.records import WAITS_FOR_ANSWER
 
@@ -54,36 +53,6 @@ PROJECT_HELP = (
 @click.group()
 def session() -> None:
     """Start, watch and control sessions."""
-
-
-def _show_all_help(ctx: click.Context, _parameter: click.Parameter, value: bool) -> None:
-    if value and not ctx.resilient_parsing:
-        ctx.meta["beamside.help_all"] = True
-        click.echo(ctx.get_help())
-        ctx.exit()
-
-
-def _settings_options(command: click.Command) -> click.Command:
-    """Add the options that say what a session is: profile, facility file, and every declared parameter."""
-    command.params += [
-        click.Option(
-            ["--profile"],
-            default="",
-            metavar="SCOPE.CAMERA",
-            help="Profile of beamside.toml, such as krios.k3; the data are then looked up by --name.",
-        ),
-        click.Option(["--config"], default=None, metavar="PATH", help="The facility's beamside.toml."),
-        *click_options(),
-        click.Option(
-            ["--help-all"],
-            is_flag=True,
-            expose_value=False,
-            is_eager=True,
-            callback=_show_all_help,
-            help="Show all options, including those for special cases, and exit.",
-        ),
-    ]
-    return command
 
 
 @session.command("start", cls=SectionedCommand)
@@ -118,7 +87,7 @@ def start(foreground: bool, recompute: bool, show: bool, profile: str, config: s
     (_stay if foreground else _leave)(project)
 
 
-_settings_options(start)
+session_options(start)
 
 
 def _check_recompute(settings: SessionSettings, project: Project, recompute: bool) -> None:
@@ -134,28 +103,6 @@ def _check_recompute(settings: SessionSettings, project: Project, recompute: boo
             f"the session {project.root} has results for other settings{which}; with these, {listed} would be computed again: "
             "add --recompute to do that, give another --name, or continue it as it was with 'beamside session resume'"
         )
-
-
-def changed_settings(settings: SessionSettings, project: Project) -> list[str]:
-    """Return the settings that change results and are not those that a project has, as "--binning 2, was 1"."""
-    before = project.load(items=False).settings if project.exists else {}
-    now = settings.to_json()
-    found = []
-    for name, declared in declared_parameters().items():
-        counts = declared.section.key not in ("session", "acquisition", "execution") and declared.info.affects_result
-        if (counts or name in CAMERA_SETTINGS) and name in before and before[name] != now[name]:
-            found.append(f"{declared.info.flag} {value_text(now[name]) or '-'}, was {value_text(before[name]) or '-'}")
-    return found
-
-
-def keep_origins(project: Project, resolved: Resolved) -> None:
-    """Write down where each setting came from, for `show-config`."""
-    with atomic_path(_origins_path(project)) as temporary:
-        temporary.write_text(json.dumps({name: setting.origin for name, setting in resolved.origins.items()}, indent=1))
-
-
-def _origins_path(project: Project) -> Path:
-    return project.private / "origins.json"
 
 
 def _leave(project: Project) -> None:
@@ -485,43 +432,13 @@ def show_config(project: str | None, as_json: bool) -> None:
     To see what a command line would give without starting anything, use 'beamside session start --show ...'.
     """
     found = find_project(project)
-    path = _origins_path(found)
-    try:
-        origins: dict[str, str] = dict(json.loads(path.read_bytes()))
-    except (OSError, ValueError):  # where the values come from is not known then; the values are
-        origins = {}
-    values = load_settings(found, _warn).flat()
-    settings = {name: Setting(value, origins.get(name, DEFAULT)) for name, value in values.items()}
+    settings = with_origins(found, load_settings(found, _warn).flat())
     if as_json:
         shown = {name: {"value": setting.value, "origin": setting.origin} for name, setting in settings.items()}
         click.echo(json.dumps(shown, indent=1, default=str))
     else:
         click.echo(f"{found.root}\n")
         print_settings(settings)
-
-
-def print_settings(settings: Mapping[str, Setting]) -> None:
-    """Print the settings by section: flag, value with unit, origin."""
-    table = Table(box=None, pad_edge=False, show_header=False)
-    table.add_column("flag", no_wrap=True)
-    table.add_column("value", overflow="fold")
-    table.add_column("origin", overflow="fold")
-    declared = declared_parameters()
-    for section in sections():
-        members = [name for name, item in declared.items() if item.section.key == section.key and name in settings]
-        if members:
-            table.add_row(f"[bold]{section.title}[/bold]")
-        for name in members:
-            info, setting = declared[name].info, settings[name]
-            value = value_text(setting.value) or "-"
-            unit = info.unit if any(map(str.isdigit, value)) else ""  # "auto" and "-" have none
-            style = "" if setting.origin == DEFAULT else "[cyan]"
-            table.add_row(f"  {info.flag}", f"{value} {unit}".strip(), f"{style}{_escaped(setting.origin)}")
-    console().print(table)
-
-
-def _escaped(text: str) -> str:
-    return text.replace("[", "\\[")
 
 
 def wait_until_ended(project: Project, timeout: float) -> bool:
