@@ -594,3 +594,13 @@ def test_a_session_sweeps_what_killed_workers_of_the_one_before_have_left(
     session.run()
     session.sweeper.join()
     assert not left.exists()
+
+
+def test_a_session_sweeps_what_its_own_killed_workers_have_left_when_it_ends(
+    session_settings: Settings, write_movie: WriteMovie
+) -> None:
+    write_movie("a")
+    settings = session_settings()
+    left = settings.root / "MotionCorr" / "job002" / f".b.mrc.{this_place()}-{2**22 + 1}-7.tmp"
+    assert Session(settings, until_empty=True, write_report=lambda _project, _final: left.touch()).run() == "finished"
+    assert not left.exists()

@@ -57,6 +57,16 @@ def _hold(root: Path, ready: "multiprocessing.synchronize.Event") -> None:
         time.sleep(60)
 
 
+def test_a_project_where_nobody_can_write_is_told_in_a_sentence(tmp_path: Path) -> None:
+    project = Project(tmp_path / "p")
+    project.root.mkdir()
+    project.private.write_text("a file, where nothing can be made")
+    with pytest.raises(
+        ProjectError, match=r"The project .*/p cannot be written \((Not a directory|File exists)\): ask"
+    ):
+        ProjectWriter(project)
+
+
 def test_a_writer_that_was_killed_blocks_nobody(tmp_path: Path) -> None:
     context = multiprocessing.get_context("spawn")
     ready = context.Event()

@@ -40,6 +40,20 @@ def test_it_is_given_back_when_the_work_fails(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == []
 
 
+def test_a_full_disk_leaves_no_lock_that_seems_to_be_another_programs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, _text: str) -> int:
+        path.touch()  # a name needs no room
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "write_text", full)
+        with pytest.raises(ProjectError, match="make room on the disk"), RelionLock(tmp_path):
+            pass
+    assert os.listdir(tmp_path) == []
+
+
 def test_a_lock_of_another_program_is_waited_for_then_reported(tmp_path: Path) -> None:
     lock = leave_lock(tmp_path, None)
     with pytest.raises(ProjectBusyError, match="is held by a RELION program"), RelionLock(tmp_path, wait=0.2):

@@ -149,8 +149,8 @@ class Session:
                     return self._end()
             finally:
                 self.arrivals.end.set()
-                self.sweeper.end.set()
                 executor.shutdown(wait=False)
+                self.sweeper.close()
                 self.arrivals.join(timeout=60)
 
     @contextmanager

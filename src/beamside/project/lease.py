@@ -30,12 +30,21 @@ class Holder:
 
 
 class Lease:
-    """Hold the right to write to a project. Raises ProjectBusyError when another process has it."""
+    """Hold the right to write to a project.
+
+    Raises ProjectBusyError when another process has it, and ProjectError when nobody can have it here.
+    """
 
     def __init__(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
         self.path = path
-        self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        except OSError as error:
+            raise ProjectError(
+                f"The project {path.parent.parent} cannot be written ({error.strerror}): ask the one whose it is, "
+                "or check the permissions and the disk."
+            ) from error
         try:
             _lock(self._descriptor)
         except OSError as error:

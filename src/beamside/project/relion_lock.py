@@ -99,7 +99,9 @@ class RelionLock:
         try:
             (self.path / MESSAGE_FILE).write_text(f"{self._message}\n")
         except OSError as error:
-            self.path.rmdir()
+            shutil.rmtree(
+                self.path, ignore_errors=True
+            )  # on a full disk the file is there, and empty: nobody would know whose it is
             raise ProjectError(
                 f"RELION's lock {self.path} cannot be written: {error.strerror}; make room on the disk."
             ) from error
