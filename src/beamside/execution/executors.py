@@ -182,5 +182,6 @@ class LocalWorkers(Executor):
                 if attempt < STARTS and self._end.wait(AGAIN_SECONDS):
                     break
         raise WorkersLostError(
-            f"The process that drives the workers could not be started in {STARTS} attempts ({said}); mend that, then resume the session."
+            f"The process that drives the workers could not be started in {STARTS} attempts ({said}): the session's log has its last words. "
+            "Mend that, then resume the session."
         )
