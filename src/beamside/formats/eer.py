@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from beamside.errors import ConfigError, CorruptFileError, InputError
 from beamside.formats.claims import check_claim, unexplained
 from beamside.formats.rendering import sum_type
-from beamside.formats.tiff import Page, read_directories
+from beamside.formats.tiff_directories import Page, read_directories
 
 PathLike = str | os.PathLike[str]
 
