@@ -16,8 +16,9 @@ from beamside.acquisition.arrivals import LookReport, Trouble
 from beamside.acquisition.intake import Intake
 from beamside.errors import InputError, JournalError
 from beamside.flow import control
+from beamside.flow.former_sessions import left_finishing
 from beamside.flow.projection import rebuild
-from beamside.flow.session import Session, died_while_finishing
+from beamside.flow.session import Session
 from beamside.flow.settings import SessionSettings
 from beamside.flow.start import prepare, recompute_cost
 from beamside.flow.stored_settings import load_settings, settings_path
@@ -481,7 +482,7 @@ def test_a_rebuild_counts_results_whose_files_are_gone(session_settings: Setting
 
 def test_a_session_that_died_while_finishing_finishes_when_it_goes_on() -> None:
     def after(*states: str) -> bool:
-        return died_while_finishing([{"state": state} for state in states])
+        return left_finishing([{"state": state} for state in states])
 
     assert after("started", "finishing")
     assert after("started", "paused", "finishing", "resumed")

@@ -6,9 +6,10 @@ import logging
 
 from beamside.acquisition.arrivals import Remark
 from beamside.flow.again import AGAIN
+from beamside.flow.former_sessions import died
 from beamside.flow.missing import TOLD, Files, NotThere, gone_results, survey, to_make_first
 from beamside.flow.stages import Stage
-from beamside.flow.table import Tables, died
+from beamside.flow.table import Tables
 from beamside.jobs.base import Result
 
 log = logging.getLogger(__name__)

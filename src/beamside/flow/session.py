@@ -10,7 +10,7 @@ import logging
 import os
 import queue
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any, get_args
@@ -25,6 +25,7 @@ from beamside.flow.arrivals import ArrivalThread, Looked, NotTaken, Taken
 from beamside.flow.classification import Rounds
 from beamside.flow.comparing import METADATA, metadata_remarks
 from beamside.flow.dispatch import Dispatcher, Finished, failure
+from beamside.flow.former_sessions import left_finishing, left_unfinished
 from beamside.flow.gain import GainChecked, GainDesk
 from beamside.flow.gain_answers import no_question, record_answer
 from beamside.flow.gain_case import outcome_words
@@ -125,7 +126,7 @@ class Session:
             with self._failing():
                 self.projection.open_jobs()
                 self.recovery.begin()
-                self.finishing = self.finishing or died_while_finishing(writer.state.sessions)
+                self.finishing = self.finishing or left_finishing(writer.state.sessions)
                 executor = start_executor(self.settings.execution)
                 self.dispatcher = Dispatcher(self.settings, self.tables, self.recovery, executor, self.events)
                 self.watchdog = Watchdog(self.problems, executor)
@@ -457,18 +458,3 @@ class Session:
             self.problems.open("report", f"The report could not be written: {error}")
         else:
             self.problems.close("report")
-
-
-def left_unfinished(sessions: Sequence[Mapping[str, Any]]) -> bool:
-    """Tell from the records of a project's sessions whether the last one neither finished nor was stopped; it may have failed, or be asking."""
-    return bool(sessions) and sessions[-1]["state"] not in ("finished", "stopped")
-
-
-def died_while_finishing(sessions: Sequence[Mapping[str, Any]]) -> bool:
-    """Tell from the records of a project's sessions whether the last one was asked to finish and has not come to an end, or waits for an answer."""
-    for record in reversed(sessions):
-        if record["state"] in ("finished", "stopped", "started"):
-            return False
-        if record["state"] in ("finishing", WAITS_FOR_ANSWER):
-            return True
-    return False

@@ -24,7 +24,6 @@ from beamside.project.project import ProjectWriter
 from beamside.project.records import (
     FINAL_STATES,
     IN_FLIGHT_STATES,
-    SESSION_ENDS,
     ItemEntry,
     ItemState,
     JobEntry,
@@ -371,8 +370,3 @@ def stale_items(settings: SessionSettings, state: ProjectState) -> dict[str, int
     """Return how many finished items of each job type would be computed again with `settings`, by the job type's title."""
     counts = {stage.job_type.title: len(stage.stale()) for stage in open_stages(settings, state)}
     return {title: number for title, number in counts.items() if number}
-
-
-def died(sessions: Sequence[Mapping[str, Any]]) -> bool:
-    """Tell from the records of a project's sessions whether the last one has not come to an end."""
-    return bool(sessions) and sessions[-1]["state"] not in SESSION_ENDS
