@@ -127,11 +127,6 @@ class TakenSources:
         """Tell whether a sidecar was taken as it is."""
         return (path in self._present and path not in self._changed) or path in self._gone
 
-    def sidecar_entry(self, destination: str) -> ManifestEntry | None:
-        """Return the entry of a sidecar by its path in the project."""
-        with self._lock:
-            return next((e for e in reversed(self._present.values()) if e.destination == destination), None)
-
     def movie_of_sidecar(self, path: str) -> ManifestEntry | None:
         """Return the movie that a sidecar belongs to: in the same folder, or the only one of that name elsewhere."""
         folder, name = os.path.split(path)

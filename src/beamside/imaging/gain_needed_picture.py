@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from scipy.ndimage import gaussian_filter, uniform_filter
+from scipy.ndimage import gaussian_filter
 
 from beamside.imaging.charts import GREY, Canvas
 from beamside.imaging.gain_needed import Pattern
 from beamside.imaging.gain_orientation import deviations
+from beamside.imaging.gain_picture import grey, strongest_part
 
 Array = NDArray[np.float32]
 
@@ -41,7 +42,7 @@ def needed_picture(movies: Sequence[NDArray[Any]], pattern: Pattern) -> Image.Im
         (20, halves[0], _titled(len(movies[0::2]), "")),
         (380, halves[1], _titled(len(movies[1::2]), "other ")),
     ):
-        canvas.paste(_grey(half[window], contrast), (left, 50), (ENLARGED, ENLARGED))
+        canvas.paste(grey(half[window], contrast), (left, 50), (ENLARGED, ENLARGED))
         canvas.rectangle((left, 50), (left + ENLARGED, 50 + ENLARGED), GREY)
         canvas.text((left, 50 + ENLARGED + 18), title, 14)
     canvas.text((20, 50 + ENLARGED + 40), f"contrast: black to white ±{contrast:.1%}", 13, GREY)
@@ -70,17 +71,5 @@ def _mean(movies: Sequence[NDArray[Any]]) -> Array:
 
 def _where_shared(halves: Sequence[Array]) -> tuple[slice, slice]:
     """Return the part where smoothed structure of both is most alike: that is where an eye sees it."""
-    height, width = halves[0].shape
-    side = min(CROP, height, width)
     first, second = (gaussian_filter(half, 0.7) for half in halves)
-    alike = uniform_filter(first * second, side, mode="constant")
-    alike = alike[side // 2 : height - side // 2 + 1, side // 2 : width - side // 2 + 1]
-    y, x = np.unravel_index(int(np.argmax(alike)), alike.shape)
-    top, left = min(int(y), height - side), min(int(x), width - side)
-    return slice(top, top + side), slice(left, left + side)
-
-
-def _grey(values: Array, contrast: float) -> Image.Image:
-    smooth = gaussian_filter(values, 0.7)
-    scaled = np.clip(smooth / max(contrast, 1e-6) / 2 + 0.5, 0, 1)
-    return Image.fromarray(np.asarray(scaled * 255 + 0.5, np.uint8)).convert("RGB")
+    return strongest_part(first * second, CROP)

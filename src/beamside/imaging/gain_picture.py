@@ -63,7 +63,7 @@ def gain_picture(
     use = "multiplied" if mode == "multiply" else "divided"
     canvas.text((20, 24), f"Mean of {movies} {plural}: each pixel against its surroundings, {_size(window)} pixels", 14)
     for left, image, title in ((20, before, "without the reference"), (360, after, "with it")):
-        canvas.paste(_grey(image[window], contrast), (left, 50), (ENLARGED, ENLARGED))
+        canvas.paste(grey(image[window], contrast), (left, 50), (ENLARGED, ENLARGED))
         canvas.rectangle((left, 50), (left + ENLARGED, 50 + ENLARGED), GREY)
         canvas.text((left, 50 + ENLARGED + 18), title, 14)
     canvas.text((360, 50 + ENLARGED + 38), f"{orientation}, {use}", 13, GREY)
@@ -79,16 +79,22 @@ def _size(window: tuple[slice, slice]) -> str:
 
 def _most_pattern(expected: Array) -> tuple[slice, slice]:
     """Return the part where smoothed structure of the reference is strongest: that is where an eye sees it."""
-    height, width = expected.shape
-    side = min(CROP, height, width)
-    strength = uniform_filter(np.abs(gaussian_filter(np.clip(expected, -0.3, 0.3), 1.5)), side, mode="constant")
-    strength = strength[side // 2 : height - side // 2 + 1, side // 2 : width - side // 2 + 1]
-    y, x = np.unravel_index(int(np.argmax(strength)), strength.shape)
+    return strongest_part(np.abs(gaussian_filter(np.clip(expected, -0.3, 0.3), 1.5)), CROP)
+
+
+def strongest_part(strength: Array, side: int) -> tuple[slice, slice]:
+    """Return the square of `side` pixels, or less in a smaller image, that has most of `strength` ``(h, w)``."""
+    height, width = strength.shape
+    side = min(side, height, width)
+    means = uniform_filter(strength, side, mode="constant")
+    means = means[side // 2 : height - side // 2 + 1, side // 2 : width - side // 2 + 1]
+    y, x = np.unravel_index(int(np.argmax(means)), means.shape)
     top, left = min(int(y), height - side), min(int(x), width - side)
     return slice(top, top + side), slice(left, left + side)
 
 
-def _grey(values: Array, contrast: float) -> Image.Image:
+def grey(values: Array, contrast: float) -> Image.Image:
+    """Return `values` ``(h, w)`` around zero as an image, a little smoothed: black is minus and white plus the `contrast`."""
     smooth = gaussian_filter(values, 0.7)
     scaled = np.clip(smooth / max(contrast, 1e-6) / 2 + 0.5, 0, 1)
     return Image.fromarray(np.asarray(scaled * 255 + 0.5, np.uint8)).convert("RGB")

@@ -104,11 +104,6 @@ class Index:
         """Return the name of the newest job of each type, by type."""
         return dict(self._rows("SELECT type, name FROM job ORDER BY number"))
 
-    def job_details(self, job: str) -> tuple[str, dict[str, Any]]:
-        """Return a job's status and parameters."""
-        [(status, parameters)] = self._rows("SELECT status, parameters FROM job WHERE name = ?", (job,))
-        return status, json.loads(parameters)
-
     def events(self, kind: str) -> list[Record]:
         """Return the records of one kind from the project's journal, in order, with texts as they can be shown.
 
