@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -124,6 +125,23 @@ def test_options_are_remembered_under_the_names_that_relion_reads_unless_its_use
     assert shown["job"].single("rlnJobType") == "3"
     assert ["diameter", "140"] in shown["joboptions_values"].rows
     assert ["angpix", "0.83"] in shown["joboptions_values"].rows
+
+
+def test_files_that_take_long_are_written_over_several_turns_but_all_of_them_at_the_end(
+    made_session: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session, now, written = made_session(), [1000.0], list[str]()
+
+    def write(stage: Any, *, force: bool) -> None:
+        written.append(stage.name)
+        now[0] += 0.7
+
+    monkeypatch.setattr(projection, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr(session.projection, "_write_files", write)
+    session.projection.refresh({})
+    assert written == ["import", "motion"]
+    session.projection.refresh({}, force=True)
+    assert written[2:] == [stage.name for stage in session.stages]
 
 
 class TestOutput:

@@ -605,3 +605,23 @@ def test_a_session_sweeps_what_its_own_killed_workers_have_left_when_it_ends(
     left = settings.root / "MotionCorr" / "job002" / f".b.mrc.{this_place()}-{2**22 + 1}-7.tmp"
     assert Session(settings, until_empty=True, write_report=lambda _project, _final: left.touch()).run() == "finished"
     assert not left.exists()
+
+
+def test_thousands_of_news_do_not_keep_commands_and_signs_of_life_waiting(
+    session_settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session, now, taken = Session(session_settings()), [0.0], list[int]()
+
+    def take(event: int) -> None:
+        taken.append(event)
+        now[0] += 0.2
+
+    monkeypatch.setattr("beamside.flow.session.time", SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr(session, "_take_safely", take)
+    for event in range(10):
+        session.events.put(event)
+    session._take_events()
+    assert taken == [0, 1, 2]
+    while not session.events.empty():
+        session._take_events()
+    assert taken == list(range(10))

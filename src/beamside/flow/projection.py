@@ -40,6 +40,9 @@ log = logging.getLogger(__name__)
 SHARE = 0.05
 """Largest part of the time that a projection may take."""
 
+LONG_SECONDS = 1.0
+"""After so long, files of further jobs are left to the next turn of the session's loop."""
+
 
 @dataclass
 class Pace:
@@ -121,8 +124,11 @@ class Projection:
         if force or self._pipeline_pace.due():
             self.steps.run("the pipeline that RELION sees", self._publish, None)
             self._pipeline_pace.done()
+        began = time.monotonic()
         for stage in self.relion.present:
             self._write_files(stage, force=force)
+            if not force and time.monotonic() - began > LONG_SECONDS:
+                return  # what else is due follows in the next turn, after commands and a sign of life
 
     def _publish(self) -> None:
         for stage in self.relion.reclaim():

@@ -302,12 +302,12 @@ class Session:
         return Work(given, waiting, self._completed, self.arrivals.doing)
 
     def _take_events(self) -> None:
-        """Wait for an event, at most a tick, and take all that are there."""
+        """Wait for an event, at most a tick, and take what is there for about a tick: commands and signs of life must not wait for thousands."""
         try:
-            event = self.events.get(timeout=TICK)
-            while True:
-                self._take_safely(event)
-                event = self.events.get_nowait()
+            event, until = self.events.get(timeout=TICK), time.monotonic() + TICK
+            self._take_safely(event)
+            while time.monotonic() < until:
+                self._take_safely(self.events.get_nowait())
         except queue.Empty:
             return
 
