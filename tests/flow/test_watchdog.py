@@ -127,6 +127,17 @@ def test_that_what_the_workers_had_is_given_to_the_next_ones_is_no_progress(rig:
         rig.pass_time(IDLE_SECONDS + 2 * SAMPLE_SECONDS, BUSY)
 
 
+def test_a_restart_is_told_as_one_problem_until_something_is_finished(rig: Rig) -> None:
+    rig.pass_time(IDLE_SECONDS + 2 * SAMPLE_SECONDS, BUSY)
+    (told,) = [entry.opened for entry in open_problems(rig.writer.state.problems.values())]
+    rig.pass_time(SAMPLE_SECONDS, Work([], 9, finished=3))
+    rig.pass_time(IDLE_SECONDS / 2, BUSY, rate=1.0)
+    (entry,) = open_problems(rig.writer.state.problems.values())
+    assert (entry.count, entry.opened) == (1, told)
+    rig.pass_time(1, Work(BUSY.given, 7, finished=4))
+    assert rig.told() == []
+
+
 def test_long_work_is_told_and_left_alone(rig: Rig) -> None:
     rig.pass_time(LONG_SECONDS + 60, BUSY, rate=1.0)
     assert rig.workers.restarts == 0

@@ -93,12 +93,16 @@ class Watchdog:
         self._look_at_workers()
         now = self._clock()
         if work.finished != self._finished or not (work.given or work.waiting) or bool(work.given) != self._had_work:
-            self._restarts = self._restarts if work.finished == self._finished else 0
+            if work.finished != self._finished:
+                self._restarts = 0
             self._finished, self._had_work = work.finished, bool(work.given)
-            self._since = self._worked = self._sampled = now
-            self._problems.hold("stalled", [])
+            self._worked = self._sampled = now
+            if not (self._restarts and (work.given or work.waiting)):  # what restarted workers get again is no news
+                self._since = now
+                self._problems.hold("stalled", [])
             return
-        self._problems.hold("stalled", self._stalled(now, work))
+        if work.given or not self._restarts or now - self._worked > IDLE_SECONDS:
+            self._problems.hold("stalled", self._stalled(now, work))
 
     def _look_at_source(self, doing: str, since: float) -> None:
         seconds = self._clock() - since
@@ -151,10 +155,10 @@ class Watchdog:
         return [Trouble("stalled", self._sentence(now, work, "the workers did nothing and were restarted"), "error")]
 
     def _nothing_given(self, now: float, work: Work) -> list[Trouble]:
-        if now - self._since <= IDLE_SECONDS:
+        if now - self._worked <= IDLE_SECONDS:
             return []
         sentence = (
-            f"Nothing has been given to the workers for {minutes(now - self._since)}, though {work.waiting} items wait: "
+            f"Nothing has been given to the workers for {minutes(now - self._worked)}, though {work.waiting} items wait: "
             "stop the session and resume it; if that does not help, please report it with the session's log."
         )
         return [Trouble("stalled", sentence, "error")]
