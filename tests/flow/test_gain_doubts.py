@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 
 from beamside.cli.session import gain
 from beamside.errors import ProjectError
+from beamside.flow import control
+from beamside.flow.gain import GainDesk
 from beamside.flow.gain_answers import answer_questions
 from beamside.flow.gain_case import Case, Seen, answered, look_due, present_records, question_of, way_of, way_of_movie
 from beamside.flow.session import Session
@@ -103,6 +105,26 @@ def test_movies_that_come_corrected_among_raw_ones_are_named_and_only_they_are_d
     )
     assert corrected_again(project, before) == ["m11", "m14"]
     assert read_status(project).questions == ()
+
+
+def test_movies_that_lose_their_reference_under_way_are_looked_at_for_whether_they_need_one(
+    started: tuple[SessionSettings, Project, dict[str, str]], camera: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings, project, _ = started
+    for index in range(10, 16):
+        camera.movie(f"m{index:02d}", 60, corrected=index in (11, 14))
+    run(settings, "waiting for an answer")
+    desk, settle_again = [], GainDesk._settle_again
+
+    def settled(self: GainDesk, case: Case) -> None:
+        settle_again(self, case)
+        desk.append(sorted(movie for watched in self.needs.shapes.values() for movie in watched.movies))
+
+    monkeypatch.setattr(GainDesk, "_settle_again", settled)
+    control.send(project, "gain", {"rotate": 0, "flip": "none", "use": "none"})
+    run(settings)
+    assert len(desk[-1]) == 16, "also those that were given on with it"
+    assert set(gains(project).values()) == {""}
 
 
 def test_when_all_newer_movies_are_corrected_earlier_ones_stay_and_later_ones_follow(

@@ -14,6 +14,8 @@ import pytest
 from beamside.acquisition.gain_candidates import gain_candidates
 from beamside.flow import control
 from beamside.flow.gain_answers import answer_questions
+from beamside.flow.gain_case import Seen
+from beamside.flow.gain_need import Watched
 from beamside.flow.session import Session
 from beamside.flow.settings import SessionSettings
 from beamside.flow.start import recompute_cost
@@ -183,6 +185,16 @@ def test_a_reference_that_is_used_after_all_ends_it(camera: Any, session_setting
     assert Session(settings, until_empty=True).run() == "waiting for an answer"
     answer_questions(Project(settings.root), {"rotate": 0, "flip": "none", "use": "multiply"})
     assert needed(run(settings)) == []
+
+
+def test_a_movie_that_gets_a_reference_is_looked_at_no_more() -> None:
+    watched = Watched((8, 8), 0, {})
+    for name in ("a", "b", "sum"):
+        watched.add(name, Seen(1 if name == "sum" else 5, name))
+    assert [watched.drop(name) for name in ("a", "unknown", "sum")] == [False] * 3
+    assert watched.voters == ["b"]
+    assert watched.drop("b")
+    assert watched.voters == []
 
 
 def test_candidates_lie_in_the_folders_of_the_movies_and_are_named_by_metadata(tmp_path: Path) -> None:

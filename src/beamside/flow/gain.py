@@ -98,7 +98,7 @@ class GainDesk:
             return
         case, movie = self._case(event), event.outputs["movie"]
         taken = event.taken
-        case.add(movie, Seen(taken.frames, taken.sha256))
+        case.add(movie, Seen(taken.frames, taken.sha256, taken.source))
         digest = event.values["gain_reference_sha256"]
         if digest != case.digest:
             case.newer = (event.values["gain_reference"], digest)
@@ -388,7 +388,9 @@ class GainDesk:
         case.resettle = False
         for movie, entry in list(self.tables.taken_in().items()):
             if movie in case.movies and entry.result is not None:
-                if case.way(movie)[2] != "none":
+                if case.way(movie)[2] == "none":
+                    self.needs.note(case.shape, movie, case.movies[movie])
+                else:
                     self.needs.forget(movie)
                 self.tables.intake_camera(entry.name, case.values(movie) or {})
 

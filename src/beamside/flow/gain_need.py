@@ -69,6 +69,13 @@ class Watched:
             self.voters.append(movie)
         self.movies[movie] = seen
 
+    def drop(self, movie: str) -> bool:
+        """Note a movie no more; returns True when it was the last one."""
+        seen = self.movies.pop(movie, None)
+        if seen is not None and can_tell(seen):
+            self.voters.remove(movie)
+        return seen is not None and not self.movies
+
 
 class PatternWatch:
     """Looks whether movies that came without a gain reference need one. Only the session's own thread uses it."""
@@ -87,24 +94,30 @@ class PatternWatch:
 
     def see(self, event: Taken) -> None:
         """Note a movie for which no reference is used."""
-        if not self.settings.acquisition.gain_check or "movie" not in event.outputs:
+        if "movie" in event.outputs:
+            taken, (height, width) = event.taken, event.values["shape"]
+            seen = Seen(taken.frames, taken.sha256, taken.source)
+            self.note((height, width), event.outputs["movie"], seen, tuple(taken.sidecars))
+
+    def note(self, shape: tuple[int, int], movie: str, seen: Seen, sidecars: tuple[str, ...] = ()) -> None:
+        """Note a movie for which no reference is used, by what is known of it."""
+        if not self.settings.acquisition.gain_check:
             return
-        height, width = event.values["shape"]
-        name = f"{PREFIX}{width}x{height}"
+        name = f"{PREFIX}{shape[1]}x{shape[0]}"
         if name not in self.shapes:
             record = dict(self.tables.writer.state.gains.get(name, {}))
-            self.shapes[name] = Watched((height, width), len(self.shapes), record)
+            self.shapes[name] = Watched(shape, len(self.shapes), record)
             if record.get("state") == "needed":
                 self._tell(self.shapes[name])
-        watched, taken = self.shapes[name], event.taken
-        watched.add(event.outputs["movie"], Seen(taken.frames, taken.sha256, taken.source))
-        watched.sidecars = watched.sidecars or tuple(taken.sidecars)
+        watched = self.shapes[name]
+        watched.add(movie, seen)
+        watched.sidecars = watched.sidecars or sidecars
         self._work(watched)
 
     def forget(self, movie: str) -> None:
         """A reference is used for the movie after all."""
         for watched in self.shapes.values():
-            if watched.movies.pop(movie, None) is not None and not watched.movies:
+            if watched.drop(movie):
                 watched.record, watched.tried, watched.looked = {}, 0, 0
                 self.problems.hold(_key(watched), [])
 
