@@ -233,6 +233,25 @@ def test_a_source_that_changes_during_the_copy_is_offered_again(rig: Any, monkey
     assert rig.intake.set_aside() == []
 
 
+def test_a_file_that_is_taken_while_the_source_is_looked_at_has_not_gone(
+    rig: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rig.movie("m1.tiff")
+    [arrival] = rig.look_twice().new
+    scan = rig.intake._scanner.scan
+
+    def scan_and_take(*args: Any) -> Any:
+        found = scan(*args)
+        rig.intake.take(arrival)
+        return found
+
+    monkeypatch.setattr(rig.intake._scanner, "scan", scan_and_take)
+    assert rig.look().new == []
+    monkeypatch.undo()
+    reports = [rig.look(), rig.look()]
+    assert [(report.new, report.remarks, report.waiting) for report in reports] == [([], [], [])] * 2
+
+
 def test_a_source_that_vanishes_is_told_of(rig: Any) -> None:
     path = rig.movie("a.tiff")
     rig.look()

@@ -176,8 +176,8 @@ class Intake:
     def _consider(self, sighting: Sighting, index: SidecarIndex, report: LookReport, deadline: float) -> None:
         """Decide on one file: taken before, set aside, waiting, or new."""
         with self._lock:
-            if self._taken.is_remnant(sighting):
-                return
+            if self._taken.is_taken(sighting.path) or self._taken.is_remnant(sighting):
+                return  # taken since the source was listed, or removed
             state = self._states.setdefault(sighting.path, SourceState())
             state.see(sighting)
             settled = self._settling.observe(sighting, self._quiet_seconds(sighting))
