@@ -4,7 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from beamside.formats.star import read_star, write_star
+from beamside.errors import InputError
+from beamside.formats.star import StarBlock, read_star, write_star
+from beamside.formats.star_parts import PartsWriter, StarParts
 from beamside.jobs.base import Item, Optics, Result, Row
 from beamside.jobs.extract import Extraction, ExtractParameters, particles_block
 
@@ -34,9 +36,9 @@ def rows(tmp_path: Path) -> list[Row]:
 
 def write_table(root: Path, rows: list[Row]) -> int:
     content = Extraction().star_files(rows, ExtractParameters(), OPTICS, JOB, root)["particles.star"]
-    assert not isinstance(content, str)
-    write_star(root / JOB / "particles.star", content)
-    return len(content[-1])
+    assert isinstance(content, StarParts)
+    PartsWriter().write(root / JOB / "particles.star", content)
+    return len(read_star(root / JOB / "particles.star")["particles"])
 
 
 def test_files_that_were_cleaned_are_written_again_from_the_table(tmp_path: Path, rows: list[Row]) -> None:
@@ -76,3 +78,26 @@ def test_the_table_keeps_the_particles_of_files_that_were_cleaned(tmp_path: Path
         (tmp_path / path).unlink()
     assert write_table(tmp_path, rows) == 5
     assert write_table(tmp_path, rows) == 5
+
+
+def test_the_table_has_the_rows_of_all_micrographs_also_of_those_that_are_written_otherwise(
+    tmp_path: Path, rows: list[Row]
+) -> None:
+    star = tmp_path / rows[0].result.outputs["particles_star"]
+    before = read_star(tmp_path / JOB / "particles.star")["particles"].records()
+    block = read_star(star)["images"]
+    turned = StarBlock("images", block.columns, block.rows, version=30000)  # as an earlier program may have written it
+    write_star(star, [turned], comments=["by hand"])
+    assert write_table(tmp_path, rows) == 5
+    assert read_star(tmp_path / JOB / "particles.star")["particles"].records() == before
+
+
+@pytest.mark.parametrize("content", [b"", b"\0" * 300, b"data_images\n\nloop_\n_rlnImageName #1\n1 2 3\n"])
+def test_a_micrographs_damaged_file_raises_instead_of_going_into_the_table(
+    tmp_path: Path, rows: list[Row], content: bytes
+) -> None:
+    before = (tmp_path / JOB / "particles.star").read_bytes()
+    (tmp_path / rows[1].result.outputs["particles_star"]).write_bytes(content)
+    with pytest.raises(InputError):
+        write_table(tmp_path, rows)
+    assert (tmp_path / JOB / "particles.star").read_bytes() == before

@@ -28,6 +28,7 @@ from beamside.flow.stored_settings import load_settings
 from beamside.flow.table import LOCK_SECONDS, Tables
 from beamside.formats.atomic import atomic_path
 from beamside.formats.star import write_star
+from beamside.formats.star_parts import PartsWriter, StarParts
 from beamside.jobs.base import Row, StarContent
 from beamside.project.index import Index
 from beamside.project.index_file import remove_index
@@ -88,11 +89,12 @@ class Projection:
         self.root = writer.project.root
         self.index = Index(writer.project, elsewhere=False)
         self._star_pace = {stage.name: Pace(3.0, self._held) for stage in stages}
+        self._tables = PartsWriter()
         self._seen: dict[str, tuple[int, ...]] = {}
         self._index_told = ""
         self.relion = RelionJobs(writer, stages, deleted=deleted, remark=self.problems.remark)
-        self._index_pace, self._live_pace, self._pipeline_pace = (
-            Pace(seconds, self._held) for seconds in (1.0, 1.0, 5.0)
+        self._index_pace, self._live_pace, self._pipeline_pace, self._abort_pace = (
+            Pace(seconds, self._held) for seconds in (1.0, 1.0, 5.0, 1.0)
         )
 
     def _held(self) -> float:
@@ -163,7 +165,7 @@ class Projection:
         """Write the STAR files of a stage's job and return their rows; a result that cannot be written is told, and left out."""
         rows = stage.rows()
         try:
-            write_star_files(self.root, stage, rows)
+            write_star_files(self.root, stage, rows, self._tables)
         except OSError:
             raise
         except Exception as error:
@@ -171,13 +173,17 @@ class Projection:
             if len(kept) == len(rows):
                 raise
             log.warning("the STAR files of %s are written without odd results: %s", stage.job.name, error)
-            write_star_files(self.root, stage, kept)
+            write_star_files(self.root, stage, kept, self._tables)
             return kept
         return rows
 
     def _is_writable(self, stage: Stage, row: Row) -> bool:
         try:
-            stage.job_type.star_files([row], stage.parameters, stage.optics, stage.job.name, self.root)
+            files = stage.job_type.star_files([row], stage.parameters, stage.optics, stage.job.name, self.root)
+            for part in (
+                part for content in files.values() if isinstance(content, StarParts) for part in content.parts
+            ):
+                part.text()
         except OSError:
             raise
         except Exception as error:
@@ -201,19 +207,25 @@ class Projection:
             self._index_told = ""
 
     def abort_asked(self) -> bool:
-        """Return True when a user of RELION asked one of the jobs to stop."""
-        return self.relion.abort_asked()
+        """Return True when a user of RELION asked one of the jobs to stop; the files are looked for now and then."""
+        if not self._abort_pace.due():
+            return False
+        asked = self.relion.abort_asked()
+        self._abort_pace.done()
+        return asked
 
 
-def write_star_files(root: Path, stage: Stage, rows: Sequence[Row]) -> None:
-    """Write the STAR files of a stage's job."""
+def write_star_files(root: Path, stage: Stage, rows: Sequence[Row], tables: PartsWriter | None = None) -> None:
+    """Write the STAR files of a stage's job; of `tables` that grow by parts, what they had before is copied."""
     contents: dict[str, StarContent] = stage.job_type.star_files(
         rows, stage.parameters, stage.optics, stage.job.name, root
     )
     for name, content in contents.items():
         path = root / stage.job.name / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        if isinstance(content, str):
+        if isinstance(content, StarParts):
+            (tables or PartsWriter()).write(path, content)
+        elif isinstance(content, str):
             with atomic_path(path) as temporary:
                 temporary.write_text(content)
         else:

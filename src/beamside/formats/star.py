@@ -239,8 +239,13 @@ def _format_block(block: StarBlock) -> str:
 def _format_loop(block: StarBlock) -> list[str]:
     lines = ["loop_ "]
     lines += [f"_{label} #{number} " for number, label in enumerate(block.columns, start=1)]
-    lines += [" ".join(map(_padded, row)) + " " for row in block.rows]
+    lines += [line[:-1] for line in format_rows(block.rows)]
     return lines
+
+
+def format_rows(rows: Iterable[Sequence[Value]]) -> list[str]:
+    """Return the rows of a loop as lines, each with its end."""
+    return [" ".join(map(_padded, row)) + " \n" for row in rows]
 
 
 def _format_list(block: StarBlock) -> list[str]:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from beamside.formats.star import StarBlock
+from beamside.formats.star_parts import StarParts
 from beamside.parameters import ParameterModel, describe
 from beamside.project.relion_options import OPTIONS
 
@@ -198,8 +199,8 @@ class RelionViewer:
     options: Mapping[str, str]
 
 
-StarContent = list[StarBlock] | str
-"""A STAR file's blocks, or the text of a file that only bears the name."""
+StarContent = list[StarBlock] | StarParts | str
+"""A STAR file's blocks, one that grows by parts, or the text of a file that only bears the name."""
 
 
 def relion_value(value: Any) -> str:

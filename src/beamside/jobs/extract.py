@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
+from functools import cache, lru_cache, partial
 from pathlib import Path
 from typing import Any
 
 from beamside.errors import InputError
-from beamside.formats.star import StarBlock, Value, read_star, write_star
+from beamside.formats.star import StarBlock, Value, format_rows, format_star, read_star, write_star
+from beamside.formats.star_parts import Part, StarParts
 from beamside.imaging.boxes import BACKGROUND_FRACTION, choose_box, good_size
 from beamside.jobs.base import (
     Item,
@@ -130,18 +131,19 @@ class Extraction(JobType):
         self, rows: Sequence[Row], parameters: Any, optics: Optics, job: str, root: Path
     ) -> dict[str, StarContent]:
         """Return ``particles.star``: the rows of all micrographs' own STAR files."""
-        lines: list[list[Value]] = []
+        parts = list[Part]()
         before: dict[str, list[list[Value]]] | None = None
-        for row in rows:
-            outputs = row.result.outputs
+        for outputs in (row.result.outputs for row in rows):
             if "particles_star" not in outputs:
                 continue
+            path = root / outputs["particles_star"]
             try:
-                lines += particles_of(root / outputs["particles_star"]).rows
+                parts.append(Part((outputs["particles_star"], path.stat().st_mtime_ns), partial(particle_lines, path)))
             except FileNotFoundError:  # the table keeps what it has of files that were cleaned, as RELION's does
                 before = particles_by_stack(root / job / PARTICLES) if before is None else before
-                lines += before.get(outputs["particles"], [])
-        return {PARTICLES: particles_star(list(PARTICLE_COLUMNS), lines, rows, optics)}
+                kept = format_rows(before.get(outputs["particles"], []))
+                parts.append(Part((outputs["particles_star"], tuple(kept)), partial("".join, kept)))
+        return {PARTICLES: StarParts(particles_star(list(PARTICLE_COLUMNS), [], rows, optics), parts)}
 
     def restorable(self, result: Result, role: str, job: str, root: Path) -> bool:
         """The STAR file of a micrograph's particles, while the particles and the table of all are there."""
@@ -251,6 +253,21 @@ def particles_by_stack(path: Path) -> dict[str, list[list[Value]]]:
         line = [row[place] for place in places]
         found.setdefault(str(line[image]).split("@", 1)[-1], []).append(line)
     return found
+
+
+def particle_lines(path: Path) -> str:
+    """Return the lines of one micrograph's particles for the table of all."""
+    text = path.read_text("utf-8", "surrogateescape")
+    lines = text.removeprefix(_head()).removesuffix(" \n")
+    if len(lines) == len(text) - len(_head()) - 2 and "\n_" not in lines and "\0" not in lines:
+        return lines
+    return "".join(format_rows(read_star(path)["images"].rows))  # of an earlier version, or another program's
+
+
+@cache
+def _head() -> str:
+    """Return what is before the rows in the table of one micrograph."""
+    return format_star([particles_block([])]).removesuffix(" \n")
 
 
 def particles_of(path: Path) -> StarBlock:
