@@ -30,6 +30,7 @@ class Rounds:
     def __init__(self, settings: SessionSettings, tables: Tables, recovery: Recovery, dispatcher: Dispatcher) -> None:
         self.settings, self.tables, self.recovery, self.dispatcher = settings, tables, recovery, dispatcher
         self._tried = 0
+        self._not_due: dict[str, tuple[int, ...]] = {}
 
     def consider(self, *, final: bool) -> bool:
         """Start a round where one is due; returns True while one is due or running."""
@@ -47,16 +48,20 @@ class Rounds:
 
     def _classify(self, stage: Stage, before: Stage, final: bool) -> bool:
         """Start a round over all items of the stage `before`, where one is due and its inputs are complete."""
+        tables = (*before.revisions(), stage.job.records, final)
+        if self._not_due.get(stage.name) == tables:
+            return False  # as when all items were looked at last
         done = [entry for entry in before.job.items.values() if entry.state is ItemState.DONE and entry.result]
         items = [entry.name for entry in done if before.usable(entry.name)]
         particles = sum(int(entry.result["metrics"]["extracted"]) for entry in done if entry.result)
         key = self._key(stage, items)
         last = next((entry for entry in reversed(stage.job.items.values()) if entry.state in FINAL_STATES), None)
         failed = last is not None and last.state is ItemState.FAILED and last.key == key
-        if failed or any(before.being_redone(name) for name in before.job.items):
+        redone = failed or any(before.being_redone(name) for name in before.job.items)
+        if redone or not (self._final_due(stage, particles, key) if final else self._due(stage, particles)):
+            self._not_due[stage.name] = tables
             return False
-        due = self._final_due(stage, particles, key) if final else self._due(stage, particles)
-        if not due or not self._has_inputs(stage, items):
+        if not self._has_inputs(stage, items):
             return False
         self._tried = particles
         self._start(stage, items, key, final)

@@ -9,12 +9,11 @@ import time
 from collections import deque
 from collections.abc import Mapping
 from concurrent.futures import Executor, Future
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from beamside.execution.orphans import process_created
 from beamside.execution.settings import available_cores
-from beamside.flow.keys import item_key
 from beamside.flow.recovery import Recovery
 from beamside.flow.settings import SessionSettings
 from beamside.flow.stages import Stage
@@ -115,7 +114,7 @@ class Dispatcher:
 
     def _submit_item(self, stage: Stage, name: str) -> None:
         assert stage.upstream is not None
-        key = item_key(stage.job_type, stage.parameters, stage.optics, [stage.upstream.job.items[name].key])
+        key = stage.key_made_from(stage.upstream.job.items[name].key)
         task = self._task(stage, [(name, self._results(stage, name))], max(1, self.cores // self.workers))
         self._submit(stage, name, key, task)
 
@@ -129,7 +128,7 @@ class Dispatcher:
             root=str(self.tables.writer.project.root),
             job=stage.job.name,
             parameters=stage.parameters.model_dump(mode="json"),
-            optics=asdict(stage.optics),
+            optics=dict(vars(stage.optics)),
             items=items,
             session=self._session,
             threads=threads,
@@ -139,7 +138,7 @@ class Dispatcher:
     def _submit(self, stage: Stage, name: str, key: str, task: Task) -> None:
         self.tables.queued(stage, name)
         self._order.append((stage, name))
-        future = self.executor.submit(run_task, asdict(task))
+        future = self.executor.submit(run_task, dict(vars(task)))  # not `asdict`, which copies all tables
         future.add_done_callback(lambda done: self.events.put(Finished(stage, name, key, done)))
         self._mark_running()
 

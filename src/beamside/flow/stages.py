@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from beamside.flow.keys import earlier_versions, key_of, key_settings
@@ -43,12 +43,7 @@ class Stage:
 
     def results(self, item: str) -> dict[str, Result]:
         """Return the results that `item` has from the stages before this one, the first one first."""
-        found = {}
-        for stage in self.chain():
-            entry = stage.job.items.get(item)
-            if entry is not None and entry.result is not None:
-                found[stage.name] = Result.from_json(entry.result)
-        return found
+        return _results(self.chain(), item)
 
     @property
     def deleted(self) -> bool:
@@ -66,6 +61,10 @@ class Stage:
         entry = self.job.items.get(item)
         if entry is not None and self._version_of(entry, before):
             return entry.key
+        return self._key([before], self.job_type.version)
+
+    def key_made_from(self, before: str) -> str:
+        """Return the key of a result that is made now from a result with the key `before`."""
         return self._key([before], self.job_type.version)
 
     def _key(self, inputs: list[str], version: str) -> str:
@@ -94,20 +93,16 @@ class Stage:
 
     def usable(self, item: str) -> bool:
         """Return True when the result of this stage may be used further: it is there and no stage has given the item up."""
-        return all(
-            (entry := stage.job.items.get(item)) is not None
-            and entry.result is not None
-            and entry.state not in (ItemState.REJECTED, ItemState.FAILED)
-            and not entry.result.get("rejected")  # it stays out of the tables while it is processed again
-            for stage in (*self.chain(), self)
-        )
+        return _usable((*self.chain(), self), item)
 
     def rows(self) -> list[Row]:
         """Return the items with usable results, in order of arrival, for the job's STAR files."""
+        before = tuple(self.chain())
+        stages = () if self.job_type.aggregate else (*before, self)
         return [
-            Row(Item(entry.name, self.results(entry.name)), Result.from_json(entry.result))
+            Row(Item(entry.name, _results(before, entry.name)), Result.from_json(entry.result))
             for entry in self.job.items.values()
-            if entry.result is not None and (self.job_type.aggregate or self.usable(entry.name))
+            if entry.result is not None and _usable(stages, entry.name)
         ]
 
     def revisions(self) -> tuple[int, ...]:
@@ -175,3 +170,22 @@ class Stage:
     def entry(self, item: str) -> ItemEntry | None:
         """Return the table's entry of an item."""
         return self.job.items.get(item)
+
+
+def _results(stages: Iterable[Stage], item: str) -> dict[str, Result]:
+    found = {}
+    for stage in stages:
+        entry = stage.job.items.get(item)
+        if entry is not None and entry.result is not None:
+            found[stage.name] = Result.from_json(entry.result)
+    return found
+
+
+def _usable(stages: Iterable[Stage], item: str) -> bool:
+    for stage in stages:
+        entry = stage.job.items.get(item)
+        if entry is None or entry.result is None or entry.state in (ItemState.REJECTED, ItemState.FAILED):
+            return False
+        if entry.result.get("rejected"):  # it stays out of the tables while it is processed again
+            return False
+    return True

@@ -31,6 +31,7 @@ class Project:
         self.inbox = self.private / "inbox"
         self.manifest = self.private / "manifest.jsonl"
         self.report = self.root / "report.html"
+        self._job_journals: dict[str, Path] = {}
 
     @property
     def exists(self) -> bool:
@@ -44,7 +45,9 @@ class Project:
 
     def job_journal(self, job: str) -> Path:
         """Return the journal of a job, "MotionCorr/job002"."""
-        return self.journals / f"{job.replace('/', '-')}.jsonl"
+        if job not in self._job_journals:  # asked with every record
+            self._job_journals[job] = self.journals / f"{job.replace('/', '-')}.jsonl"
+        return self._job_journals[job]
 
     def require(self) -> Self:
         """Return the project itself, or raise ProjectError when there is none here."""

@@ -108,6 +108,8 @@ def _missing_end(path: Path, size: int) -> str:
 
 def _one_line(text: str) -> str:
     """Return `text` without what would end the line or begin another column; bytes that are no UTF-8 stay as they are."""
+    if text.isprintable():
+        return text
     return "".join(c if c.isprintable() or "\udc80" <= c <= "\udcff" else " " for c in text)
 
 
