@@ -52,6 +52,17 @@ def whole_chain(light_workflow: None, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
+def toy(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
+    """Tables of a toy workflow, without a session; see `toy.py`."""
+    toy = load_jobs("toy")
+    toy.install(monkeypatch.setitem)
+    monkeypatch.setattr("beamside.flow.table.RETRY_SECONDS", 0.0)
+    monkeypatch.setattr("os.fsync", lambda _descriptor: None)  # what a power cut takes is not asked here
+    yield toy
+    registry.workflow.cache_clear()
+
+
+@pytest.fixture
 def relion_window() -> ModuleType:
     return load_jobs("relion_window")
 

@@ -1,0 +1,152 @@
+"""What is given to workers, in which order, how much of it, and what becomes of what they bring."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from beamside.execution.executors import WorkersLostError
+from beamside.flow.dispatch import failure
+from beamside.project.records import ItemState
+
+
+@pytest.fixture
+def run(toy: ModuleType, tmp_path: Path) -> Iterator[Any]:
+    run = toy.Toy(tmp_path)
+    yield run
+    run.writer.close()
+
+
+def test_one_task_more_is_given_out_than_there_are_workers(run: Any) -> None:
+    run.arrive("m1", "m2", "m3")
+    run.dispatcher.fill()
+    assert run.given() == [("first", "m1"), ("first", "m2")]
+    assert run.dispatcher.free_places == 0
+    run.dispatcher.fill()
+    assert len(run.given()) == 2
+
+
+def test_the_oldest_item_is_brought_to_its_end_before_the_next_one_begins(run: Any) -> None:
+    run.arrive("m1", "m2", "m3")
+    order = []
+    run.dispatcher.fill()
+    while run.hands.tasks:
+        order.append(run.given()[0])
+        run.finish()
+        run.dispatcher.fill()
+    assert order[:4] == [("first", "m1"), ("first", "m2"), ("second", "m1"), ("second", "m2")]
+    assert sorted(order) == sorted((job, item) for job in ("first", "second", "third") for item in ("m1", "m2", "m3"))
+    assert order.index(("third", "m1")) < order.index(("second", "m3"))
+
+
+def test_those_that_a_worker_has_are_running_and_the_next_one_is_queued(run: Any) -> None:
+    run.arrive("m1", "m2")
+    run.dispatcher.fill()
+    assert [run.entry("first", name).state for name in ("m1", "m2")] == [ItemState.RUNNING, ItemState.QUEUED]
+    run.finish()
+    assert [run.entry("first", name).state for name in ("m1", "m2")] == [ItemState.DONE, ItemState.RUNNING]
+
+
+def test_a_task_says_all_that_a_worker_needs(run: Any) -> None:
+    run.arrive("m1")
+    run.dispatcher.fill()
+    run.finish()
+    run.dispatcher.fill()
+    [(task, _)] = run.hands.tasks
+    assert pickle.loads(pickle.dumps(task)) == task
+    assert (task["type_name"], task["job"], task["root"]) == (
+        "second",
+        run.stage("second").job.name,
+        str(run.project.root),
+    )
+    [(name, results)] = task["items"]
+    assert (name, list(results)) == ("raw/m1", ["import", "first"])
+    assert results["first"]["values"] == {"of": "a"}
+    assert task["optics"]["pixel_size"] == 1.0
+    assert task["threads"] >= 1
+
+
+def test_a_result_has_the_key_that_is_expected_of_it(run: Any) -> None:
+    run.arrive("m1")
+    run.work_off()
+    for job in ("first", "second", "third"):
+        assert run.entry(job, "m1").key == run.stage(job).expected_key("raw/m1") != ""
+        assert run.stage(job).stale() == []
+
+
+def test_a_result_of_inputs_that_have_changed_meanwhile_is_made_again(run: Any) -> None:
+    run.arrive("m1")
+    run.dispatcher.fill()
+    run.arrive("m1", content="b")
+    run.finish()
+    assert run.entry("first", "m1").state is ItemState.WAITING
+    run.work_off()
+    assert run.entry("third", "m1").result["values"] == {"of": "b"}
+
+
+@pytest.mark.parametrize("fault", [failure("the disk was full", permanent=False), RuntimeError("killed")])
+def test_a_passing_fault_is_tried_again_and_then_the_item_is_given_up_with_what_follows(run: Any, fault: Any) -> None:
+    run.arrive("m1")
+    for attempt in range(1, run.settings.execution.item_attempts + 1):
+        run.dispatcher.fill()
+        assert run.entry("first", "m1").attempt == attempt
+        run.finish(0, fault)
+    run.dispatcher.fill()
+    assert run.given() == []
+    assert run.entry("first", "m1").state is ItemState.FAILED
+    assert ("the disk was full" in run.entry("first", "m1").reason) or (
+        "worker was lost" in run.entry("first", "m1").reason
+    )
+
+
+def test_an_item_that_an_earlier_job_has_given_up_is_not_given_out(run: Any) -> None:
+    run.arrive("m1", content="odd")
+    run.arrive("m2", content="bad")
+    run.work_off()
+    assert run.states("m1") == ["done", "rejected"]
+    assert run.states("m2") == ["done", "done", "failed"]
+    assert [row.item.name for row in run.stage("first").rows()] == ["raw/m2"]
+
+
+def test_a_failure_in_giving_out_fails_the_item_and_not_the_others(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    run.arrive("m1", "m2")
+    submit = run.hands.submit
+
+    def fussy(function: Any, task: Any) -> Any:
+        if task["items"][0][0] == "raw/m1":
+            raise TypeError("cannot be sent")
+        return submit(function, task)
+
+    monkeypatch.setattr(run.hands, "submit", fussy)
+    for _ in range(run.settings.execution.item_attempts):
+        run.dispatcher.fill()
+    assert run.entry("first", "m1").state is ItemState.FAILED
+    assert "cannot be sent" in run.entry("first", "m1").reason
+    run.work_off()
+    assert run.states("m2") == ["done"] * 4
+
+
+def test_workers_that_are_given_up_end_the_session(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    run.arrive("m1")
+
+    def lost(*_args: Any) -> Any:
+        raise WorkersLostError("they do not come back")
+
+    monkeypatch.setattr(run.hands, "submit", lost)
+    with pytest.raises(WorkersLostError):
+        run.dispatcher.fill()
+
+
+def test_nothing_is_given_out_for_a_job_that_relion_has_deleted_or_for_those_after_it(run: Any) -> None:
+    run.arrive("m1")
+    run.stage("first").gone = True
+    run.dispatcher.fill()
+    assert run.given() == []
+    run.stage("first").gone = False
+    run.work_off()
+    assert run.states("m1") == ["done"] * 4
