@@ -28,9 +28,11 @@ from typing import Any
 import numpy as np
 import tifffile
 
+from beamside.acquisition.intake import Intake
 from beamside.flow import session as session_module
 from beamside.flow.classification import Rounds
 from beamside.flow.dispatch import Dispatcher
+from beamside.flow.incoming import MoviePreparation
 from beamside.flow.projection import Projection
 from beamside.flow.session import Session
 from beamside.flow.settings import SessionSettings, sections
@@ -153,7 +155,16 @@ def watched() -> Clock:
     clock = Clock()
     for name in ("refresh", "close_jobs", "_catch_up", "_publish", "_write_files"):
         clock.watch(Projection, name)
-    for owner, name in ((Rounds, "consider"), (Dispatcher, "fill"), (Dispatcher, "submit_round")):
+    methods: list[tuple[type, str]] = [
+        (Rounds, "consider"),
+        (Dispatcher, "fill"),
+        (Dispatcher, "submit_round"),
+        (Session, "_take_events"),
+        (Intake, "look"),
+        (Intake, "take"),
+        (MoviePreparation, "__call__"),
+    ]
+    for owner, name in methods:
         clock.watch(owner, name)
     return clock
 
@@ -251,6 +262,12 @@ def show(options: argparse.Namespace, folder: Path) -> None:
         print(f"    {what}: {1000 * spent[name] / options.items:.2f} ms, longest {longest[name]:.2f} s")
     for name, what in (("fill", "giving out work"), ("consider", "looking whether a round is due")):
         print(f"  {what}: {1000 * spent[name] / options.items:.2f} ms, longest {longest[name]:.2f} s")
+    for names, what in (
+        (("look",), "looking at the source"),
+        (("take", "__call__"), "taking files in"),
+        (("_take_events",), "recording what came of them"),
+    ):
+        print(f"  {what}: {1000 * sum(spent[name] for name in names) / options.items:.2f} ms")
     print(f"  starting a round: {longest['submit_round']:.2f} s, a task of {first['task'] / 1e6:.1f} MB")
     print(
         f"memory: {first['rss']:.0f} MB at the end, {first['peak']:.0f} at most, {first['base']:.0f} at the beginning"

@@ -211,9 +211,9 @@ class TestEnds:
         session.take("raw/b")
         write, seen = projection.write_star_files, []
 
-        def and_note(root: Path, stage: Any, rows: Any) -> None:
+        def and_note(root: Path, stage: Any, rows: Any, *more: Any) -> None:
             seen.append((stage.name, list((root / stage.job.name).glob("RELION_JOB_EXIT_*"))))
-            write(root, stage, rows)
+            write(root, stage, rows, *more)
 
         monkeypatch.setattr(projection, "write_star_files", and_note)
         session.finish()
@@ -230,10 +230,10 @@ class TestEnds:
         session.take()
         write = projection.write_star_files
 
-        def full_disk_at_extraction(root: Path, stage: Any, rows: Any) -> None:
+        def full_disk_at_extraction(root: Path, stage: Any, rows: Any, *more: Any) -> None:
             if stage.name == "extract":
                 raise OSError(28, "No space left on device")
-            write(root, stage, rows)
+            write(root, stage, rows, *more)
 
         monkeypatch.setattr(projection, "write_star_files", full_disk_at_extraction)
         session.projection.close_jobs("finished")

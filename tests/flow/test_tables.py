@@ -140,7 +140,7 @@ def test_tables_end_as_those_of_an_undisturbed_run_whatever_happens(toy: ModuleT
     run_state_machine_as_test(
         machine_of(toy),
         settings=settings(
-            max_examples=25, stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck)
+            max_examples=15, stateful_step_count=20, deadline=None, suppress_health_check=list(HealthCheck)
         ),
     )
 

@@ -141,6 +141,7 @@ class Toy:
 
     def open(self) -> None:
         self.writer = ProjectWriter(self.project)
+        self.writer.settings(self.settings.to_json())
         self.tables = Tables(self.settings, self.writer)
         self.recovery = Recovery(self.tables)
         self.recovery.begin()
