@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from beamside.cli.session import gain
@@ -370,6 +370,14 @@ WAYS = st.tuples(
 MOVIES = [f"m{index}" for index in range(6)]
 
 
+@example(
+    [
+        ((0, "none", "none"), "newer", 2, True),
+        ((0, "none", "multiply"), "newer", 2, True),
+        ((0, "none", "none"), "some", 0, True),
+    ],
+    (0, "none", "multiply"),
+)
 @given(st.lists(st.tuples(WAYS, st.sampled_from(["all", "newer", "some"]), st.integers(0, 5), st.booleans())), WAYS)
 def test_an_answer_changes_what_the_question_named_and_nothing_else(
     doubts: list[tuple[tuple[int, str, str], str, int, bool]], start: tuple[int, str, str]

@@ -214,7 +214,10 @@ def _redone(record: Mapping[str, Any], doubt: Mapping[str, Any]) -> dict[str, An
     if doubt["scope"] == "newer":
         concerned = set(doubt["movies"])
         earlier = [{**each, "movies": [movie for movie in each["movies"] if movie not in concerned]} for each in sets]
-        earlier.append({**old, "movies": list(doubt["before"])})
+        own = {
+            movie for each in earlier for movie in each["movies"]
+        }  # a movie is in one set only: a later answer may move it
+        earlier.append({**old, "movies": [movie for movie in doubt["before"] if movie not in own]})
     return {**record, **_as_person_says(new), "sets": [each for each in earlier if each["movies"]]}
 
 
