@@ -38,30 +38,10 @@ class Measure(JobType):
     name, title, directory = "motion", "Measuring", "MotionCorr"
     relion_type, relion_label, version = 1, "relion.motioncorr", "1"
     requires, inputs = ("import",), ("import",)
+    work = f"{__name__}:measure"
     Parameters = MotionParameters
     nodes = (Node("corrected_micrographs.star", 1, "MicrographsData.star.relion.motioncorr"),)
     camera_options = MotionCorrection.camera_options
-
-    def process(self, item: Item, parameters: Any, workspace: Workspace) -> Result:
-        note_call(self.name, item, workspace)
-        if item.results["import"].values.get("gain_error"):
-            raise GainError(str(item.results["import"].values["gain_error"]))
-        if "bad" in item.name:
-            raise ProcessingError(f"{item.name} has no frames worth a sum.")
-        if "flaky" in item.name:
-            marker = workspace.root / f"{Path(item.name).name}.tried"
-            if not marker.exists():
-                marker.touch()
-                raise OSError(5, "Input/output error", item.name)
-        if "strange" in item.name:
-            return Result(values={"of": {1, 2}})  # JSON has no sets: such a result can never be recorded
-        if "odd" in item.name:
-            return Result(rejected="too odd")
-        size = workspace.absolute(item.results["import"].outputs["movie"]).stat().st_size
-        result = workspace.root / f"{workspace.job}/{item.name}.txt"
-        result.parent.mkdir(parents=True, exist_ok=True)
-        result.write_text(str(size))
-        return Result(metrics={"bytes": float(size)}, outputs={"micrograph": workspace.relative(result)})
 
     def star_files(
         self, rows: Sequence[Row], parameters: Any, optics: Optics, job: str, root: Path
@@ -70,16 +50,40 @@ class Measure(JobType):
         return {"corrected_micrographs.star": [table]}
 
 
+def measure(item: Item, parameters: Any, workspace: Workspace) -> Result:
+    note_call("motion", item, workspace)
+    if item.results["import"].values.get("gain_error"):
+        raise GainError(str(item.results["import"].values["gain_error"]))
+    if "bad" in item.name:
+        raise ProcessingError(f"{item.name} has no frames worth a sum.")
+    if "flaky" in item.name:
+        marker = workspace.root / f"{Path(item.name).name}.tried"
+        if not marker.exists():
+            marker.touch()
+            raise OSError(5, "Input/output error", item.name)
+    if "strange" in item.name:
+        return Result(values={"of": {1, 2}})  # JSON has no sets: such a result can never be recorded
+    if "odd" in item.name:
+        return Result(rejected="too odd")
+    size = workspace.absolute(item.results["import"].outputs["movie"]).stat().st_size
+    result = workspace.root / f"{workspace.job}/{item.name}.txt"
+    result.parent.mkdir(parents=True, exist_ok=True)
+    result.write_text(str(size))
+    return Result(metrics={"bytes": float(size)}, outputs={"micrograph": workspace.relative(result)})
+
+
 class Cut(Measure):
     """Stands for extraction: ten particles each."""
 
     name, title, directory = "extract", "Cutting", "Extract"
     requires, inputs = ("motion",), ("motion",)
+    work = f"{__name__}:cut"
     Parameters = ExtractParameters
 
-    def process(self, item: Item, parameters: Any, workspace: Workspace) -> Result:
-        note_call(self.name, item, workspace)
-        return Result(metrics={"extracted": 10.0}, values={"of": dict(item.results["motion"].metrics)})
+
+def cut(item: Item, parameters: Any, workspace: Workspace) -> Result:
+    note_call("extract", item, workspace)
+    return Result(metrics={"extracted": 10.0}, values={"of": dict(item.results["motion"].metrics)})
 
 
 class Gather(Measure):
@@ -87,13 +91,8 @@ class Gather(Measure):
 
     name, title, directory = "class2d", "Gathering", "Class2D"
     requires, inputs, aggregate, nodes = ("extract",), ("extract",), True, ()
+    work = f"{__name__}:gather"
     Parameters = Class2dParameters
-
-    def update(
-        self, items: Sequence[Item], parameters: Any, workspace: Workspace, *, round_name: str, final: bool
-    ) -> Result:
-        total = sum(item.results["extract"].metrics["extracted"] for item in items)
-        return Result(metrics={"classified": total}, values={"final": final})
 
     def star_files(
         self, rows: Sequence[Row], parameters: Any, optics: Optics, job: str, root: Path
@@ -101,21 +100,26 @@ class Gather(Measure):
         return {}
 
 
+def gather(items: Sequence[Item], parameters: Any, workspace: Workspace, *, round_name: str, final: bool) -> Result:
+    total = sum(item.results["extract"].metrics["extracted"] for item in items)
+    return Result(metrics={"classified": total}, values={"final": final})
+
+
 class Choose(Gather):
     """Stands for class selection: follows each round of classification."""
 
     name, title, directory = "select", "Choosing", "Select"
     requires, inputs = ("class2d",), ("class2d",)
+    work = f"{__name__}:choose"
     Parameters = SelectParameters
 
-    def update(
-        self, items: Sequence[Item], parameters: Any, workspace: Workspace, *, round_name: str, final: bool
-    ) -> Result:
-        with (workspace.root / "rounds.txt").open("a") as rounds:
-            rounds.write(f"{round_name}\n")
-        chosen = items[0].results["class2d"].metrics["classified"] / 2
-        warnings = {"few": f"Only {chosen:g} were chosen."}
-        return Result(metrics={"selected": chosen}, values={"final": final, "warnings": warnings})
+
+def choose(items: Sequence[Item], parameters: Any, workspace: Workspace, *, round_name: str, final: bool) -> Result:
+    with (workspace.root / "rounds.txt").open("a") as rounds:
+        rounds.write(f"{round_name}\n")
+    chosen = items[0].results["class2d"].metrics["classified"] / 2
+    warnings = {"few": f"Only {chosen:g} were chosen."}
+    return Result(metrics={"selected": chosen}, values={"final": final, "warnings": warnings})
 
 
 LIGHT_WORKFLOW = (ImportMovies, Measure, Cut, Gather, Choose)

@@ -26,6 +26,7 @@ from beamside.flow.settings import SessionSettings
 from beamside.formats.mrc import write_mrc
 from beamside.formats.orientation import Orientation
 from beamside.jobs import gain_worker, registry
+from beamside.jobs.loading import load_work
 from beamside.monitor.status import read_status
 from beamside.project.project import Project
 from beamside.project.records import ItemState
@@ -128,14 +129,14 @@ def test_retry_reaches_rounds_that_failed(
 ) -> None:
     camera.movie("a", 40, corrected=True)
     gather, broken = registry.workflow("movies")[3], [True]
-    real = type(gather).update
+    work = load_work(gather)
 
-    def update(self: Any, *args: Any, **more: Any) -> Any:
+    def fail_at_first(*args: Any, **more: Any) -> Any:
         if broken[0]:
             raise ProcessingError("The classes have collapsed.")
-        return real(self, *args, **more)
+        return work(*args, **more)
 
-    monkeypatch.setattr(type(gather), "update", update)
+    monkeypatch.setattr(gather.work.replace(":", "."), fail_at_first)
     settings = session_settings(class_min=10)
     session, project = Session(settings), Project(settings.root)
     thread = threading.Thread(target=session.run)

@@ -16,6 +16,7 @@ from beamside.flow.settings import SessionSettings
 from beamside.flow.start import recompute_cost, state_of_results
 from beamside.flow.table import Tables
 from beamside.formats.star import read_star
+from beamside.jobs.loading import load_work
 from beamside.jobs.registry import workflow
 from beamside.project.problems import open_problems
 from beamside.project.project import Project, ProjectWriter
@@ -222,14 +223,14 @@ def test_what_waits_behind_a_result_that_cannot_be_made_again_is_given_up(
     project = Project(settings.root)
     (project.root / MOTION / "raw/a_fractions.mrc").unlink()
     motion = next(kind for kind in workflow("movies") if kind.name == "motion")
-    process = type(motion).process
+    work = load_work(motion)
 
-    def fail(self: object, item: object, *arguments: object) -> object:
+    def fail(item: object, *arguments: object) -> object:
         if "a_fractions" in str(item):
             raise ValueError("broken")
-        return process(motion, item, *arguments)  # type: ignore[arg-type]
+        return work(item, *arguments)
 
-    monkeypatch.setattr(type(motion), "process", fail)
+    monkeypatch.setattr(motion.work.replace(":", "."), fail)
     run(session_settings(pick_threshold=1.0))
     job = project.load().job_of_type("pick")
     assert job is not None

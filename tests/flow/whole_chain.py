@@ -23,7 +23,7 @@ from beamside.jobs.select import Selection
 PARTICLES = 10
 
 
-def begin(job: JobType, item: Item, workspace: Workspace) -> None:
+def begin(job: type[JobType], item: Item, workspace: Workspace) -> None:
     """Note the call, and read what the job says that it reads."""
     with (workspace.root / "calls.txt").open("a") as calls:
         calls.write(f"{job.name} {Path(item.name).name}\n")
@@ -43,99 +43,113 @@ def write(item: Item, workspace: Workspace, **suffixes: str) -> dict[str, str]:
 class Motion(MotionCorrection):
     """Stands for motion correction."""
 
-    def process(self, item: Item, parameters: Any, workspace: Workspace) -> Result:
-        begin(self, item, workspace)
-        if "bad" in item.name:
-            raise ProcessingError("no frames worth a sum")
-        outputs = write(
-            item,
-            workspace,
-            micrograph=".mrc",
-            power_spectrum="_PS.mrc",
-            thumbnail="_thumbnail.jpg",
-            motion_plot="_motion.png",
-            motion_star=".star",
-        )
-        metrics = dict.fromkeys(("motion_total", "motion_early", "motion_late"), 1.0)
-        return Result(metrics, outputs, {"pixel_size": workspace.optics.pixel_size})
+    work = f"{__name__}:correct"
+
+
+def correct(item: Item, parameters: Any, workspace: Workspace) -> Result:
+    begin(Motion, item, workspace)
+    if "bad" in item.name:
+        raise ProcessingError("no frames worth a sum")
+    outputs = write(
+        item,
+        workspace,
+        micrograph=".mrc",
+        power_spectrum="_PS.mrc",
+        thumbnail="_thumbnail.jpg",
+        motion_plot="_motion.png",
+        motion_star=".star",
+    )
+    metrics = dict.fromkeys(("motion_total", "motion_early", "motion_late"), 1.0)
+    return Result(metrics, outputs, {"pixel_size": workspace.optics.pixel_size})
 
 
 class Ctf(CtfEstimation):
     """Stands for CTF estimation."""
 
-    def process(self, item: Item, parameters: Any, workspace: Workspace) -> Result:
-        begin(self, item, workspace)
-        outputs = write(item, workspace, ctf_spectrum=".ctf", ctf_plot="_ctf.png", ctf_image="_ctf.jpg")
-        metrics = {"astigmatism": 100.0, "ctf_score": 0.1, "ctf_resolution": 4.0, "defocus": 15000.0}
-        table = f"{workspace.job}/micrographs_ctf.star"
-        values = {"micrograph_pixel_size": 1.0, "micrographs_star": table, "defocus_u": 15050.0, "defocus_v": 14950.0}
-        return Result(metrics, outputs, {**values, "defocus_angle": 10.0})
+    work = f"{__name__}:fit"
+
+
+def fit(item: Item, parameters: Any, workspace: Workspace) -> Result:
+    begin(Ctf, item, workspace)
+    outputs = write(item, workspace, ctf_spectrum=".ctf", ctf_plot="_ctf.png", ctf_image="_ctf.jpg")
+    metrics = {"astigmatism": 100.0, "ctf_score": 0.1, "ctf_resolution": 4.0, "defocus": 15000.0}
+    table = f"{workspace.job}/micrographs_ctf.star"
+    values = {"micrograph_pixel_size": 1.0, "micrographs_star": table, "defocus_u": 15050.0, "defocus_v": 14950.0}
+    return Result(metrics, outputs, {**values, "defocus_angle": 10.0})
 
 
 class Pick(Picking):
     """Stands for picking."""
 
-    def process(self, item: Item, parameters: Any, workspace: Workspace) -> Result:
-        begin(self, item, workspace)
-        outputs = write(
-            item, workspace, coordinates="_autopick.star", candidates="_candidates.star", picks_image="_picks.jpg"
-        )
-        return Result({"particles": float(PARTICLES), "pick_score": 0.5}, outputs, {"max_diameter": 180.0})
+    work = f"{__name__}:pick"
+
+
+def pick(item: Item, parameters: Any, workspace: Workspace) -> Result:
+    begin(Pick, item, workspace)
+    outputs = write(
+        item, workspace, coordinates="_autopick.star", candidates="_candidates.star", picks_image="_picks.jpg"
+    )
+    return Result({"particles": float(PARTICLES), "pick_score": 0.5}, outputs, {"max_diameter": 180.0})
 
 
 class Extract(Extraction):
     """Stands for extraction."""
 
-    def process(self, item: Item, parameters: Any, workspace: Workspace) -> Result:
-        begin(self, item, workspace)
-        outputs = write(item, workspace, particles=".mrcs", particles_image="_particles.jpg")
-        star = workspace.path(item, "_extract.star")
-        rows: list[list[str | int | float]] = [
-            [1.0, 2.0, 0.5, 0, 0.0, f"{number:06d}@{outputs['particles']}", item.output("micrograph"), 1, *[1.0] * 8]
-            for number in range(1, PARTICLES + 1)
-        ]
-        write_star(star, [particles_block(rows)])
-        outputs["particles_star"] = workspace.relative(star)
-        values = {"image_pixel_size": 4.0, "image_size": 64, "box": 256}
-        return Result({"extracted": float(PARTICLES), "at_edge": 0.0}, outputs, values)
+    work = f"{__name__}:extract"
+
+
+def extract(item: Item, parameters: Any, workspace: Workspace) -> Result:
+    begin(Extract, item, workspace)
+    outputs = write(item, workspace, particles=".mrcs", particles_image="_particles.jpg")
+    star = workspace.path(item, "_extract.star")
+    rows: list[list[str | int | float]] = [
+        [1.0, 2.0, 0.5, 0, 0.0, f"{number:06d}@{outputs['particles']}", item.output("micrograph"), 1, *[1.0] * 8]
+        for number in range(1, PARTICLES + 1)
+    ]
+    write_star(star, [particles_block(rows)])
+    outputs["particles_star"] = workspace.relative(star)
+    values = {"image_pixel_size": 4.0, "image_size": 64, "box": 256}
+    return Result({"extracted": float(PARTICLES), "at_edge": 0.0}, outputs, values)
 
 
 class Classify(Classification2d):
     """Stands for classification."""
 
-    def update(
-        self, items: Sequence[Item], parameters: Any, workspace: Workspace, *, round_name: str, final: bool
-    ) -> Result:
-        for item in items:
-            for role in self.reads:
-                workspace.absolute(item.output(role)).read_bytes()
-        total = sum(item.results["extract"].metrics["extracted"] for item in items)
-        stem = f"{workspace.job}/run_it{int(round_name[5:]):03d}"
-        outputs = {role: f"{stem}_{role}.star" for role in ("data", "model", "sampling", "optimiser")}
-        outputs |= {"classes": f"{stem}_classes.mrcs", "classes_image": f"{stem}_classes.png"}
-        for path in outputs.values():
-            workspace.absolute(path).parent.mkdir(parents=True, exist_ok=True)
-            workspace.absolute(path).write_text(f"{total:g} particles")
-        return Result({"classified": total}, outputs, {"final": final, "round": round_name})
+    work = f"{__name__}:classify"
+
+
+def classify(items: Sequence[Item], parameters: Any, workspace: Workspace, *, round_name: str, final: bool) -> Result:
+    for item in items:
+        for role in Classify.reads:
+            workspace.absolute(item.output(role)).read_bytes()
+    total = sum(item.results["extract"].metrics["extracted"] for item in items)
+    stem = f"{workspace.job}/run_it{int(round_name[5:]):03d}"
+    outputs = {role: f"{stem}_{role}.star" for role in ("data", "model", "sampling", "optimiser")}
+    outputs |= {"classes": f"{stem}_classes.mrcs", "classes_image": f"{stem}_classes.png"}
+    for path in outputs.values():
+        workspace.absolute(path).parent.mkdir(parents=True, exist_ok=True)
+        workspace.absolute(path).write_text(f"{total:g} particles")
+    return Result({"classified": total}, outputs, {"final": final, "round": round_name})
 
 
 class Select(Selection):
     """Stands for class selection."""
 
-    def update(
-        self, items: Sequence[Item], parameters: Any, workspace: Workspace, *, round_name: str, final: bool
-    ) -> Result:
-        for role in self.reads:
-            workspace.absolute(items[0].output(role)).read_bytes()
-        with (workspace.root / "rounds.txt").open("a") as rounds:
-            rounds.write(f"{round_name}\n")
-        selected = items[0].results["class2d"].metrics["classified"] / 2
-        table, averages = f"{workspace.job}/particles.star", f"{workspace.job}/class_averages.star"
-        workspace.absolute(table).parent.mkdir(parents=True, exist_ok=True)
-        numbers: list[list[str | int | float]] = [[number] for number in range(int(selected))]
-        write_star(workspace.absolute(table), [StarBlock("particles", ["rlnImageName"], numbers)])
-        write_star(workspace.absolute(averages), [StarBlock("", ["rlnReferenceImage"], [["1@a.mrcs"]])])
-        return Result({"selected": selected}, {"particles_star": table, "averages_star": averages}, {"final": final})
+    work = f"{__name__}:select"
+
+
+def select(items: Sequence[Item], parameters: Any, workspace: Workspace, *, round_name: str, final: bool) -> Result:
+    for role in Select.reads:
+        workspace.absolute(items[0].output(role)).read_bytes()
+    with (workspace.root / "rounds.txt").open("a") as rounds:
+        rounds.write(f"{round_name}\n")
+    selected = items[0].results["class2d"].metrics["classified"] / 2
+    table, averages = f"{workspace.job}/particles.star", f"{workspace.job}/class_averages.star"
+    workspace.absolute(table).parent.mkdir(parents=True, exist_ok=True)
+    numbers: list[list[str | int | float]] = [[number] for number in range(int(selected))]
+    write_star(workspace.absolute(table), [StarBlock("particles", ["rlnImageName"], numbers)])
+    write_star(workspace.absolute(averages), [StarBlock("", ["rlnReferenceImage"], [["1@a.mrcs"]])])
+    return Result({"selected": selected}, {"particles_star": table, "averages_star": averages}, {"final": final})
 
 
 WHOLE_CHAIN = (ImportMovies, Motion, Ctf, Pick, Extract, Classify, Select)

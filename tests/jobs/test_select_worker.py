@@ -72,7 +72,7 @@ def workspace(tmp_path: Path) -> Workspace:
 
 
 def select(item: Item, workspace: Workspace, **parameters: object) -> Result:
-    return select_classes(item, SelectParameters(**parameters), workspace, round_name=item.name, final=True)
+    return select_classes([item], SelectParameters(**parameters), workspace, round_name=item.name, final=True)
 
 
 def test_the_particles_of_good_classes_are_kept_and_carbon_is_not(item: Item, workspace: Workspace) -> None:

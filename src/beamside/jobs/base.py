@@ -1,7 +1,7 @@
 """What a job type declares, and what its code is given and gives back.
 
 A job type is declared once, in one file. Everything else (command line, report, STAR files, reference pages) is made from the declaration.
-Importing a job type must stay light: the session process imports it and must not load torch, so numerics are imported inside ``process``.
+Importing a job type must stay light: the session process imports it and must not load torch. So its work is named, and only workers load that.
 """
 
 from __future__ import annotations
@@ -211,7 +211,7 @@ def relion_value(value: Any) -> str:
 
 
 class JobType(ABC):
-    """One kind of job. Subclasses declare the class variables and implement `process` (per item) or `update` (aggregate)."""
+    """One kind of job. Subclasses declare the class variables, and say how their results become STAR files."""
 
     name: ClassVar[str]
     """Short name: "motion"; the key of this job's results."""
@@ -225,6 +225,15 @@ class JobType(ABC):
     """Version of the algorithm. Results of an earlier one stay valid, and are computed again when that is asked for."""
     requires: ClassVar[tuple[str, ...]]
     """Names of the job types whose results an item needs before this one; the first is the one it follows."""
+    work: ClassVar[str] = ""
+    """The function that does the work, as "module:function"; empty for what acquisition does. Only workers load its module; see `load_work`.
+
+    It is called as ``function(item, parameters, workspace)``, reads its inputs, writes its outputs atomically, and returns a small `Result`.
+
+    That of an aggregate is called as ``function(items, parameters, workspace, round_name=..., final=...)`` and takes all items in, continuing from
+    the checkpoint in the job directory. An aggregate that follows another gets one item: the round of the other that it is about. Sentences for
+    people go to ``values["warnings"]``, by what they are about.
+    """
     Parameters: ClassVar[type[ParameterModel]]
     metrics: ClassVar[tuple[Metric, ...]] = ()
     nodes: ClassVar[tuple[Node, ...]] = ()
@@ -317,17 +326,3 @@ class JobType(ABC):
     def main_node(self, rows: Sequence[Row]) -> Node | None:
         """Return the output file that a job which follows takes as its input; None while there is none."""
         return self.nodes[0] if self.nodes else None
-
-    def process(self, item: Item, parameters: Any, workspace: Workspace) -> Result:
-        """Process one item: read its inputs, write its outputs atomically, return a small record. Runs in a worker."""
-        raise TypeError(f"{self.name} does not process single items")
-
-    def update(
-        self, items: Sequence[Item], parameters: Any, workspace: Workspace, *, round_name: str, final: bool
-    ) -> Result:
-        """Take all `items` into the aggregate, continuing from the checkpoint in the job directory. Runs in a worker.
-
-        An aggregate that follows another gets one item: the round of the other that it is about. Sentences for people go to
-        ``values["warnings"]``, by what they are about.
-        """
-        raise TypeError(f"{self.name} is not an aggregate")

@@ -8,17 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from beamside.jobs.base import (
-    Item,
     JobType,
     Metric,
     Node,
     Optics,
     Picture,
     RelionContext,
-    Result,
     Row,
     StarContent,
-    Workspace,
     relion_value,
 )
 from beamside.jobs.extract import sizes
@@ -76,6 +73,7 @@ class Classification2d(JobType):
     version = "4"
     optics_used = ("pixel_size", "voltage", "spherical_aberration", "amplitude_contrast")
     requires = ("extract",)
+    work = "beamside.jobs.class2d_worker:classify_round"
     aggregate = True
     Parameters = Class2dParameters
     metrics = (
@@ -154,11 +152,3 @@ class Classification2d(JobType):
     ) -> dict[str, StarContent]:
         """Return nothing: each round writes its own files."""
         return {}
-
-    def update(
-        self, items: Sequence[Item], parameters: Any, workspace: Workspace, *, round_name: str, final: bool
-    ) -> Result:
-        """Classify the particles of `items`."""
-        from beamside.jobs.class2d_worker import classify_round
-
-        return classify_round(items, parameters, workspace, round_name=round_name, final=final)

@@ -8,7 +8,6 @@ from typing import Any
 
 from beamside.formats.star import StarBlock, Value
 from beamside.jobs.base import (
-    Item,
     JobType,
     Metric,
     Node,
@@ -18,7 +17,6 @@ from beamside.jobs.base import (
     Result,
     Row,
     StarContent,
-    Workspace,
     relion_value,
 )
 from beamside.jobs.ctffind_log import log_path, write_missing_logs
@@ -75,6 +73,7 @@ class CtfEstimation(JobType):
     version = "3"
     optics_used = ("pixel_size", "voltage", "spherical_aberration", "amplitude_contrast")
     requires = ("motion",)
+    work = "beamside.jobs.ctf_worker:fit"
     Parameters = CtfParameters
     metrics = (
         Metric("defocus", "Defocus", "µm", scale=1e-4, description="Mean of the two defoci.", main=True),
@@ -135,12 +134,6 @@ class CtfEstimation(JobType):
     def write_for_relion(self, rows: Sequence[Row], optics: Optics, job: str, root: Path) -> int:
         """Write CTFFIND's logs of the micrographs that are used."""
         return write_missing_logs([row for row in rows if not row.result.rejected], optics, job, root)
-
-    def process(self, item: Item, parameters: Any, workspace: Workspace) -> Result:
-        """Fit the CTF of one micrograph."""
-        from beamside.jobs.ctf_worker import fit
-
-        return fit(item, parameters, workspace)
 
     def star_files(
         self, rows: Sequence[Row], parameters: Any, optics: Optics, job: str, root: Path

@@ -12,7 +12,6 @@ from beamside.formats.star import StarBlock, Value, format_rows, format_star, re
 from beamside.formats.star_parts import Part, StarParts
 from beamside.imaging.boxes import BACKGROUND_FRACTION, choose_box, good_size
 from beamside.jobs.base import (
-    Item,
     JobType,
     Metric,
     Node,
@@ -22,7 +21,6 @@ from beamside.jobs.base import (
     Result,
     Row,
     StarContent,
-    Workspace,
     relion_value,
 )
 from beamside.jobs.optics import optics_block
@@ -73,6 +71,7 @@ class Extraction(JobType):
     version = "2"
     optics_used = ("pixel_size",)
     requires = ("pick", "ctf")
+    work = "beamside.jobs.extract_worker:extract"
     Parameters = ExtractParameters
     metrics = (
         Metric("extracted", "Extracted", good="high", digits=0, description="Particles extracted from the micrograph."),
@@ -112,12 +111,6 @@ class Extraction(JobType):
                 "RELION gives all particles of a micrograph the same defocus, whatever the tilt of the specimen."
             )
         return sentences
-
-    def process(self, item: Item, parameters: Any, workspace: Workspace) -> Result:
-        """Extract the particles of one micrograph."""
-        from beamside.jobs.extract_worker import extract
-
-        return extract(item, parameters, workspace)
 
     def automatic(self, settings: Mapping[str, Any], newest: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
         """Return the box, and the circle outside which the background is measured."""

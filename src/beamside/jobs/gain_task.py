@@ -1,6 +1,6 @@
 """What a worker is asked about a gain reference, and what it gives back; all of it is plain JSON.
 
-The session imports this and must stay small: what does the work is imported in the worker.
+The session imports this and must stay small: only workers load what does the work.
 """
 
 from __future__ import annotations
@@ -11,6 +11,10 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from beamside.errors import BeamsideError, GainError, NotReadyError
+from beamside.jobs.loading import load_function
+
+WORK = "beamside.jobs.gain_worker:settle"
+"""The function that does these tasks; only workers load its module."""
 
 Do = Literal["check", "look", "prepare", "need"]
 
@@ -78,10 +82,8 @@ def run_gain_task(task: Mapping[str, Any]) -> dict[str, Any]:
 
     Only a reference that does not fit is for good; whatever else goes wrong may be right at the next try.
     """
-    from beamside.jobs.gain_worker import settle
-
     try:
-        return asdict(settle(GainTask(**task)))
+        return asdict(load_function(WORK, "The check of the gain reference")(GainTask(**task)))
     except NotReadyError as error:
         return asdict(GainOutcome(reason=str(error)))
     except GainError as error:

@@ -10,17 +10,14 @@ from typing import Any, Literal
 from beamside.errors import ConfigError
 from beamside.formats.star import StarBlock, Value
 from beamside.jobs.base import (
-    Item,
     JobType,
     Metric,
     Node,
     Optics,
     Picture,
     RelionContext,
-    Result,
     Row,
     StarContent,
-    Workspace,
     relion_value,
 )
 from beamside.jobs.fractions import fractions
@@ -101,6 +98,7 @@ class MotionCorrection(JobType):
     version = "6"
     optics_used = ("pixel_size", "voltage", "dose_per_frame", "total_dose")
     requires = ("import",)
+    work = "beamside.jobs.motion_worker:correct"
     Parameters = MotionParameters
     metrics = (
         Metric(
@@ -176,12 +174,6 @@ class MotionCorrection(JobType):
             "gain_flip": "No flipping (0)",
             "fn_defect": str(values.get("defects", "")),
         }
-
-    def process(self, item: Item, parameters: Any, workspace: Workspace) -> Result:
-        """Correct one movie."""
-        from beamside.jobs.motion_worker import correct
-
-        return correct(item, parameters, workspace)
 
     def star_files(
         self, rows: Sequence[Row], parameters: Any, optics: Optics, job: str, root: Path

@@ -12,7 +12,6 @@ from beamside.errors import BeamsideError
 from beamside.formats.mrc import read_header
 from beamside.formats.star import StarBlock, Value
 from beamside.jobs.base import (
-    Item,
     JobType,
     Metric,
     Node,
@@ -20,10 +19,8 @@ from beamside.jobs.base import (
     Picture,
     RelionContext,
     RelionViewer,
-    Result,
     Row,
     StarContent,
-    Workspace,
     relion_value,
 )
 from beamside.parameters import ParameterModel, parameter
@@ -153,6 +150,7 @@ class Picking(JobType):
     version = "3"
     optics_used = ("pixel_size", "voltage", "spherical_aberration", "amplitude_contrast")
     requires = ("ctf",)
+    work = "beamside.jobs.pick_worker:pick"
     Parameters = PickParameters
     metrics = (
         Metric(
@@ -263,12 +261,6 @@ class Picking(JobType):
         from beamside.jobs.pick_references import adopt_references
 
         return adopt_references(parameters, root)
-
-    def process(self, item: Item, parameters: Any, workspace: Workspace) -> Result:
-        """Pick the particles of one micrograph."""
-        from beamside.jobs.pick_worker import pick
-
-        return pick(item, parameters, workspace)
 
     def automatic(self, settings: Mapping[str, Any], newest: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
         """Return the distance from the edges."""

@@ -10,17 +10,14 @@ from typing import Any
 from pydantic import field_validator
 
 from beamside.jobs.base import (
-    Item,
     JobType,
     Metric,
     Node,
     Optics,
     Picture,
     RelionContext,
-    Result,
     Row,
     StarContent,
-    Workspace,
     relion_value,
 )
 from beamside.parameters import ParameterModel, parameter
@@ -91,6 +88,7 @@ class Selection(JobType):
     version = "3"
     optics_used = ()
     requires = ("class2d",)
+    work = "beamside.jobs.select_worker:select_classes"
     aggregate = True
     Parameters = SelectParameters
     metrics = (
@@ -171,11 +169,3 @@ class Selection(JobType):
     ) -> dict[str, StarContent]:
         """Return nothing: each round writes its own files."""
         return {}
-
-    def update(
-        self, items: Sequence[Item], parameters: Any, workspace: Workspace, *, round_name: str, final: bool
-    ) -> Result:
-        """Select from the round of classification that is the only item."""
-        from beamside.jobs.select_worker import select_classes
-
-        return select_classes(items[0], parameters, workspace, round_name=round_name, final=final)

@@ -57,9 +57,10 @@ class ClassRound:
 
 
 def select_classes(
-    item: Item, parameters: SelectParameters, workspace: Workspace, *, round_name: str, final: bool
+    items: Sequence[Item], parameters: SelectParameters, workspace: Workspace, *, round_name: str, final: bool
 ) -> Result:
-    """Select from one round of classification."""
+    """Select from the round of classification that is the only item."""
+    item = items[0]
     outputs, given = item.results["class2d"].outputs, item.results["class2d"].values
     found = read_round(workspace.root, outputs)
     counts = found.statistics.counts

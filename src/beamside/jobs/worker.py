@@ -13,6 +13,7 @@ from typing import Any
 from beamside.errors import BeamsideError, ConfigError, InputError, NotReadyError, ProcessingError
 from beamside.execution.orphans import end_with_session
 from beamside.jobs.base import Item, JobType, Optics, Result, Workspace
+from beamside.jobs.loading import load_work
 from beamside.jobs.registry import additional_types, workflow
 
 PERMANENT = (ConfigError, InputError, ProcessingError)
@@ -80,10 +81,11 @@ def _run(task: Task) -> dict[str, Any]:
     items = [
         Item(name, {kind: Result.from_json(result) for kind, result in results.items()}) for name, results in task.items
     ]
+    work = load_work(job_type)
     if job_type.aggregate:
-        result = job_type.update(items, parameters, workspace, round_name=task.round_name, final=task.final)
+        result = work(items, parameters, workspace, round_name=task.round_name, final=task.final)
     else:
-        result = job_type.process(items[0], parameters, workspace)
+        result = work(items[0], parameters, workspace)
     return {**result.to_json(), "version": job_type.version}
 
 
