@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+import subprocess
 import sys
+import tomllib
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -16,6 +18,7 @@ from beamside.jobs.base import Item, JobType, Optics
 from beamside.jobs.loading import load_function, load_work
 from beamside.jobs.worker import Task, run_task
 
+ROOT = Path(__file__).parents[2]
 TYPES = [
     *dict.fromkeys(kind for kinds in registry.WORKFLOWS.values() for kind in kinds),
     *(type(kind) for kind in registry.additional_types().values()),
@@ -158,3 +161,17 @@ def test_an_item_is_not_tried_again_when_its_work_is_missing_but_when_it_could_n
     assert outcome["result"] is None
     assert outcome["permanent"] is permanent
     assert ("ice_wrok" if permanent else "Cannot allocate memory") in outcome["reason"]
+
+
+def test_declarations_load_no_work() -> None:
+    program = "import sys, beamside.jobs.registry, beamside.jobs.gain_task; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True).stdout.split()
+    heavy = [name for name in loaded if name.startswith(("torch", "beamside.imaging.")) or name.endswith("_worker")]
+    assert heavy == ["beamside.imaging.boxes"], "which is arithmetic on numbers of pixels"
+
+
+def test_the_contract_on_declarations_names_every_module_of_work() -> None:
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    (contract,) = (one for one in contracts if one["name"] == "Declarations load no work")
+    workers = {f"beamside.jobs.{path.stem}" for path in (ROOT / "src/beamside/jobs").glob("*_worker.py")}
+    assert workers | {"torch", "beamside.imaging"} == set(contract["forbidden_modules"])
