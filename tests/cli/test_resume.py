@@ -62,9 +62,7 @@ def test_resume_says_what_is_not_computed_again(beamside, project: Project) -> N
 @pytest.mark.parametrize("what", ["missing", "outdated", "all"])
 def test_what_is_asked_for_waits_for_the_session(beamside, project: Project, what: str) -> None:
     assert beamside("session", "resume", "run1", "--recompute", what)[0] == 0
-    assert [(message.command, message.details) for message in control.receive(project)] == [
-        ("recompute", {"what": what})
-    ]
+    assert [(message.name, message.fields) for message in control.receive(project)] == [("recompute", {"what": what})]
 
 
 def test_what_cannot_be_asked_for_is_refused(beamside, project: Project) -> None:

@@ -19,7 +19,7 @@ from click.testing import CliRunner
 from beamside.cli.session import gain
 from beamside.errors import ProjectError
 from beamside.flow import control
-from beamside.flow.gain_answers import answer_questions
+from beamside.flow.asking import ask as tell
 from beamside.flow.session import Session
 from beamside.flow.settings import SessionSettings
 from beamside.formats.mrc import read_mrc
@@ -129,7 +129,7 @@ def test_a_wrong_orientation_is_not_used_and_the_right_one_is_offered(camera: An
     assert "Gain reference" in write_report(project).read_text()
     run(settings, "waiting for an answer")
     assert states(project, "motion") == [], "a question stays one until it is answered"
-    answer_questions(project, {"rotate": 270, "flip": "none", "use": "multiply"})
+    tell(project, "gain", {"rotate": 270, "flip": "none", "use": "multiply"})
     run(settings)
     assert states(project, "motion") == [ItemState.DONE]
     assert record(project)["by"] == "person"
@@ -158,7 +158,7 @@ def test_movies_that_are_corrected_already_are_not_corrected_again(camera: Any, 
     project = run(settings, "waiting for an answer")
     assert "corrected already" in record(project)["sentence"]
     assert states(project, "motion") == []
-    answer_questions(project, {"rotate": 0, "flip": "none", "use": "none"})
+    tell(project, "gain", {"rotate": 0, "flip": "none", "use": "none"})
     run(settings)
     assert states(project, "motion") == [ItemState.DONE] * 2
     result = project.load().job_of_type("import").items["raw/a_fractions"].result  # type: ignore[union-attr]

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from beamside.cli.session import gain
 from beamside.errors import ProjectError
 from beamside.flow import control
+from beamside.flow.asking import ask as tell
 from beamside.flow.gain import GainDesk
-from beamside.flow.gain_answers import answer_questions
 from beamside.flow.gain_case import Case, Seen, answered, look_due, present_records, question_of, way_of, way_of_movie
 from beamside.flow.session import Session
 from beamside.flow.settings import SessionSettings
@@ -416,7 +416,9 @@ def test_answers_to_a_session_that_does_not_run_are_recorded_once(
     started: tuple[SessionSettings, Project, dict[str, str]],
 ) -> None:
     _, project, _ = started
-    assert answer_questions(project, {"redo": True}) == []
+    outcome = tell(project, "gain", {"redo": True})
+    assert outcome is not None
+    assert outcome.kind == "refused"
     assert [state for state in states(project) if state is not ItemState.DONE] == []
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from beamside.acquisition.gain_candidates import gain_candidates
 from beamside.flow import control
-from beamside.flow.gain_answers import answer_questions
+from beamside.flow.asking import ask as tell
 from beamside.flow.gain_case import Seen
 from beamside.flow.gain_need import Watched
 from beamside.flow.session import Session
@@ -168,7 +168,7 @@ def test_movies_that_a_wrong_reference_leaves_uncorrected_are_said_to_need_anoth
     (problem,) = needed(project)
     assert "of_another_camera.mrc is not used, but the movies need one" in problem.text
     assert f"There is {reference} beside the data" in problem.text
-    answer_questions(project, {"rotate": 0, "flip": "none", "use": "none"})
+    tell(project, "gain", {"rotate": 0, "flip": "none", "use": "none"})
     run(settings)
     assert len(needed(project)) == 1, "also when a person said that it is not to be used"
     assert movies_done(project) == 3
@@ -183,7 +183,7 @@ def test_a_reference_that_is_used_after_all_ends_it(camera: Any, session_setting
     write_mrc(wrong, np.random.default_rng(1).normal(1, 0.05, (128, 128)).astype(np.float32))
     settings = session_settings(gain=str(wrong))
     assert Session(settings, until_empty=True).run() == "waiting for an answer"
-    answer_questions(Project(settings.root), {"rotate": 0, "flip": "none", "use": "multiply"})
+    tell(Project(settings.root), "gain", {"rotate": 0, "flip": "none", "use": "multiply"})
     assert needed(run(settings)) == []
 
 

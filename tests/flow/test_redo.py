@@ -11,6 +11,7 @@ import pytest
 
 from beamside.flow import control
 from beamside.flow.again import DoneAgain
+from beamside.flow.commands import Recompute
 from beamside.flow.session import Session
 from beamside.flow.settings import SessionSettings
 from beamside.flow.start import recompute_cost, state_of_results
@@ -335,7 +336,7 @@ def test_a_job_that_is_deleted_while_the_session_runs_is_not_made_again(
         if not looks:
             relion_window.delete(project.root, EXTRACT, CLASSES, SELECT)
             session.projection.relion.publish()
-            answers.append(session.ask("recompute", {"what": "missing"}))
+            answers.append(session.ask(Recompute(what="missing"), "a person"))
         looks.append(1)
         loop(session)
 

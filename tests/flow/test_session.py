@@ -56,7 +56,7 @@ def selections(project: Project) -> Counter[str]:
     return Counter((project.root / "rounds.txt").read_text().splitlines())
 
 
-def send_once_running(project: Project, command: control.Command) -> None:
+def send_once_running(project: Project, command: str) -> None:
     while project.writer_process() is None:
         time.sleep(0.01)
     control.send(project, command)

@@ -52,7 +52,7 @@ def test_directories_that_were_wide_are_narrowed(tmp_path: Path) -> None:
 def test_a_command_that_another_user_left_is_not_obeyed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     project = Project(tmp_path)
     control.send(project, "stop")
-    assert [message.command for message in control.receive(project)] == ["stop"]
+    assert [message.name for message in control.receive(project)] == ["stop"]
     be_another_user(monkeypatch, new_files_of=os.getuid() + 1)
     assert control.receive(project) == []
     ((_, why),) = control.strangers(project)
@@ -83,7 +83,7 @@ def test_a_file_system_that_gives_all_files_to_one_user_is_no_hindrance(
     control.send(project, "stop")
     be_another_user(monkeypatch, new_files_of=os.getuid())
     guard(project)
-    assert [message.command for message in control.receive(project)] == ["stop"]
+    assert [message.name for message in control.receive(project)] == ["stop"]
 
 
 def test_another_users_session_is_named_as_such(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,8 +20,8 @@ from beamside.cli.output import console
 from beamside.cli.progress import show
 from beamside.cli.resolution import Resolved, resolve_session
 from beamside.cli.root import EXIT_INTERRUPTED
-from beamside.cli.session import wait_until_ended
 from beamside.cli.session_settings import keep_origins
+from beamside.cli.telling import wait_until_ended
 from beamside.errors import BeamsideError
 from beamside.flow import control
 from beamside.flow.start import prepare, session_command, start_background

@@ -11,7 +11,8 @@ from beamside.cli.demo import demo
 from beamside.cli.init import init
 from beamside.cli.project import project
 from beamside.cli.root import SentenceGroup
-from beamside.cli.session import OUTPUT_HELP, session, write_report_now
+from beamside.cli.session import session
+from beamside.cli.session_looks import OUTPUT_HELP, write_report_now
 from beamside.flow.registry import find_project
 
 

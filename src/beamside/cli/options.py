@@ -82,13 +82,13 @@ def click_options() -> list[click.Option]:
 def _click_option(declared: Declared) -> click.Option:
     info = declared.info
     if declared.is_switch:
-        return click.Option([f"{info.flag}/{declared.off_flag}", info.name], default=None, help=help_text(declared))
+        return click.Option([f"{info.flag}/{declared.off_flag}", info.name], default=None, help=help_text(info))
     return click.Option(
         [info.flag, info.name],
         default=None,
         multiple=declared.is_list,
         metavar=metavar(info.field.annotation),
-        help=help_text(declared),
+        help=help_text(info),
     )
 
 
@@ -104,11 +104,10 @@ def metavar(annotation: Any) -> str:
     return METAVARS.get(annotation, "VALUE")
 
 
-def help_text(declared: Declared) -> str:
+def help_text(info: ParameterInfo) -> str:
     """Return the description of a parameter with unit, range and default."""
-    info = declared.info
     description = (info.field.description or "").rstrip(".")
-    facts = [fact for fact in (info.unit, allowed(info), _default_text(declared)) if fact]
+    facts = [fact for fact in (info.unit, allowed(info), _default_text(info)) if fact]
     return f"{description}. [{'; '.join(facts)}]" if facts else f"{description}."
 
 
@@ -141,8 +140,8 @@ def _range_text(low: str, high: str) -> str:
     return (high if high.startswith("<") else f"at most {high}") if high else ""
 
 
-def _default_text(declared: Declared) -> str:
-    default = declared.info.field.default
+def _default_text(info: ParameterInfo) -> str:
+    default = info.field.default
     if default is PydanticUndefined:
         return "required"
     text = value_text(default)

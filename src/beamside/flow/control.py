@@ -1,28 +1,27 @@
-"""Asking a running session to do something: small files in its inbox, each with an id, and an outcome in the journal.
+"""The inbox as files: each is a command that waits, with an id; its outcome goes to the journal.
 
-A file appears by an atomic rename, and the session removes it only after the outcome is in the journal. So a command is neither half read nor lost,
-and when a session dies between doing and removing, the next one knows from the journal that it was done. Who asked can wait for the outcome.
+A file appears by an atomic rename, and who carries it out removes it only after the outcome is in the journal. So a command is neither half read nor
+lost, and when a session dies between doing and removing, the next one knows from the journal that it was done.
 """
 
 from __future__ import annotations
 
+import getpass
 import json
-import time
+import os
 import uuid
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
-from beamside.errors import ProjectError
+from beamside.errors import ConfigError, ProjectError
+from beamside.flow.commands import ForHolder, ForSession, command_of, fields_of
 from beamside.formats.atomic import replace_file
 from beamside.project.guard import guard, is_trusted
 from beamside.project.journal import read_journal
+from beamside.project.lease import Lease
 from beamside.project.project import Project
-
-Command = Literal["pause", "resume", "finish", "stop", "report", "retry", "gain", "recompute"]
-"""pause: start nothing new; resume: go on; finish: process all that is there, then end; stop: end now; report: write the
-report now; retry: try failed items again; recompute: compute results again as the details say; gain: use the gain reference as the details say."""
 
 Kind = Literal["done", "refused", "ended"]
 """done: it was carried out; refused: it cannot be, and the sentence says why; ended: the session ended before it was."""
@@ -30,17 +29,23 @@ Kind = Literal["done", "refused", "ended"]
 ASIDE = "not-commands"
 """Folder in the inbox for what was found there and is no command."""
 
-ANSWER_SECONDS = 15.0
-"""How long somebody who asked waits for the outcome. A session looks twice a second, and is at times busy for a few."""
-
 
 @dataclass(frozen=True)
 class Message:
-    """A command that is waiting in the inbox."""
+    """A command that waits in the inbox, as it stands in its file.
 
-    command: Command
+    Attributes
+    ----------
+    command : what it is by the declarations; None when there is no such command, or its fields are wrong: then `refusal` says so
+    who : the account of the one who asks; "" in files of earlier versions
+    """
+
+    name: str
     path: Path
-    details: Mapping[str, Any] = field(default_factory=dict)
+    fields: Mapping[str, Any] = field(default_factory=dict)
+    who: str = ""
+    command: ForSession | ForHolder | None = None
+    refusal: str = ""
 
     @property
     def id(self) -> str:
@@ -56,24 +61,33 @@ class Outcome:
     sentence: str
 
 
-def send(project: Project, command: Command, details: Mapping[str, Any] | None = None) -> str:
-    """Put `command` with its `details` into the session's inbox; return its id.
+def account() -> str:
+    """Return the name of the account that runs this process."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a service without a name
+        return f"uid {os.getuid()}"
 
-    Raises ProjectError when the inbox cannot be written, or is another user's.
+
+def send(project: Project, name: str, fields: Mapping[str, Any] | None = None) -> str:
+    """Put a command into the inbox; return its id.
+
+    Raises ConfigError for one that is not declared so, and ProjectError when the inbox cannot be written, or is another user's.
     """
-    content = json.dumps({"command": command, "details": dict(details or {})}).encode()
+    command = command_of(name, fields or {})
+    content = json.dumps({"command": name, "details": fields_of(command), "who": account()}).encode()
     try:
         guard(project)
         # Commands are taken in the order of their names, so a number tells it, and no clock.
         last = max((_number(path) for path in _entries(project)), default=0)
-        name = f"{last + 1:020d}-{uuid.uuid4().hex[:12]}"
-        replace_file(project.inbox / f"{name}.json", content)
+        identity = f"{last + 1:020d}-{uuid.uuid4().hex[:12]}"
+        replace_file(project.inbox / f"{identity}.json", content)
     except OSError as error:
         raise ProjectError(
             f"The session {project.root} cannot be told anything: its inbox {project.inbox} cannot be written ({error.strerror}); "
             "ask the one who started it, or check its permissions and the disk."
         ) from error
-    return name
+    return identity
 
 
 def receive(project: Project) -> list[Message]:
@@ -98,47 +112,35 @@ def read_message(path: Path) -> Message | str | None:
         return f"it is not JSON ({error})"
     if not is_trusted(path):
         return "it is not from the user whose session this is"
-    command = content.get("command") if isinstance(content, dict) else None
-    details = content.get("details", {}) if isinstance(content, dict) else None
-    if path.suffix != ".json" or command not in get_args(Command) or not isinstance(details, dict):
-        return f"it names none of the commands {', '.join(get_args(Command))}"
-    return Message(command, path, details)  # type: ignore[arg-type]
+    if path.suffix != ".json" or not isinstance(content, dict) or not isinstance(content.get("command"), str):
+        return "it names no command"
+    return _understood(path, content)
+
+
+def _understood(path: Path, content: Mapping[str, Any]) -> Message:
+    """Return the command that a file's content says; the first version wrote no details, and none of the first ones who asked."""
+    name, fields, who = content["command"], content.get("details", {}), content.get("who", "")
+    who = who if isinstance(who, str) else ""
+    if not isinstance(fields, dict):
+        return Message(name, path, {}, who, refusal=f"The details of the command {name!r} are no fields with values.")
+    try:
+        return Message(name, path, fields, who, command_of(name, fields))
+    except ConfigError as error:
+        return Message(name, path, fields, who, refusal=str(error))
 
 
 def withdraw(project: Project, identity: str) -> bool:
-    """Take a command back that no session has taken; returns False when one has."""
+    """Take a command back that nobody has taken; returns False when somebody has. Raises ProjectBusyError when a session runs."""
+    lease = Lease(project.lease_path)  # nobody carries it out at the same moment
     try:
+        if recorded(project, identity):
+            return False
         (project.inbox / f"{identity}.json").unlink()
     except FileNotFoundError:
         return False
+    finally:
+        lease.release()
     return True
-
-
-def ask(
-    project: Project,
-    command: Command,
-    details: Mapping[str, Any] | None = None,
-    *,
-    seconds: float = ANSWER_SECONDS,
-    pause: Callable[[float], object] = time.sleep,
-) -> Outcome | None:
-    """Send a command and wait for its outcome; None when there is none after so many seconds: then the command still waits in the inbox.
-
-    When the session ends without having seen it, the command is taken back, and the outcome says so.
-    """
-    journal = project.project_journal
-    offset = journal.stat().st_size if journal.exists() else 0
-    identity = send(project, command, details)
-    deadline = time.monotonic() + seconds
-    while True:
-        runs = project.writer_process() is not None
-        if outcome := recorded(project, identity, offset):
-            return outcome
-        if not runs and withdraw(project, identity):
-            return Outcome("ended", "The session ended before this reached it.")
-        if time.monotonic() > deadline:
-            return None
-        pause(0.1)
 
 
 def recorded(project: Project, identity: str, offset: int = 0) -> Outcome | None:

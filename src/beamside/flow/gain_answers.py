@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from beamside.flow.gain_case import answered, present_records
-from beamside.project.project import Project, ProjectWriter
+from beamside.errors import ProjectError
+from beamside.flow.gain_case import answered, present_records, question_of
+from beamside.project.project import ProjectWriter
 
 
 def no_question(gain: str, other: bool = False) -> str:
@@ -24,16 +25,16 @@ def no_question(gain: str, other: bool = False) -> str:
     )
 
 
-def answer_questions(project: Project, details: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Record an answer in a project whose session does not run; returns the new records. Raises ProjectBusyError when it does."""
-    with ProjectWriter(project) as writer:
-        return record_answer(writer, details)
-
-
 def record_answer(writer: ProjectWriter, details: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Record an answer to every question that the journal has and that it answers; returns the new records."""
-    present = present_records(writer.state.gains.values(), writer.state.settings.get("gain") or "")
+    """Record an answer to every question that the journal has and that it answers; returns the new records.
+
+    Raises ProjectError when there is none.
+    """
+    reference = str(writer.state.settings.get("gain") or "")
+    present = present_records(writer.state.gains.values(), reference)
     new = {record["key"]: answered(record, details) for record in present}
+    if not any(new.values()):
+        raise ProjectError(no_question(reference, any(question_of(record) for record in present)) + ".")
     for key, record in new.items():
         if record is not None:
             writer.gain(key, record)

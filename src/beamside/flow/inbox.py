@@ -1,29 +1,30 @@
-"""The session's end of its inbox: every command gets an outcome, also those that come when a session begins or ends."""
+"""The inbox as the holder of the lease works it: every command gets an outcome, also those that come when a session begins or ends."""
 
 from __future__ import annotations
 
 import contextlib
 import logging
 import os
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable
+from functools import partial
 
 from beamside.errors import BeamsideError, JournalError
-from beamside.flow.control import ASIDE, Command, Kind, Message, receive, strangers
+from beamside.flow.commands import ForHolder, ForSession, Stop
+from beamside.flow.control import ASIDE, Kind, Message, receive, strangers
 from beamside.formats.printable import printable
 from beamside.project.project import ProjectWriter
 
 log = logging.getLogger(__name__)
 
-Do = Callable[[Command, Mapping[str, Any]], str]
-"""Carries a command out and says what that means; raises BeamsideError when it cannot."""
+DoInSession = Callable[[ForSession | ForHolder, str], str]
+"""Carries a command out for a person and says what that means; raises BeamsideError when it cannot."""
 
-OF_THE_NEXT = frozenset({"gain", "retry", "report", "recompute"})
-"""Commands that make sense whichever session gets them; the others are about the one that ran."""
+Do = Callable[[ForHolder, str], str]
+"""The same where no session runs."""
 
 
 class Inbox:
-    """The commands of a session. Only the session's own thread uses it."""
+    """The commands of a project. Only the thread that has the lease uses it."""
 
     def __init__(self, writer: ProjectWriter) -> None:
         self.writer, self.project = writer, writer.project
@@ -39,9 +40,11 @@ class Inbox:
         for message in for_another:
             if message.id in self.writer.state.commands:
                 self._remove(message)
-            elif message.command == "resume":
+            elif not isinstance(message.command, ForSession):
+                continue
+            elif message.command.left == "done":
                 self._answer(message, "done", "The session was started again.")
-            elif message.command not in OF_THE_NEXT and not (message.command == "finish" and unfinished):
+            elif message.command.left == "ended" or (message.command.left == "kept if unfinished" and not unfinished):
                 self._answer(
                     message, "ended", "The session ended before this reached it, and was started again to work."
                 )
@@ -50,41 +53,66 @@ class Inbox:
         """Return those of `messages` that have no outcome yet."""
         return [message for message in messages if message.id not in self.writer.state.commands]
 
-    def work(self, do: Do) -> None:
+    def work(self, do: DoInSession) -> None:
         """Carry out what waits, oldest first, up to a stop; whatever a command raises is its answer."""
         self._put_aside()
         for message in receive(self.project):
-            if message.id in self.writer.state.commands:  # a session died between doing and removing
-                self._remove(message)
+            if self._answered(message):
                 continue
-            self._carry_out(message, do)
-            if message.command == "stop":
+            command = message.command
+            if command is not None:
+                self._carry_out(message, partial(do, command, message.who))
+            if isinstance(command, Stop):
                 return
 
-    def close(self, state: str, do: Do) -> None:
-        """The session ends: answer what is about it, carry out an answer about the gain reference, and leave the rest to the next one."""
+    def work_without_session(self, do: Do) -> None:
+        """Carry out what waits and needs no session, oldest first. What is about a session stays for the next one."""
+        self._put_aside()
         for message in receive(self.project):
-            if message.command == "gain":
-                self._carry_out(message, do)
-            elif message.command in ("stop", "finish"):
+            command = message.command
+            if not self._answered(message) and isinstance(command, ForHolder):
+                self._carry_out(message, partial(do, command, message.who))
+
+    def close(self, state: str, do: DoInSession) -> None:
+        """The session ends: answer what is about it, carry out what belongs to its end, and leave the rest to the next holder of the lease."""
+        for message in receive(self.project):
+            command = message.command
+            if self._answered(message) or command is None:
+                continue
+            if isinstance(command, ForHolder):
+                if command.at_end:
+                    self._carry_out(message, partial(do, command, message.who))
+            elif command.met_by_end:
                 self._answer(message, "done", f"The session has {state} already.")
-            elif message.command not in OF_THE_NEXT:
+            elif command.left != "kept":
                 self._answer(message, "ended", "The session ended before this reached it.")
 
-    def _carry_out(self, message: Message, do: Do) -> None:
+    def _answered(self, message: Message) -> bool:
+        """Tell whether nothing is to be done for a message any more; one that is not understood is refused."""
+        if message.id in self.writer.state.commands:  # a session died between doing and removing
+            self._remove(message)
+            return True
+        if message.command is None:
+            self._answer(message, "refused", message.refusal)
+            return True
+        return False
+
+    def _carry_out(self, message: Message, do: Callable[[], str]) -> None:
         try:
-            self._answer(message, "done", do(message.command, message.details))
+            sentence = do()
         except JournalError:
             raise
         except BeamsideError as error:
             self._answer(message, "refused", str(error))
         except Exception as error:
-            log.exception("the command %s could not be carried out", message.command)
+            log.exception("the command %s could not be carried out", message.name)
             self._answer(message, "refused", f"{type(error).__name__}: {error}")
+        else:
+            self._answer(message, "done", sentence)
 
     def _answer(self, message: Message, outcome: Kind, sentence: str) -> None:
-        log.info("asked to %s: %s (%s)", message.command, outcome, sentence)
-        self.writer.command(message.id, message.command, message.details, outcome, sentence)
+        log.info("asked to %s: %s (%s)", printable(message.name), outcome, printable(sentence))
+        self.writer.command(message.id, message.name, message.fields, outcome, sentence, who=message.who)
         self._remove(message)
 
     def _remove(self, message: Message) -> None:

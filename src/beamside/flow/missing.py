@@ -20,7 +20,7 @@ from beamside.jobs.base import JobType, Result
 from beamside.project.records import FINAL_STATES
 from beamside.project.relion_trash import places_in_trash
 
-Recompute = Literal["missing", "outdated", "all"]
+WhatAgain = Literal["missing", "outdated", "all"]
 """What is asked to be computed again: results whose files are gone, those of earlier versions of the algorithms, or both."""
 
 TOLD = ("gone:", "outdated:", "deleted:")

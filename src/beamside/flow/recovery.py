@@ -7,7 +7,7 @@ import logging
 from beamside.acquisition.arrivals import Remark
 from beamside.flow.again import AGAIN
 from beamside.flow.former_sessions import died
-from beamside.flow.missing import TOLD, Files, NotThere, gone_results, survey, to_make_first
+from beamside.flow.missing import TOLD, Files, NotThere, WhatAgain, gone_results, survey, to_make_first
 from beamside.flow.stages import Stage
 from beamside.flow.table import Tables
 from beamside.jobs.base import Result
@@ -61,8 +61,8 @@ class Recovery:
             except OSError as error:
                 log.warning("%s: files that are gone could not be written again: %s", stage.job.name, error)
 
-    def recompute(self, what: str) -> None:
-        """Let results be computed again because that was asked for; `what` is "missing", "outdated" or "all".
+    def recompute(self, what: WhatAgain) -> list[str]:
+        """Let results be computed again because that was asked for; returns the jobs that RELION has deleted, of which nothing is.
 
         Those that cannot be, because the raw file is gone, stay as they are.
         """
@@ -94,6 +94,7 @@ class Recovery:
                 )
             )
         self.tell()
+        return [stage.job.name for stage in self.tables.stages if stage.gone]
 
     def inputs_ready(self, stage: Stage, name: str) -> bool:
         """Return True when the files that `stage` reads of an item are there; what is gone is made first, or the item is given up."""

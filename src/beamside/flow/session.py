@@ -13,25 +13,25 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import partial
-from typing import Any, get_args
+from typing import Any
 
 from beamside.acquisition.arrivals import LookReport, Remark
 from beamside.acquisition.intake import Intake
 from beamside.acquisition.manifest import Manifest
-from beamside.errors import ConfigError, JournalError, ProjectError
+from beamside.errors import JournalError
 from beamside.execution.executors import start_executor
 from beamside.flow import control
 from beamside.flow.arrivals import ArrivalThread, Looked, NotTaken, Taken
 from beamside.flow.classification import Rounds
+from beamside.flow.commands import ForHolder, ForSession, Recompute, Stop
 from beamside.flow.comparing import METADATA, metadata_remarks
 from beamside.flow.dispatch import Dispatcher, Finished, failure
 from beamside.flow.former_sessions import left_finishing, left_unfinished
 from beamside.flow.gain import GainChecked, GainDesk
-from beamside.flow.gain_answers import no_question, record_answer
-from beamside.flow.gain_case import outcome_words
+from beamside.flow.gain_answers import record_answer
 from beamside.flow.inbox import Inbox
 from beamside.flow.incoming import MicrographPreparation, MoviePreparation, known_reference
-from beamside.flow.missing import Recompute
+from beamside.flow.missing import WhatAgain
 from beamside.flow.problems import Problems
 from beamside.flow.projection import Pace, Projection
 from beamside.flow.recovery import Recovery
@@ -59,17 +59,6 @@ TICK = 0.5
 
 GONE = frozenset({errno.ESTALE, errno.EBADF, errno.ENODEV, errno.ENXIO, errno.ENOTCONN})
 """What says that an open file will not be written again, however long one waits."""
-
-DONE: Mapping[control.Command, str] = {
-    "pause": "Nothing new is started; what is running is completed.",
-    "resume": "The session goes on.",
-    "finish": "What is there is processed, then the session ends.",
-    "stop": "The session ends.",
-    "retry": "What has failed is tried again.",
-    "recompute": "What was asked for is computed again.",
-    "report": "The report is being written.",
-}
-"""What is answered when a command was carried out."""
 
 
 class Session:
@@ -113,12 +102,8 @@ class Session:
             if writer.state.settings != self.settings.to_json():
                 self.problems.forget(METADATA)  # every file is compared again with what is given now
                 writer.settings(self.settings.to_json())
-            asked = {
-                message.details.get("what")
-                for message in self.inbox.left(for_another)
-                if message.command == "recompute"
-            }
-            new_for_deleted = bool(asked & {"missing", "all"})
+            asked = [message.command for message in self.inbox.left(for_another)]
+            new_for_deleted = any(isinstance(command, Recompute) and command.replaces_deleted for command in asked)
             self.tables = Tables(self.settings, writer, self.problems, new_for_deleted=new_for_deleted)
             self.recovery = Recovery(self.tables)
             stages = self.tables.stages
@@ -172,57 +157,55 @@ class Session:
         except Exception:  # what went wrong first is what a person must know
             log.exception("RELION could not be told that the jobs failed")
 
-    def ask(self, command: control.Command, details: Mapping[str, Any] | None = None) -> str:
-        """Do what a command says, and say what that means. Doing it twice, as after a death in between, does no harm."""
-        if command == "pause":
-            self._set_state("paused")
-        elif command == "resume":
-            self._set_state("running")
-        elif command == "finish":
-            self.finishing = True
-            self._empty_looks = 0
-            self._set_state("running")
-            self.writer.session("finishing")
-        elif command == "stop":
-            self.state = "stopping"
-        elif command == "retry":
-            self.tables.retry_failed()
-            self.gain.retry()
-            self.arrivals.retry()
-        elif command == "gain":
-            return self._answer_gain(details or {})
-        elif command == "recompute":
-            return self._recompute(details or {})
-        elif command == "report":
-            self._report(final=False)
-        return DONE[command]
+    def ask(self, command: ForSession | ForHolder, who: str) -> str:
+        """Do what a command says, for the person `who`, and say what that means."""
+        return command.carry_out(self, who)
 
-    def _answer_gain(self, details: Mapping[str, Any]) -> str:
-        records = self.gain.answer(details)
-        records = records or record_answer(self.writer, details)  # no movie of that case has come in this session yet
-        if not records:
-            raise ProjectError(no_question(self.settings.acquisition.gain, self.gain.unanswered) + ".")
-        return " ".join(outcome_words(record, details) for record in records)
-
-    def _recompute(self, details: Mapping[str, Any]) -> str:
-        what = str(details.get("what"))
-        if what not in get_args(Recompute):
-            raise ConfigError(f"{what!r} cannot be computed again; say one of {', '.join(get_args(Recompute))}.")
-        self._empty_looks = 0
-        self.recovery.recompute(what)
-        gone = [stage.job.name for stage in self.tables.stages if stage.gone]
-        if not gone or what == "outdated":
-            return DONE["recompute"]
-        return (
-            f"{DONE['recompute']} In place of {', '.join(gone)}, which RELION has deleted, new jobs are made when the session is stopped and "
-            f"resumed with --recompute {what}."
-        )
-
-    def _set_state(self, state: str) -> None:
+    def set_state(self, state: str) -> None:
+        """Be "running" or "paused"."""
         if state != self.state:
             self.state = state
             self.writer.session({"running": "resumed"}.get(state, state))
         self._let_arrive()
+
+    def finish(self) -> None:
+        """Process what is there, then end."""
+        self.finishing = True
+        self._empty_looks = 0
+        self.set_state("running")
+        self.writer.session("finishing")
+
+    def stop(self) -> None:
+        """End now."""
+        self.state = "stopping"
+
+    def retry(self) -> int:
+        """Let everything that has failed be tried again; returns how many results that are."""
+        number = self.tables.retry_failed()
+        self.gain.retry()
+        self.arrivals.retry()
+        return number
+
+    def recompute(self, what: WhatAgain) -> list[str]:
+        """Let results be computed again; returns the jobs that RELION has deleted, which stay as they are."""
+        self._empty_looks = 0
+        return self.recovery.recompute(what)
+
+    def answer_gain(self, answer: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """Take a person's answer about the gain reference; returns the records of what it has decided."""
+        return self.gain.answer(answer) or record_answer(self.writer, answer)  # no movie of that case has come yet
+
+    def report(self, *, final: bool = False) -> None:
+        """Write the report now."""
+        self._last_report = time.monotonic()
+        try:
+            self._write_report(self.project, final)
+        except ENDING:
+            raise
+        except Exception as error:
+            self.problems.open("report", f"The report could not be written: {error}")
+        else:
+            self.problems.close("report")
 
     def _wait_for_journal(self, error: JournalError) -> bool:
         """Without a journal nothing can happen, so wait until it can be written again, or the session is told to stop; returns True to try again."""
@@ -231,8 +214,8 @@ class Session:
         if self._held != str(error):
             self._held = str(error)
             log.error("%s The session waits until then.", error)
-        asked = (message.command for message in control.receive(self.project))
-        if self.state == "stopping" or "stop" in asked:
+        asked = any(isinstance(message.command, Stop) for message in control.receive(self.project))
+        if self.state == "stopping" or asked:
             return False
         with suppress(OSError):
             write_live(self.project, self._live("waiting for the disk"))
@@ -389,7 +372,7 @@ class Session:
             and not self.finishing
             and time.monotonic() - self._last_arrival > idle * 60
         ):
-            self.ask("finish")
+            self.finish()
         if not self.finishing or self.state != "running" or self._empty_looks < EMPTY_LOOKS or not self.events.empty():
             return False
         if not self.gain.close():
@@ -410,7 +393,7 @@ class Session:
         self.projection.close_jobs("finished" if state == "finished" else "stopped")
         self.writer.session(state)
         self.projection.refresh(self._live(state), force=True)
-        self._report(final=True)
+        self.report(final=True)
         return state
 
     def _live(self, state: str = "") -> dict[str, Any]:
@@ -446,15 +429,4 @@ class Session:
 
     def _periodic_report(self) -> None:
         if time.monotonic() - self._last_report > self.settings.session.report_minutes * 60:
-            self._report(final=False)
-
-    def _report(self, *, final: bool) -> None:
-        self._last_report = time.monotonic()
-        try:
-            self._write_report(self.project, final)
-        except ENDING:
-            raise
-        except Exception as error:
-            self.problems.open("report", f"The report could not be written: {error}")
-        else:
-            self.problems.close("report")
+            self.report()

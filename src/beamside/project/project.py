@@ -180,8 +180,10 @@ class ProjectWriter:
         """Record what became of a problem; see `beamside.project.problems` for what `record` says."""
         self._project_record({"event": "problem", **record})
 
-    def command(self, identity: str, command: str, details: Mapping[str, Any], outcome: str, sentence: str) -> None:
-        """Record what became of a command; once that is recorded, it is not carried out again."""
+    def command(
+        self, identity: str, command: str, details: Mapping[str, Any], outcome: str, sentence: str, *, who: str = ""
+    ) -> None:
+        """Record what became of a command that `who` gave; once that is recorded, it is not carried out again."""
         self._project_record(
             {
                 "event": "command",
@@ -190,6 +192,7 @@ class ProjectWriter:
                 "details": dict(details),
                 "outcome": outcome,
                 "sentence": sentence,
+                **({"who": who} if who else {}),
             }
         )
 

@@ -1,0 +1,51 @@
+"""Carrying out commands where no session runs: somebody takes the project's lease for a moment, does what waits, and gives it back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cached_property
+from typing import Any
+
+from beamside.flow.commands import ForHolder
+from beamside.flow.gain_answers import record_answer
+from beamside.flow.inbox import Inbox
+from beamside.flow.missing import WhatAgain
+from beamside.flow.recovery import Recovery
+from beamside.flow.stored_settings import load_settings
+from beamside.flow.table import Tables
+from beamside.project.project import Project, ProjectWriter
+
+
+class Caretaker:
+    """The holder of a lease who is no session: what he changes, the next session finds in the journal."""
+
+    def __init__(self, writer: ProjectWriter) -> None:
+        self.writer = writer
+
+    @cached_property
+    def recovery(self) -> Recovery:
+        """The project's tables, by the settings that its next session has."""
+        return Recovery(Tables(load_settings(self.writer.project), self.writer))
+
+    def ask(self, command: ForHolder, who: str) -> str:
+        """Do what a command says, for the person `who`, and say what that means."""
+        return command.carry_out(self, who)
+
+    def retry(self) -> int:
+        """Let everything that has failed wait again; what could not be taken in, the next session tries by itself."""
+        return self.recovery.tables.retry_failed()
+
+    def recompute(self, what: WhatAgain) -> list[str]:
+        """Let results be computed again; returns the jobs that RELION has deleted, which stay as they are."""
+        return self.recovery.recompute(what)
+
+    def answer_gain(self, answer: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """Record an answer about the gain reference; returns the records of what it has decided."""
+        return record_answer(self.writer, answer)
+
+
+def carry_out_waiting(project: Project) -> None:
+    """Carry out what waits in the inbox of a project whose session does not run. Raises ProjectBusyError when it does."""
+    with ProjectWriter(project.require()) as writer:
+        caretaker = Caretaker(writer)
+        Inbox(writer).work_without_session(caretaker.ask)

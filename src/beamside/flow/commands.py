@@ -1,0 +1,278 @@
+"""Everything that a project can be told, declared once: the inbox, the command line and other ways of asking are made from these declarations.
+
+A command has a name, fields that are checked, and says who can carry it out: a running session, or whoever holds the project's lease. It is
+written to the inbox first and answered in the journal, and only then is it gone. After a death in between it is carried out again, so doing it
+twice does no harm.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Literal, Protocol, Self, get_args
+
+from pydantic import ValidationError, model_validator
+
+from beamside.config import nearest
+from beamside.errors import ConfigError
+from beamside.flow.gain_case import outcome_words
+from beamside.flow.missing import WhatAgain
+from beamside.parameters import ParameterModel, parameter
+
+Left = Literal["ended", "done", "kept", "kept if unfinished"]
+"""What becomes of a command that a session did not see before it ended, when the next one begins: it was about the one that has ended; beginning
+is what it asked for; it is carried out all the same; or only when the session before neither finished nor was stopped."""
+
+
+class Holder(Protocol):
+    """Whoever holds the project's lease: the session that runs, or somebody who takes the lease for a moment."""
+
+    def retry(self) -> int:
+        """Let everything that has failed be tried again; returns how many results that are."""
+
+    def recompute(self, what: WhatAgain) -> Sequence[str]:
+        """Let results be computed again; returns the jobs that RELION has deleted, which stay as they are."""
+
+    def answer_gain(self, answer: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
+        """Take a person's answer about the gain reference; returns the records of what it has decided."""
+
+
+class RunningSession(Holder, Protocol):
+    """A session that runs."""
+
+    def set_state(self, state: str) -> None:
+        """Be "running" or "paused"."""
+
+    def finish(self) -> None:
+        """Process what is there, then end."""
+
+    def stop(self) -> None:
+        """End now."""
+
+    def report(self) -> None:
+        """Write the report now."""
+
+
+class Command(ParameterModel):
+    """What a project can be told. Its fields are declared as parameters are, its description is the command line's help.
+
+    Attributes
+    ----------
+    name : how it is called in the inbox and on the command line
+    done : the sentence of its answer, when there is no more to say
+    """
+
+    name: ClassVar[str]
+    done: ClassVar[str] = ""
+
+
+class ForSession(Command):
+    """A command about the session that runs.
+
+    Attributes
+    ----------
+    left : what becomes of it when the session ends before it has seen it
+    met_by_end : whether it asks for what has happened when the session ends
+    """
+
+    left: ClassVar[Left] = "ended"
+    met_by_end: ClassVar[bool] = False
+
+    def carry_out(self, session: RunningSession, who: str) -> str:
+        """Do it, for the person `who`, and return the sentence of the answer; raises BeamsideError when it cannot be done."""
+        raise NotImplementedError
+
+
+class ForHolder(Command):
+    """A command about the project: whoever holds the lease carries it out.
+
+    Attributes
+    ----------
+    at_end : whether a session that is ending carries it out; the others are left to the next holder
+    """
+
+    at_end: ClassVar[bool] = False
+
+    def carry_out(self, holder: Holder, who: str) -> str:
+        """Do it, for the person `who`, and return the sentence of the answer; raises BeamsideError when it cannot be done."""
+        raise NotImplementedError
+
+
+class Pause(ForSession):
+    """Start no new work; what is running is completed, and 'resume' goes on."""
+
+    name = "pause"
+    done = "Nothing new is started, what is running is completed, and 'beamside session resume' goes on."
+
+    def carry_out(self, session: RunningSession, who: str) -> str:
+        """Do it."""
+        session.set_state("paused")
+        return self.done
+
+
+class Resume(ForSession):
+    """Go on with a paused session."""
+
+    name = "resume"
+    done = "The session goes on."
+    left = "done"
+
+    def carry_out(self, session: RunningSession, who: str) -> str:
+        """Do it."""
+        session.set_state("running")
+        return self.done
+
+
+class Finish(ForSession):
+    """Process all that is there, then end."""
+
+    name = "finish"
+    done = "What is there is processed, then the session ends."
+    left, met_by_end = "kept if unfinished", True
+
+    def carry_out(self, session: RunningSession, who: str) -> str:
+        """Do it."""
+        session.finish()
+        return self.done
+
+
+class Stop(ForSession):
+    """End now."""
+
+    name = "stop"
+    done = "The session ends."
+    met_by_end = True
+
+    def carry_out(self, session: RunningSession, who: str) -> str:
+        """Do it."""
+        session.stop()
+        return self.done
+
+
+class Report(ForSession):
+    """Write the report now."""
+
+    name = "report"
+    done = "The report is being written."
+    left = "kept"
+
+    def carry_out(self, session: RunningSession, who: str) -> str:
+        """Do it."""
+        session.report()
+        return self.done
+
+
+class Retry(ForHolder):
+    """Try again everything that has failed; of a session that does not run, when it goes on."""
+
+    name = "retry"
+
+    def carry_out(self, holder: Holder, who: str) -> str:
+        """Do it."""
+        number = holder.retry()
+        what = "1 result that has failed is" if number == 1 else f"{number} results that have failed are"
+        return f"{what} tried again, and so are files that could not be taken in."
+
+
+class Recompute(ForHolder):
+    """Compute results again that are valid as they are."""
+
+    name = "recompute"
+    done = "What was asked for is computed again."
+
+    what: WhatAgain = parameter(
+        ...,
+        "'missing': results whose files were cleaned or lost; 'outdated': those of earlier versions of the algorithms; 'all': both.",
+    )
+
+    @property
+    def replaces_deleted(self) -> bool:
+        """Whether new jobs are made, as a session begins, in place of those that RELION has deleted."""
+        return self.what != "outdated"
+
+    def carry_out(self, holder: Holder, who: str) -> str:
+        """Do it."""
+        gone = holder.recompute(self.what)
+        if not gone or not self.replaces_deleted:
+            return self.done
+        return (
+            f"{self.done} In place of {', '.join(gone)}, which RELION has deleted, new jobs are made when the session is stopped and "
+            f"resumed with --recompute {self.what}."
+        )
+
+
+class Gain(ForHolder):
+    """Answer a session's question about its gain reference; 'status' shows the question and what to type."""
+
+    name = "gain"
+    at_end = True  # the session may be ending because nobody had answered
+
+    rotate: Literal[0, 90, 180, 270] = parameter(
+        0, "Rotation of the reference, in degrees clockwise (row 0 at the top)."
+    )
+    flip: Literal["none", "up-down", "left-right"] = parameter("none", "Mirroring after the rotation.")
+    use: Literal["multiply", "divide", "none"] = parameter(
+        "multiply", "Whether frames are multiplied or divided by the reference, or neither.", flag="--mode"
+    )
+    none: bool = parameter(False, "Process the movies without it, because they are corrected already.")
+    keep: bool = parameter(False, "When asked about later movies or a later reference: change nothing.")
+    redo: bool = parameter(False, "When asked about later movies or a later reference: do as the question proposes.")
+
+    @model_validator(mode="after")
+    def _one_answer(self) -> Self:
+        if bool(self.model_fields_set & {"rotate", "flip", "use"}) + self.none + self.keep + self.redo != 1:
+            raise ValueError(
+                "give one answer: --rotate, --flip and --mode, or --none, or --keep, or --redo; 'beamside session status' shows what is asked"
+            )
+        return self
+
+    def carry_out(self, holder: Holder, who: str) -> str:
+        """Do it."""
+        answer: dict[str, Any] = {
+            "rotate": self.rotate,
+            "flip": self.flip,
+            "use": "none" if self.none else self.use,
+        }
+        if self.keep or self.redo:
+            answer = {"keep" if self.keep else "redo": True}
+        return " ".join(outcome_words(record, answer) for record in holder.answer_gain(answer))
+
+
+DECLARED: Mapping[str, type[ForSession] | type[ForHolder]] = {
+    command.name: command for command in (Pause, Resume, Finish, Stop, Report, Retry, Recompute, Gain)
+}
+"""All commands by name."""
+
+
+def command_of(name: str, fields: Mapping[str, Any]) -> ForSession | ForHolder:
+    """Return a command from its name and its fields; raises ConfigError, with a sentence, when there is none such."""
+    declared = DECLARED.get(name)
+    if declared is None:
+        near = nearest(name, list(DECLARED))
+        hint = f"did you mean {near!r}?" if near else f"the commands are {', '.join(DECLARED)}."
+        raise ConfigError(f"There is no command {name!r}; {hint}")
+    try:
+        return declared.model_validate(dict(fields))
+    except ValidationError as error:
+        wrong = "; ".join(_wrong(declared, dict(fields), details) for details in error.errors())
+        raise ConfigError(f"The command {name!r} is not understood: {wrong}.") from error
+
+
+def fields_of(command: Command) -> dict[str, Any]:
+    """Return the fields of a command that were given, as JSON values."""
+    return command.model_dump(mode="json", exclude_unset=True)
+
+
+def _wrong(declared: type[Command], fields: dict[str, Any], details: Any) -> str:
+    """Return what is wrong with one field, in words."""
+    message: str = details["msg"].removeprefix("Value error, ").rstrip(".")
+    message = message[:1].lower() + message[1:]
+    if not details["loc"]:
+        return message
+    name = str(details["loc"][0])
+    if details["type"] == "extra_forbidden":
+        known = ", ".join(declared.model_fields) or "none"
+        return f"it has no field {name!r} (its fields: {known})"
+    if details["type"] == "missing":
+        choices = get_args(declared.model_fields[name].annotation)
+        return f"{name} is missing" + (f" ({' or '.join(map(repr, choices))})" if choices else "")
+    return f"{name} is {fields[name]!r}: {message}"
