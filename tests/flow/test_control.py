@@ -25,7 +25,12 @@ from beamside.project.records import ItemState
 
 Settings = Callable[..., SessionSettings]
 
-FIELDS: Mapping[str, Mapping[str, Any]] = {"recompute": {"what": "all"}, "gain": {"keep": True}}
+FIELDS: Mapping[str, Mapping[str, Any]] = {
+    "recompute": {"what": "all"},
+    "gain": {"keep": True},
+    "accept": {"items": ["a"]},
+    "reject": {"items": ["a"]},
+}
 """Fields with which a command can be sent; the others need none."""
 
 QUESTION = {"state": "asked", "shape": [64, 64], "number": 0, "reference": "", "sentence": "How does it lie?"}

@@ -20,6 +20,7 @@ from beamside.flow.settings import SessionSettings
 from beamside.flow.stored_settings import impossible, load_settings, settings_path
 from beamside.formats.star import read_star
 from beamside.monitor.status import read_status
+from beamside.project.fold import FORMAT
 from beamside.project.project import Project, ProjectWriter
 from beamside.project.records import ItemState
 
@@ -143,4 +144,4 @@ def test_a_project_of_the_first_format_goes_on_without_computing_anything_again(
     assert Session(session, until_empty=True).run() == "finished"
     assert (project.root / "calls.txt").read_text() == calls
     assert (project.root / "rounds.txt").read_text() == rounds
-    assert project.load().format == 2
+    assert project.load().format == FORMAT

@@ -176,6 +176,6 @@ for _command in (status, logs, report, show_config):
     _command.help = with_project(_command.help or "", other=True)
 for _command in (resume, stop):
     _command.help = with_project(_command.help or "")
-pause, retry, gain = map(told, ("pause", "retry", "gain"))
-for _command in (status, list_, logs, report, show_config, pause, retry, gain):
+pause, retry, gain, accept, reject = map(told, ("pause", "retry", "gain", "accept", "reject"))
+for _command in (status, list_, logs, report, show_config, pause, retry, gain, accept, reject):
     session.add_command(_command)

@@ -72,12 +72,16 @@ def told(name: str) -> click.Command:
         command_of(name, fields)  # what is wrong with the words is said before what is wrong with the session
         _tell_and_show(named(project) if issubclass(declared, ForHolder) else running(project), declared, fields)
 
-    return click.Command(
-        name,
-        callback=callback,
-        params=[click.Argument(["project"], required=False), *options],
-        help=with_project(inspect.getdoc(declared) or ""),
-    )
+    text = inspect.getdoc(declared) or ""
+    if any(
+        isinstance(option, click.Argument) for option in options
+    ):  # of two lists of words nobody knows where one ends
+        which = PROJECT_HELP.replace("PROJECT is a session's", "The session's").format(other="")
+        return click.Command(
+            name, callback=callback, params=[*options, click.Option(["--session", "project"], help=which)], help=text
+        )
+    argument = click.Argument(["project"], required=False)
+    return click.Command(name, callback=callback, params=[argument, *options], help=with_project(text))
 
 
 def with_project(text: str, *, other: bool = False) -> str:
@@ -93,8 +97,15 @@ def _tell_and_show(project: Project, declared: type[ForSession] | type[ForHolder
         click.echo(f"It counts when the session goes on: beamside session resume {shlex.quote(str(project.root))}")
 
 
-def _option(info: ParameterInfo) -> click.Option:
+def _option(info: ParameterInfo) -> click.Parameter:
     annotation = info.field.annotation
+    if get_origin(annotation) is tuple:
+        return click.Argument(
+            [info.name],
+            nargs=-1,
+            required=info.field.is_required(),
+            metavar=info.name.upper().removesuffix("S") + "...",
+        )
     if annotation is bool:
         return click.Option([info.flag, info.name], is_flag=True, help=info.field.description)
     choices = [str(choice) for choice in get_args(annotation)] if get_origin(annotation) is not None else []

@@ -16,7 +16,10 @@ from beamside.config import nearest
 from beamside.errors import ConfigError
 from beamside.flow.gain_case import outcome_words
 from beamside.flow.missing import WhatAgain
+from beamside.flow.verdicts import give_word
 from beamside.parameters import ParameterModel, parameter
+from beamside.project.project import ProjectWriter
+from beamside.project.records import Word
 
 Left = Literal["ended", "done", "kept", "kept if unfinished"]
 """What becomes of a command that a session did not see before it ended, when the next one begins: it was about the one that has ended; beginning
@@ -25,6 +28,8 @@ is what it asked for; it is carried out all the same; or only when the session b
 
 class Holder(Protocol):
     """Whoever holds the project's lease: the session that runs, or somebody who takes the lease for a moment."""
+
+    writer: ProjectWriter
 
     def retry(self) -> int:
         """Let everything that has failed be tried again; returns how many results that are."""
@@ -237,8 +242,53 @@ class Gain(ForHolder):
         return " ".join(outcome_words(record, answer) for record in holder.answer_gain(answer))
 
 
+class _Word(ForHolder):
+    """A person's word on items."""
+
+    at_end = True
+    word: ClassVar[Word]
+
+    items: tuple[str, ...] = parameter(..., "Items by name, or by the end of it that no other item has.", min_length=1)
+    job: str = parameter(
+        "", "The job in whose output they are meant, by its name, number or type; without it, where that makes sense."
+    )
+    undo: bool = parameter(False, "Take back what was said of them.")
+
+    def carry_out(self, holder: Holder, who: str) -> str:
+        """Do it."""
+        word: Word = "none" if self.undo else self.word
+        given = give_word(holder.writer, word, self.items, self.job, who)
+        is_, are = {"accept": ("is accepted", "are accepted"), "reject": ("is rejected", "are rejected")}.get(
+            word, ("is judged by the rules again", "are judged by the rules again")
+        )
+        return " ".join(
+            f"{job.name}: {names[0] + ' ' + is_ if len(names) == 1 else f'{len(names)} items {are}'}."
+            for job, names in given
+        )
+
+
+class Accept(_Word):
+    """Say that items of a job's output are to be used, whatever the rules say of them. Nothing is computed again because of it.
+
+    Without --job, they are accepted in every job that holds them back.
+    """
+
+    name = "accept"
+    word = "accept"
+
+
+class Reject(_Word):
+    """Say that items of a job's output are not to be used further, whatever the rules say of them. What was made of them stays on the disk.
+
+    Without --job, they are rejected in the first job that has them, so nothing made from them is used.
+    """
+
+    name = "reject"
+    word = "reject"
+
+
 DECLARED: Mapping[str, type[ForSession] | type[ForHolder]] = {
-    command.name: command for command in (Pause, Resume, Finish, Stop, Report, Retry, Recompute, Gain)
+    command.name: command for command in (Pause, Resume, Finish, Stop, Report, Retry, Recompute, Gain, Accept, Reject)
 }
 """All commands by name."""
 

@@ -12,11 +12,12 @@ from beamside.project.journal import IMPOSSIBLE, NO_RECORD, Damage, Record, read
 from beamside.project.problems import apply_problem_record
 from beamside.project.records import ALLOWED, FINAL_STATES, ItemEntry, ItemState, JobEntry, ProjectState
 
-FORMAT = 2
+FORMAT = 3
 """Number of the way in which projects are written; it grows when an earlier version would misread what is new.
 
 1 : the first one
 2 : problems, commands with their outcomes, and the revision that a round was made from; all that a project of format 1 has means the same
+3 : a person's word on items; all that a project of format 2 has means the same
 """
 
 
@@ -82,13 +83,24 @@ def apply_project_record(state: ProjectState, record: Record) -> None:
         apply_problem_record(state.problems, record)
     elif event == "command":
         state.commands[record["id"]] = record
-    elif event == "gain":
-        state.gains.pop(record["key"], None)  # the newest record comes last
-        state.gains[record["key"]] = record
+    elif event in ("gain", "verdict"):
+        _apply_newest(state, record)
     else:
         raise ProjectError(
             f"The project's journal has a record of an unknown kind, {event!r}; it was written by a newer version of Beamside."
         )
+
+
+def _apply_newest(state: ProjectState, record: Record) -> None:
+    """Take a record of which the newest about the same thing holds, and comes last."""
+    if record["event"] == "gain":
+        state.gains.pop(record["key"], None)
+        state.gains[record["key"]] = record
+    else:
+        about = (record["job"], record["item"])
+        state.verdicts.pop(about, None)
+        if record["word"] != "none":
+            state.verdicts[about] = record
 
 
 def _job(state: ProjectState, record: Record) -> JobEntry:

@@ -15,7 +15,7 @@ from beamside.errors import JournalError, ProjectError
 from beamside.project.fold import FORMAT, apply_item_record, apply_project_record, check_item_record, fold_journal
 from beamside.project.journal import JournalFile, Record, read_journal
 from beamside.project.lease import Holder, Lease, current_holder
-from beamside.project.records import FINAL_STATES, ItemEntry, ItemState, JobEntry, ProjectState
+from beamside.project.records import FINAL_STATES, ItemEntry, ItemState, JobEntry, ProjectState, Word
 
 
 class Project:
@@ -195,6 +195,10 @@ class ProjectWriter:
                 **({"who": who} if who else {}),
             }
         )
+
+    def verdict(self, job: str, item: str, word: Word, who: str) -> None:
+        """Record a person's word on an item of a job's output; the newest holds."""
+        self._project_record({"event": "verdict", "job": job, "item": item, "word": word, "who": who})
 
     def gain(self, key: str, choice: Mapping[str, Any]) -> None:
         """Record how a gain reference is used, or what is asked about it; the newest record of a `key` holds."""

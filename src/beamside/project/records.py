@@ -16,7 +16,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
+from typing import Any, Literal
 
 from beamside.project.journal import Damage
 from beamside.project.problems import ProblemEntry
@@ -32,6 +32,9 @@ class ItemState(StrEnum):
     REJECTED = "rejected"
     FAILED = "failed"
 
+
+Word = Literal["accept", "reject", "none"]
+"""A person's word on an item of a job's output; "none" takes back what was said before."""
 
 WAITS_FOR_ANSWER = "waiting for an answer"
 """How a session ends that has done what it can, while a person has not answered what it asks."""
@@ -104,7 +107,8 @@ class JobEntry:
 class ProjectState:
     """All jobs of a project and what happened to the session, as folded from the journals.
 
-    ``damage`` are the lines that say nothing, and ``lost_jobs`` the jobs whose own record was in one of these.
+    ``verdicts`` are the records of a person's word on an item, the newest of each (job, item) unless that took it back. ``damage`` are the lines that
+    say nothing, and ``lost_jobs`` the jobs whose own record was in one of these.
     """
 
     identity: str = ""
@@ -118,6 +122,7 @@ class ProjectState:
     gains: dict[str, dict[str, Any]] = field(default_factory=dict)
     problems: dict[str, ProblemEntry] = field(default_factory=dict)
     commands: dict[str, dict[str, Any]] = field(default_factory=dict)
+    verdicts: dict[tuple[str, str], dict[str, Any]] = field(default_factory=dict)
     damage: list[Damage] = field(default_factory=list)
     lost_jobs: dict[str, None] = field(default_factory=dict)
 
