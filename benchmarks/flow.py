@@ -27,10 +27,10 @@ from typing import Any
 
 import numpy as np
 import tifffile
+from beamside.flow.classification import Rounds
 
 from beamside.acquisition.intake import Intake
 from beamside.flow import session as session_module
-from beamside.flow.classification import Rounds
 from beamside.flow.dispatch import Dispatcher
 from beamside.flow.incoming import MoviePreparation
 from beamside.flow.projection import Projection

@@ -16,7 +16,6 @@ from beamside.jobs.base import Item, Result, Workspace
 from beamside.jobs.class2d import Classification2d
 from beamside.jobs.ctf import CtfEstimation
 from beamside.jobs.extract import Extraction, particles_block
-from beamside.jobs.importing import ImportMovies
 from beamside.jobs.motion import MotionCorrection
 from beamside.jobs.pick import Picking
 from beamside.jobs.select import Selection
@@ -49,7 +48,7 @@ def correct(item: Item, parameters: Any, workspace: Workspace) -> Result:
         motion_star=".star",
     )
     metrics = {"motion_total": 21.3, "motion_early": 9.1, "motion_late": 12.2}
-    return Result(metrics, outputs, {"pixel_size": workspace.optics.pixel_size})
+    return Result(metrics, outputs, {"pixel_size": workspace.optics.pixel_size, "shape": [64, 64]})
 
 
 class Ctf(CtfEstimation):
@@ -122,7 +121,7 @@ class Classify(Classification2d):
 
 def classify(items: Sequence[Item], parameters: Any, workspace: Workspace, *, round_name: str, final: bool) -> Result:
     """Count what there is to classify."""
-    total = sum(item.results["extract"].metrics["extracted"] for item in items)
+    total = sum(item.inputs["particles"].result.metrics["extracted"] for item in items)
     stem = f"{workspace.job}/run_it{int(round_name[5:]):03d}"
     outputs = {role: f"{stem}_{role}.star" for role in ("data", "model", "sampling", "optimiser")}
     outputs |= {"classes": f"{stem}_classes.mrcs", "classes_image": f"{stem}_classes.png"}
@@ -147,7 +146,7 @@ def select(items: Sequence[Item], parameters: Any, workspace: Workspace, *, roun
     for path in outputs.values():
         workspace.absolute(path).parent.mkdir(parents=True, exist_ok=True)
         workspace.absolute(path).write_text(round_name)
-    selected = items[0].results["class2d"].metrics["classified"] / 2
+    selected = items[0].inputs["classes"].result.metrics["classified"] / 2
     return Result({"selected": selected}, outputs, {"final": final})
 
 
@@ -158,6 +157,5 @@ def _no_limit(threads: int) -> None:
 def install(particles: int) -> None:
     """Let sessions of this process do the light work, with so many particles a micrograph."""
     Extract.particles = particles
-    registry.WORKFLOWS["movies"] = (ImportMovies, Motion, Ctf, Pick, Extract, Classify, Select)
-    registry.workflow.cache_clear()
+    registry.BUILT_IN.update({kind.name: kind for kind in (Motion, Ctf, Pick, Extract, Classify, Select)})
     worker._limit_threads = _no_limit

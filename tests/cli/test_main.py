@@ -46,7 +46,7 @@ def test_every_command_says_what_it_does() -> None:
 def test_the_commands_that_users_are_promised() -> None:
     session = main.commands["session"]
     assert isinstance(session, click.Group)
-    assert set(main.commands) == {"demo", "init", "project", "report", "session"}
+    assert set(main.commands) == {"demo", "init", "project", "report", "session", "workflow"}
     promised = {"start", "status", "list", "logs", "pause", "resume", "stop", "retry", "gain", "report", "show-config"}
     promised |= {"accept", "reject"}
     assert set(session.commands) == promised

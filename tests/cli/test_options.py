@@ -56,7 +56,7 @@ class TestHelp:
         assert "--patches-x INTEGER" in text
         assert "[1 to 20; default: 5]" in text
         assert "--particle-diameter MIN:MAX" in text
-        assert "--mode movies|micrographs" in text
+        assert "--workflow NAME|FILE" in text
         assert "even; default: 64" in text
 
     def test_special_cases_are_shown_only_when_asked_for(self, beamside) -> None:

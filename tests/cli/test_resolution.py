@@ -86,7 +86,7 @@ class TestMistakes:
             ("pixel_size", "abc", "--pixel-size abc: must be a number (above 0.05, at most 50 Å)"),
             ("classes", "2.5", "--classes 2.5: must be a whole number (1 to 500)"),
             ("class_box", "63", "--class-box 63: must be 16 to 512, even px"),
-            ("mode", "movie", "--mode movie: must be one of movies or micrographs"),
+            ("mode", "movie", "There is no workflow 'movie'; did you mean 'movies'?"),
             ("particle_diameter", "200:100", "--particle-diameter 200:100: must be MIN:MAX with"),
             ("particle_diameter", "big", "--particle-diameter big: must be"),
             ("name", "../evil", "--name ../evil: must begin with a letter or digit"),

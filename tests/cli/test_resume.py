@@ -40,7 +40,7 @@ def project(home: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
                 picture = f"{stage.job.name}/{name}.png"
                 outputs = {"ctf_plot": picture} if stage.name == "ctf" else {}
                 result: dict[str, Any] = {"metrics": {}, "outputs": outputs, "values": {}}
-                key = "content" if stage.upstream is None else stage.expected_key(name)
+                key = "content" if stage.is_source else stage.expected_key(name)
                 writer.item(stage.job.name, name, ItemState.DONE, key=key, result=result)
                 (found.root / "Trash" / picture).parent.mkdir(parents=True, exist_ok=True)
                 (found.root / "Trash" / picture).touch()

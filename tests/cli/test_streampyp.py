@@ -133,8 +133,8 @@ class TestMeanings:
         assert translated("-stream_transfer_remove=false") == {}
 
     def test_single_particles_only(self) -> None:
-        assert translated("-data_mode spr") == {"--mode": ["movies"]}
-        assert translated("-data_mode spr -movie_no_frames") == {"--mode": ["micrographs"]}
+        assert translated("-data_mode spr") == {"--workflow": ["movies"]}
+        assert translated("-data_mode spr -movie_no_frames") == {"--workflow": ["micrographs"]}
         with pytest.raises(ConfigError, match="only single-particle"):
             translated("-data_mode tomo")
         with pytest.raises(ConfigError, match="tilt series"):

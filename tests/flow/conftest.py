@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import sys
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -14,9 +14,10 @@ import numpy as np
 import pytest
 import tifffile
 
-from beamside.flow.settings import SessionSettings, sections
-from beamside.jobs import registry
+from beamside.flow.settings import SessionSettings
+from beamside.flow.workflow import SHIPPED
 
+STANDARD_MOVIES = SHIPPED["movies"]
 LIGHT_JOBS = Path(__file__).with_name("light_jobs.py")
 
 
@@ -36,32 +37,28 @@ def light_jobs_program() -> Path:
 
 
 @pytest.fixture
-def light_workflow(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    sections()
-    monkeypatch.setitem(registry.WORKFLOWS, "movies", load_jobs().LIGHT_WORKFLOW)
+def light_workflow(monkeypatch: pytest.MonkeyPatch) -> None:
+    jobs = load_jobs()
+    jobs.install(monkeypatch.setitem, jobs.LIGHT_TYPES, jobs.LIGHT_WORKFLOW)
     monkeypatch.setattr("beamside.jobs.worker._limit_threads", lambda _threads: None)
-    registry.workflow.cache_clear()
     monkeypatch.setattr("beamside.flow.table.RETRY_SECONDS", 0.01)
-    yield
-    registry.workflow.cache_clear()
 
 
 @pytest.fixture
 def whole_chain(light_workflow: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """All seven job types with their real declarations and light work; see `whole_chain.py`."""
-    monkeypatch.setitem(registry.WORKFLOWS, "movies", load_jobs("whole_chain").WHOLE_CHAIN)
-    registry.workflow.cache_clear()
+    jobs = load_jobs("light_jobs")
+    jobs.install(monkeypatch.setitem, load_jobs("whole_chain").WHOLE_CHAIN, STANDARD_MOVIES)
 
 
 @pytest.fixture
-def toy(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
+def toy(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     """Tables of a toy workflow, without a session; see `toy.py`."""
     toy = load_jobs("toy")
     toy.install(monkeypatch.setitem)
     monkeypatch.setattr("beamside.flow.table.RETRY_SECONDS", 0.0)
     monkeypatch.setattr("os.fsync", lambda _descriptor: None)  # what a power cut takes is not asked here
-    yield toy
-    registry.workflow.cache_clear()
+    return toy
 
 
 @pytest.fixture

@@ -9,21 +9,30 @@ import json
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from beamside.errors import GainError, ProcessingError
+from beamside.flow import workflow
 from beamside.flow.session import Session
-from beamside.flow.settings import SessionSettings, sections
+from beamside.flow.settings import SessionSettings
 from beamside.formats.star import StarBlock
 from beamside.jobs import registry, worker
 from beamside.jobs.base import Item, JobType, Node, Optics, Result, Row, StarContent, Workspace
-from beamside.jobs.class2d import Class2dParameters
+from beamside.jobs.class2d import Class2dParameters, Classification2d
 from beamside.jobs.extract import ExtractParameters
 from beamside.jobs.importing import ImportMovies
+from beamside.jobs.item_kinds import MOVIE
 from beamside.jobs.motion import MotionCorrection, MotionParameters
+from beamside.jobs.ports import Input, ItemKind, Output
 from beamside.jobs.select import SelectParameters
+from beamside.jobs.triggers import EachItem, EachRound, Trigger
+
+MEASURED = ItemKind("micrograph", "Micrographs", files={"micrograph": "the number of bytes"})
+CUT = ItemKind("particles", "Particles", metrics={"extracted": "how many there are"}, counted="extracted")
+GATHERED = ItemKind("classes", "Classes", metrics={"classified": "how many there are"})
+CHOSEN = ItemKind("selection", "Selected particles", metrics={"selected": "how many there are"})
 
 
 def note_call(job: str, item: Item, workspace: Workspace) -> None:
@@ -37,7 +46,9 @@ class Measure(JobType):
 
     name, title, directory = "motion", "Measuring", "MotionCorr"
     relion_type, relion_label, version = 1, "relion.motioncorr", "1"
-    requires, inputs = ("import",), ("import",)
+    inputs: tuple[Input, ...] = (Input("movies", MOVIE, relion_option="input_star_mics"),)
+    outputs: tuple[Output, ...] = (Output("micrographs", MEASURED),)
+    trigger: Trigger = EachItem()
     work = f"{__name__}:measure"
     Parameters = MotionParameters
     nodes = (Node("corrected_micrographs.star", 1, "MicrographsData.star.relion.motioncorr"),)
@@ -52,8 +63,8 @@ class Measure(JobType):
 
 def measure(item: Item, parameters: Any, workspace: Workspace) -> Result:
     note_call("motion", item, workspace)
-    if item.results["import"].values.get("gain_error"):
-        raise GainError(str(item.results["import"].values["gain_error"]))
+    if item.inputs["movies"].result.values.get("gain_error"):
+        raise GainError(str(item.inputs["movies"].result.values["gain_error"]))
     if "bad" in item.name:
         raise ProcessingError(f"{item.name} has no frames worth a sum.")
     if "flaky" in item.name:
@@ -62,10 +73,12 @@ def measure(item: Item, parameters: Any, workspace: Workspace) -> Result:
             marker.touch()
             raise OSError(5, "Input/output error", item.name)
     if "strange" in item.name:
-        return Result(values={"of": {1, 2}})  # JSON has no sets: such a result can never be recorded
+        return Result(
+            outputs={"micrograph": item.name}, values={"of": {1, 2}}
+        )  # JSON has no sets: such a result can never be recorded
     if "odd" in item.name:
         return Result(rejected="too odd")
-    size = workspace.absolute(item.results["import"].outputs["movie"]).stat().st_size
+    size = workspace.absolute(item.inputs["movies"].result.outputs["movie"]).stat().st_size
     result = workspace.root / f"{workspace.job}/{item.name}.txt"
     result.parent.mkdir(parents=True, exist_ok=True)
     result.write_text(str(size))
@@ -76,21 +89,24 @@ class Cut(Measure):
     """Stands for extraction: ten particles each."""
 
     name, title, directory = "extract", "Cutting", "Extract"
-    requires, inputs = ("motion",), ("motion",)
+    inputs = (Input("micrographs", MEASURED),)
+    outputs = (Output("particles", CUT),)
     work = f"{__name__}:cut"
     Parameters = ExtractParameters
 
 
 def cut(item: Item, parameters: Any, workspace: Workspace) -> Result:
     note_call("extract", item, workspace)
-    return Result(metrics={"extracted": 10.0}, values={"of": dict(item.results["motion"].metrics)})
+    return Result(metrics={"extracted": 10.0}, values={"of": dict(item.inputs["micrographs"].result.metrics)})
 
 
 class Gather(Measure):
     """Stands for classification."""
 
     name, title, directory = "class2d", "Gathering", "Class2D"
-    requires, inputs, aggregate, nodes = ("extract",), ("extract",), True, ()
+    inputs, nodes = (Input("particles", CUT, takes="all"),), ()
+    outputs = (Output("classes", GATHERED),)
+    trigger: Trigger = Classification2d.trigger
     work = f"{__name__}:gather"
     Parameters = Class2dParameters
 
@@ -101,7 +117,7 @@ class Gather(Measure):
 
 
 def gather(items: Sequence[Item], parameters: Any, workspace: Workspace, *, round_name: str, final: bool) -> Result:
-    total = sum(item.results["extract"].metrics["extracted"] for item in items)
+    total = sum(item.inputs["particles"].result.metrics["extracted"] for item in items)
     return Result(metrics={"classified": total}, values={"final": final})
 
 
@@ -109,7 +125,8 @@ class Choose(Gather):
     """Stands for class selection: follows each round of classification."""
 
     name, title, directory = "select", "Choosing", "Select"
-    requires, inputs = ("class2d",), ("class2d",)
+    inputs, trigger = (Input("classes", GATHERED),), EachRound()
+    outputs = (Output("particles", CHOSEN),)
     work = f"{__name__}:choose"
     Parameters = SelectParameters
 
@@ -117,18 +134,34 @@ class Choose(Gather):
 def choose(items: Sequence[Item], parameters: Any, workspace: Workspace, *, round_name: str, final: bool) -> Result:
     with (workspace.root / "rounds.txt").open("a") as rounds:
         rounds.write(f"{round_name}\n")
-    chosen = items[0].results["class2d"].metrics["classified"] / 2
+    chosen = items[0].inputs["classes"].result.metrics["classified"] / 2
     warnings = {"few": f"Only {chosen:g} were chosen."}
     return Result(metrics={"selected": chosen}, values={"final": final, "warnings": warnings})
 
 
-LIGHT_WORKFLOW = (ImportMovies, Measure, Cut, Gather, Choose)
+LIGHT_TYPES = (ImportMovies, Measure, Cut, Gather, Choose)
+LIGHT_WORKFLOW = {
+    "jobs": {
+        "import": {"type": "import"},
+        "motion": {"type": "motion", "inputs": {"movies": "import.movies"}},
+        "extract": {"type": "extract", "inputs": {"micrographs": "motion.micrographs"}},
+        "class2d": {"type": "class2d", "inputs": {"particles": "extract.particles"}},
+        "select": {"type": "select", "inputs": {"classes": "class2d.classes"}},
+    }
+}
+
+
+def install(
+    set_item: Callable[[Any, str, Any], None], types: Sequence[type[JobType]], content: Mapping[str, Any]
+) -> None:
+    """Make job types known, and a workflow the one for movies; `set_item` sets an item of a dictionary, as ``monkeypatch.setitem`` does."""
+    for kind in types:
+        set_item(registry.BUILT_IN, kind.name, kind)
+    set_item(workflow.SHIPPED, "movies", content)
 
 
 def main() -> None:
-    sections()
-    registry.WORKFLOWS["movies"] = LIGHT_WORKFLOW
-    registry.workflow.cache_clear()
+    install(dict.__setitem__, LIGHT_TYPES, LIGHT_WORKFLOW)
     worker._limit_threads = lambda _threads: None
     settings = SessionSettings.from_flat(json.loads(Path(sys.argv[1]).read_text()))
     sys.exit(0 if Session(settings, until_empty=True).run() == "finished" else 1)

@@ -128,7 +128,7 @@ def test_retry_reaches_rounds_that_failed(
     quick: None, camera: Any, session_settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     camera.movie("a", 40, corrected=True)
-    gather, broken = registry.workflow("movies")[3], [True]
+    gather, broken = registry.job_type("class2d"), [True]
     work = load_work(gather)
 
     def fail_at_first(*args: Any, **more: Any) -> Any:

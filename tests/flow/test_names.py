@@ -111,7 +111,7 @@ def test_a_name_goes_from_the_source_to_every_table_and_back(
     for number, name in enumerate(names):
         movie(os.fsencode(camera) + b"/" + name, number)
     with ProjectWriter(project) as writer:
-        writer.create_job("Import/job001", "import", {}, ())
+        writer.create_job("Import/job001", "import", {}, {})
         given_settings = AcquisitionSettings(data=(str(camera / "*_fractions.tiff"),), settle_seconds=0.0, attempts=1)
         intake = Intake(given_settings, project.raw, Manifest(project.root))
         taken = [intake.take(arrival) for _ in range(2) for arrival in intake.look().new]

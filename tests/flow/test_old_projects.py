@@ -51,7 +51,7 @@ def test_settings_are_read_without_the_tables_of_very_many_items(
 ) -> None:
     project = kept(tmp_path, session_settings())
     with ProjectWriter(project) as writer:
-        writer.create_job("Import/job001", "import", {}, (), "live")
+        writer.create_job("Import/job001", "import", {}, {}, alias="live")
     settings_path(project).unlink()
     monkeypatch.setattr(Project, "job_journal", lambda _self, job: pytest.fail(f"the journal of {job} is read"))
     assert load_settings(project) == session_settings()
@@ -80,7 +80,7 @@ def test_a_value_that_is_not_possible_any_more_is_told_with_the_way_on(
 @settings(max_examples=60, deadline=None)
 @given(
     st.dictionaries(
-        st.sampled_from(["voltage", "classes", "gain", "mode", "name", "data"]),
+        st.sampled_from(["voltage", "classes", "gain", "workflow", "name", "data"]),
         st.none() | st.integers() | st.text() | st.lists(st.integers()),
     )
 )

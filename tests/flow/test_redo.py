@@ -16,9 +16,10 @@ from beamside.flow.session import Session
 from beamside.flow.settings import SessionSettings
 from beamside.flow.start import recompute_cost, state_of_results
 from beamside.flow.table import Tables
+from beamside.flow.workflow import SHIPPED
 from beamside.formats.star import read_star
 from beamside.jobs.loading import load_work
-from beamside.jobs.registry import workflow
+from beamside.jobs.registry import job_type
 from beamside.project.problems import open_problems
 from beamside.project.project import Project, ProjectWriter
 from beamside.project.records import ItemState
@@ -223,7 +224,7 @@ def test_what_waits_behind_a_result_that_cannot_be_made_again_is_given_up(
 ) -> None:
     project = Project(settings.root)
     (project.root / MOTION / "raw/a_fractions.mrc").unlink()
-    motion = next(kind for kind in workflow("movies") if kind.name == "motion")
+    motion = job_type("motion")
     work = load_work(motion)
 
     def fail(item: object, *arguments: object) -> object:
@@ -242,7 +243,7 @@ def test_results_of_an_earlier_version_stay_until_others_are_asked_for(
     settings: SessionSettings, write_movie: WriteMovie, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     project = Project(settings.root)
-    for kind in workflow("movies"):
+    for kind in map(job_type, SHIPPED["movies"]["jobs"]):
         if kind.name in ("motion", "pick", "class2d", "select"):
             monkeypatch.setattr(type(kind), "version", str(int(kind.version) + 1))
     assert recompute_cost(settings) == {}
@@ -269,7 +270,7 @@ def test_results_of_an_earlier_version_stay_until_others_are_asked_for(
 def test_the_version_that_made_a_result_is_known_by_what_it_says(
     settings: SessionSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    kind = next(kind for kind in workflow("movies") if kind.name == "ctf")
+    kind = job_type("ctf")
     monkeypatch.setattr(type(kind), "version", "of a plug-in")
     with ProjectWriter(Project(settings.root)) as writer:
         stage = Tables(settings, writer).stage("ctf")
@@ -368,7 +369,7 @@ def test_a_project_whose_jobs_were_all_deleted_can_be_made_anew(
 
 def test_a_stage_that_gets_its_inputs_one_by_one_is_told_once_and_not_with_each() -> None:
     def a_stage(title: str) -> Any:
-        return SimpleNamespace(job_type=SimpleNamespace(title=title), entry=lambda item: SimpleNamespace(result={}))
+        return SimpleNamespace(title=title, entry=lambda item: SimpleNamespace(result={}))
 
     again, motion, ctf = DoneAgain(), a_stage("Motion correction"), a_stage("CTF estimation")
     for item in "abc":

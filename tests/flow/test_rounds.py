@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from beamside.flow.classification import FEWEST_PARTICLES_PER_CLASS
 from beamside.flow.dispatch import failure
+from beamside.jobs.class2d import Classification2d
 
 
 @pytest.fixture
@@ -88,7 +88,7 @@ def test_too_few_particles_make_no_last_round_and_that_is_said(run: Any) -> None
     run.tables.problems.flush(force=True)
     said = [problem.sentence for problem in run.writer.state.problems.values()]
     assert said == ["0 particles are too few for 2D classification; it was not run."]
-    assert FEWEST_PARTICLES_PER_CLASS > 0
+    assert Classification2d.trigger.fewest > 0
 
 
 def test_no_round_begins_while_results_are_made_again(run: Any) -> None:

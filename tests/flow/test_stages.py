@@ -20,6 +20,13 @@ from beamside.project.records import ItemEntry, ItemState, JobEntry
 
 OPTICS = Optics(1.0, 300.0, 2.7, 0.1, 1.0)
 KINDS: tuple[JobType, ...] = (ImportMovies(), MotionCorrection(), CtfEstimation(), Picking(), Extraction())
+CONNECTED: dict[str, dict[str, str]] = {
+    "import": {},
+    "motion": {"movies": "import"},
+    "ctf": {"micrographs": "motion"},
+    "pick": {"micrographs": "ctf"},
+    "extract": {"micrographs": "ctf", "coordinates": "pick"},
+}
 RESULT = MappingProxyType({"metrics": {}, "outputs": {}, "values": {}})
 
 
@@ -28,7 +35,9 @@ def make_chain(versions: list[str], *, named: bool) -> list[Stage]:
     stages: list[Stage] = []
     for kind, version in zip(KINDS, ["", *versions], strict=True):
         job = JobEntry(f"{kind.directory}/job00{len(stages) + 1}", kind.name, {})
-        stage = Stage(kind, kind.Parameters(), OPTICS, job, stages[-1] if stages else None)
+        known = {stage.name: stage for stage in stages}
+        upstreams = {port: known[before] for port, before in CONNECTED[kind.name].items()}
+        stage = Stage(kind, kind.Parameters(), OPTICS, job, upstreams)
         before = stages[-1].job.items["m"].key if stages else ""
         key = key_by(kind, version, before) if stages else "content"
         result = {**RESULT, "version": version} if named else dict(RESULT)
@@ -82,8 +91,7 @@ def test_another_parameter_makes_its_job_and_all_after_it_out_of_date_whatever_t
     versions: list[str],
 ) -> None:
     stages = make_chain(versions, named=False)
-    stages[2] = Stage(stages[2].job_type, CtfParameters(min_defocus=4000), OPTICS, stages[2].job, stages[1])
-    stages[3].upstream = stages[2]
+    stages[2].parameters = CtfParameters(min_defocus=4000)
     assert [stage.stale() for stage in stages] == [[], [], ["m"], ["m"], ["m"]]
 
 

@@ -118,12 +118,12 @@ def test_an_item_that_raises_anything_fails_at_most_itself_and_the_others_are_pr
 def test_a_result_that_no_table_can_hold_is_left_out_and_told(
     session_settings: Settings, write_movie: WriteMovie, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from beamside.jobs.registry import workflow
+    from beamside.jobs.registry import job_type
 
     for value, name in enumerate("abc"):
         write_movie(name, value=value)
     settings = session_settings()
-    measure = next(kind for kind in workflow("movies") if kind.name == "motion")
+    measure = job_type("motion")
 
     def find(rows: list[Any], *_: Any) -> str:
         return " ".join(row.item.name for row in rows)

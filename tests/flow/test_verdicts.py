@@ -21,8 +21,8 @@ MOTION, CTF = "MotionCorr/job002", "CtfFind/job003"
 def make(project: Project) -> None:
     """Two jobs; the CTF of "raw/grid1/b" was rejected by a rule, and "raw/grid2/b" has come no further than the first one."""
     with ProjectWriter(project) as writer:
-        writer.create_job(MOTION, "motion", {}, ())
-        writer.create_job(CTF, "ctf", {}, (MOTION,))
+        writer.create_job(MOTION, "motion", {}, {})
+        writer.create_job(CTF, "ctf", {}, {"micrographs": f"{MOTION}.micrographs"})
         for job, item, state in (
             (MOTION, "raw/grid1/a", ItemState.DONE),
             (MOTION, "raw/grid1/b", ItemState.DONE),

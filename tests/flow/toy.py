@@ -9,22 +9,27 @@ from pathlib import Path
 from typing import Any
 
 from beamside.acquisition.arrivals import TakenFile
+from beamside.flow import workflow
 from beamside.flow.arrivals import Taken
-from beamside.flow.classification import Rounds
 from beamside.flow.dispatch import Dispatcher
 from beamside.flow.recovery import Recovery
-from beamside.flow.settings import SessionSettings, sections
+from beamside.flow.rounds import Rounds
+from beamside.flow.settings import SessionSettings
 from beamside.flow.stages import Stage
 from beamside.flow.table import Tables
 from beamside.formats.star import StarBlock
 from beamside.jobs import registry
 from beamside.jobs.base import JobType, Node, Optics, Row, StarContent
-from beamside.jobs.class2d import Class2dParameters
-from beamside.jobs.importing import ImportMovies
+from beamside.jobs.class2d import Class2dParameters, Classification2d
+from beamside.jobs.item_kinds import MOVIE
+from beamside.jobs.ports import Input, ItemKind, Output
 from beamside.jobs.select import SelectParameters
+from beamside.jobs.triggers import EachItem, EachRound, Trigger
 from beamside.parameters import ParameterModel
 from beamside.project.project import Project, ProjectWriter
 from beamside.project.records import ItemEntry, ItemState
+
+THING = ItemKind("thing", "Things")
 
 
 class Step(JobType):
@@ -32,7 +37,9 @@ class Step(JobType):
 
     name, title, directory = "first", "First step", "MotionCorr"
     relion_type, relion_label, version = 1, "relion.motioncorr", "1"
-    requires, inputs = ("import",), ("import",)
+    inputs: tuple[Input, ...] = (Input("movies", MOVIE),)
+    outputs: tuple[Output, ...] = (Output("things", THING),)
+    trigger: Trigger = EachItem()
     Parameters = ParameterModel
     nodes = (Node("table.star", 1, "MicrographsData.star.relion"),)
 
@@ -46,21 +53,22 @@ class Second(Step):
     """Follows the first."""
 
     name, title, directory = "second", "Second step", "CtfFind"
-    requires, inputs = ("first",), ("first",)
+    inputs = (Input("things", THING),)
 
 
 class Third(Step):
     """Follows the second."""
 
     name, title, directory = "third", "Third step", "AutoPick"
-    requires, inputs = ("second",), ("second",)
+    inputs = (Input("things", THING),)
 
 
 class Gather(Step):
     """Takes all that the third step has made, in rounds."""
 
     name, title, directory = "class2d", "Gathering", "Class2D"
-    requires, inputs, aggregate = ("third",), ("third",), True
+    inputs = (Input("things", THING, takes="all"),)
+    trigger: Trigger = Classification2d.trigger
     Parameters = Class2dParameters
 
 
@@ -68,15 +76,19 @@ class Choose(Gather):
     """Follows each round."""
 
     name, title, directory = "select", "Choosing", "Select"
-    requires, inputs = ("class2d",), ("class2d",)
+    inputs, trigger = (Input("things", THING),), EachRound()
     Parameters = SelectParameters
 
 
 def install(set_item: Callable[[Any, str, Any], None]) -> None:
     """Make the toy the workflow for movies; `set_item` sets an item of a dictionary, as ``monkeypatch.setitem`` does."""
-    sections()
-    set_item(registry.WORKFLOWS, "movies", (ImportMovies, Step, Second, Third, Gather, Choose))
-    registry.workflow.cache_clear()
+    for kind in (Step, Second, Third, Gather, Choose):
+        set_item(registry.BUILT_IN, kind.name, kind)
+    chain = [("first", "import.movies"), ("second", "first.things"), ("third", "second.things")]
+    chain += [("class2d", "third.things"), ("select", "class2d.things")]
+    jobs: dict[str, Any] = {"import": {"type": "import"}}
+    jobs |= {name: {"type": name, "inputs": {"movies" if name == "first" else "things": made}} for name, made in chain}
+    set_item(workflow.SHIPPED, "movies", {"jobs": jobs})
 
 
 class Hands(Executor):

@@ -27,7 +27,7 @@ def begin(job: type[JobType], item: Item, workspace: Workspace) -> None:
     """Note the call, and read what the job says that it reads."""
     with (workspace.root / "calls.txt").open("a") as calls:
         calls.write(f"{job.name} {Path(item.name).name}\n")
-    for role in job.reads:
+    for role in (role for port in job.inputs for role in port.reads):
         workspace.absolute(item.output(role)).read_bytes()
 
 
@@ -60,7 +60,7 @@ def correct(item: Item, parameters: Any, workspace: Workspace) -> Result:
         motion_star=".star",
     )
     metrics = dict.fromkeys(("motion_total", "motion_early", "motion_late"), 1.0)
-    return Result(metrics, outputs, {"pixel_size": workspace.optics.pixel_size})
+    return Result(metrics, outputs, {"pixel_size": workspace.optics.pixel_size, "shape": [64, 64]})
 
 
 class Ctf(CtfEstimation):
@@ -120,9 +120,9 @@ class Classify(Classification2d):
 
 def classify(items: Sequence[Item], parameters: Any, workspace: Workspace, *, round_name: str, final: bool) -> Result:
     for item in items:
-        for role in Classify.reads:
+        for role in Classify.inputs[0].reads:
             workspace.absolute(item.output(role)).read_bytes()
-    total = sum(item.results["extract"].metrics["extracted"] for item in items)
+    total = sum(item.inputs["particles"].result.metrics["extracted"] for item in items)
     stem = f"{workspace.job}/run_it{int(round_name[5:]):03d}"
     outputs = {role: f"{stem}_{role}.star" for role in ("data", "model", "sampling", "optimiser")}
     outputs |= {"classes": f"{stem}_classes.mrcs", "classes_image": f"{stem}_classes.png"}
@@ -139,11 +139,11 @@ class Select(Selection):
 
 
 def select(items: Sequence[Item], parameters: Any, workspace: Workspace, *, round_name: str, final: bool) -> Result:
-    for role in Select.reads:
+    for role in Select.inputs[0].reads:
         workspace.absolute(items[0].output(role)).read_bytes()
     with (workspace.root / "rounds.txt").open("a") as rounds:
         rounds.write(f"{round_name}\n")
-    selected = items[0].results["class2d"].metrics["classified"] / 2
+    selected = items[0].inputs["classes"].result.metrics["classified"] / 2
     table, averages = f"{workspace.job}/particles.star", f"{workspace.job}/class_averages.star"
     workspace.absolute(table).parent.mkdir(parents=True, exist_ok=True)
     numbers: list[list[str | int | float]] = [[number] for number in range(int(selected))]

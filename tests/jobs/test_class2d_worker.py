@@ -11,6 +11,7 @@ from beamside.jobs.base import Item, Optics, Result, Workspace
 from beamside.jobs.class2d import Class2dParameters
 from beamside.jobs.class2d_worker import Checkpoint, classify_round, file_number, gather, shell_power
 from beamside.jobs.extract import PARTICLE_COLUMNS
+from beamside.jobs.ports import Given
 
 BOX, PIXEL = 24, 8.0
 
@@ -51,7 +52,9 @@ def make_item(root: Path, name: str, count: int, seed: int) -> Item:
         outputs={"particles": stack, "particles_star": star},
         values={"image_pixel_size": PIXEL, "image_size": BOX, "box": 2 * BOX},
     )
-    return Item(f"raw/{name}", {"pick": Result(values={"max_diameter": 130.0}), "extract": extracted})
+    return Item(
+        f"raw/{name}", {"particles": Given(extracted, {"coordinates": Given(Result(values={"max_diameter": 130.0}))})}
+    )
 
 
 @pytest.fixture
@@ -140,7 +143,7 @@ def test_a_damaged_checkpoint_is_as_if_there_were_none(tmp_path: Path) -> None:
 
 
 def test_micrographs_without_particles_are_passed_over(workspace: Workspace) -> None:
-    empty = Item("raw/e", {"extract": Result(metrics={"extracted": 0.0})})
+    empty = Item("raw/e", {"particles": Given(Result(metrics={"extracted": 0.0}))})
     gathered = gather([empty, make_item(workspace.root, "a", 5, 0)], [], workspace.root)
     assert gathered.members == [("Extract/job005/raw/a.mrcs", 5)]
     assert gathered.known == 0

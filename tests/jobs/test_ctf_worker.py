@@ -14,6 +14,7 @@ from beamside.jobs.base import Item, Optics, RelionContext, Result, Row, Workspa
 from beamside.jobs.ctf import CtfEstimation, CtfParameters, ctf_values, defocus_offset
 from beamside.jobs.ctf_worker import fit
 from beamside.jobs.ctffind_log import log_path
+from beamside.jobs.ports import Given
 from beamside.simulate.optics import Beam, Defocus, Tilt, transfer
 
 SIZE, PIXEL = 1024, 1.4
@@ -57,7 +58,7 @@ def as_item(workspace: Workspace, image: np.ndarray, *, spectrum: np.ndarray | N
         outputs={"micrograph": "m.mrc", "power_spectrum": "m_PS.mrc"},
         values={"pixel_size": PIXEL, "spectrum_pixel_size": effective},
     )
-    return Item("raw/m", {"motion": motion})
+    return Item("raw/m", {"micrographs": Given(motion)})
 
 
 def test_a_fit_is_measured_drawn_and_written_for_relion(workspace: Workspace) -> None:

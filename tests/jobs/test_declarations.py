@@ -7,10 +7,10 @@ import pytest
 
 from beamside.flow.settings import all_parameters
 from beamside.jobs.base import JobType
-from beamside.jobs.registry import WORKFLOWS, workflow
+from beamside.jobs.registry import job_types
 from beamside.parameters import describe
 
-TYPES = [kind() for kinds in WORKFLOWS.values() for kind in kinds]
+TYPES = list(job_types().values())
 
 
 @pytest.mark.parametrize("kind", TYPES, ids=lambda kind: type(kind).__name__)
@@ -27,15 +27,6 @@ def test_no_two_parameters_of_a_session_have_the_same_name_or_flag() -> None:
     flags = [info.flag for _, info in all_parameters()]
     assert len(names) == len(set(names))
     assert len(flags) == len(set(flags))
-
-
-@pytest.mark.parametrize("mode", WORKFLOWS)
-def test_a_job_type_follows_those_whose_results_it_requires(mode: str) -> None:
-    seen: list[str] = []
-    for kind in workflow(mode):
-        missing = [name for name in kind.requires if name not in seen]
-        assert missing in ([], ["motion"]), "only motion correction is left out of a workflow"
-        seen.append(kind.name)
 
 
 @pytest.mark.parametrize("module", ["beamside.cli.main", "beamside.cli.run_session", "beamside.monitor.status"])

@@ -16,17 +16,19 @@ from beamside.errors import ConfigError
 from beamside.jobs import gain_task, registry
 from beamside.jobs.base import Item, JobType, Optics
 from beamside.jobs.loading import load_function, load_work
+from beamside.jobs.triggers import EachItem, EachRound
 from beamside.jobs.worker import Task, run_task
 
 ROOT = Path(__file__).parents[2]
 TYPES = [
-    *dict.fromkeys(kind for kinds in registry.WORKFLOWS.values() for kind in kinds),
-    *(type(kind) for kind in registry.additional_types().values()),
+    *(type(kind) for kind in registry.job_types().values()),
 ]
 OPTICS = asdict(Optics(1.0, 300.0, 2.7, 0.1, 1.0))
 
 DECLARATION = """
 from beamside.jobs.base import JobType
+from beamside.jobs.item_kinds import MICROGRAPH
+from beamside.jobs.ports import Input
 from beamside.parameters import ParameterModel, parameter
 
 
@@ -36,13 +38,9 @@ class IceParameters(ParameterModel):
 
 class Ice(JobType):
     name, title, directory, version = "ice", "Ice", "Ice", "1"
-    relion_type, relion_label = 99, "ice"
-    requires = ("motion",)
+    inputs = (Input("micrographs", MICROGRAPH),)
     work = "ice_work:score"
     Parameters = IceParameters
-
-    def star_files(self, rows, parameters, optics, job, root):
-        return {}
 """
 
 WORK = """
@@ -76,9 +74,9 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     (folder / "ice_unlucky.py").write_text("raise OSError(12, 'Cannot allocate memory')\n")
     monkeypatch.syspath_prepend(str(folder))
     monkeypatch.setattr("beamside.jobs.worker._limit_threads", lambda _threads: None)
-    registry.additional_types.cache_clear()
+    registry._installed.cache_clear()
     yield folder
-    registry.additional_types.cache_clear()
+    registry._installed.cache_clear()
     for name in ("ice", "ice_work", "ice_needy", "ice_unlucky"):
         sys.modules.pop(name, None)
 
@@ -88,8 +86,8 @@ def ice(package: Path) -> Callable[..., JobType]:
     """A function that makes the package's job type, with other work or as an aggregate."""
 
     def make(work: str, *, aggregate: bool = False) -> JobType:
-        kind = registry.additional_types()["ice"]
-        return type("Ice", (type(kind),), {"work": work, "aggregate": aggregate})()  # type: ignore[no-any-return]
+        kind, trigger = type(registry.job_type("ice")), EachRound() if aggregate else EachItem()
+        return type("Ice", (kind,), {"work": work, "trigger": trigger})()  # type: ignore[no-any-return]
 
     return make
 
@@ -107,9 +105,9 @@ def test_the_work_on_gain_references_is_there() -> None:
 
 
 def test_the_work_of_a_job_type_of_another_package_is_loaded_when_it_is_done(package: Path) -> None:
-    assert registry.additional_types()["ice"].work == "ice_work:score"
+    assert registry.job_type("ice").work == "ice_work:score"
     assert "ice_work" not in sys.modules
-    task = Task("movies", "ice", str(package), "Ice/job009", {"limit": 2.0}, OPTICS, [("raw/m", {})])
+    task = Task("ice", "ice", str(package), "Ice/job009", {"limit": 2.0}, OPTICS, [("raw/m", {})], {"ice": {}})
     outcome = run_task(asdict(task))
     assert outcome["reason"] == ""
     assert outcome["result"]["metrics"] == {"ice": 10.0}
@@ -155,8 +153,8 @@ def test_work_that_cannot_be_done_is_told_with_the_job_type_and_what_it_names(
 def test_an_item_is_not_tried_again_when_its_work_is_missing_but_when_it_could_not_be_loaded_now(
     package: Path, ice: Callable[..., JobType], monkeypatch: pytest.MonkeyPatch, work: str, permanent: bool
 ) -> None:
-    monkeypatch.setitem(registry.additional_types(), "ice", ice(work))
-    task = Task("movies", "ice", str(package), "Ice/job009", {}, OPTICS, [("raw/m", {})])
+    monkeypatch.setitem(registry.BUILT_IN, "ice", type(ice(work)))
+    task = Task("ice", "ice", str(package), "Ice/job009", {}, OPTICS, [("raw/m", {})], {"ice": {}})
     outcome = run_task(asdict(task))
     assert outcome["result"] is None
     assert outcome["permanent"] is permanent

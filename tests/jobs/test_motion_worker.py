@@ -16,6 +16,7 @@ from beamside.jobs import motion_worker
 from beamside.jobs.base import Item, Optics, Result, Row, Workspace
 from beamside.jobs.fractions import left_over_sentence
 from beamside.jobs.motion import MotionCorrection, MotionParameters
+from beamside.jobs.ports import Given, Wiring
 from beamside.jobs.worker import Task, run_task
 from beamside.simulate.eer import eer_bytes, split_counts
 from beamside.simulate.movie import MovieSettings, simulate_movie
@@ -37,7 +38,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def correct(project: Path, job: str, **parameters: object) -> tuple[Result, Row]:
     source = Result(outputs={"movie": "raw/movie.mrcs"}, values={"gain": "raw/gain.mrc", "gain_sha256": "5b48"})
-    item = Item("raw/movie", {"import": source})
+    item = Item("raw/movie", {"movies": Given(source)})
     chosen = MotionParameters(**({"patches_x": 1, "patches_y": 1} | parameters))
     result = motion_worker.correct(item, chosen, Workspace(project, f"MotionCorr/{job}", OPTICS))
     return result, Row(item, result)
@@ -87,7 +88,7 @@ def test_numbers_too_large_for_half_precision_are_refused(project: Path, tmp_pat
     (tmp_path / "raw").mkdir()
     frames = np.random.default_rng(1).normal(60000, 10, (4, 64, 64)).astype(np.float32)
     write_mrc(tmp_path / "raw" / "movie.mrcs", frames, 1.35)
-    item = Item("raw/movie", {"import": Result(outputs={"movie": "raw/movie.mrcs"})})
+    item = Item("raw/movie", {"movies": Given(Result(outputs={"movie": "raw/movie.mrcs"}))})
     with pytest.raises(ProcessingError, match="switch float16 off"):
         motion_worker.correct(item, MotionParameters(float16=True), Workspace(tmp_path, "MotionCorr/job002", OPTICS))
 
@@ -115,7 +116,10 @@ def test_a_damaged_movie_fails_with_a_sentence_that_names_it(project: Path, tmp_
     (tmp_path / "raw/bad.mrcs").write_bytes(data)
     source = Result(outputs={"movie": "raw/bad.mrcs"}).to_json()
     optics = {field: getattr(OPTICS, field) for field in OPTICS.__dataclass_fields__}
-    task = Task("movies", "motion", str(tmp_path), "MotionCorr/job002", {}, optics, [("raw/bad", {"import": source})])
+    wiring: Wiring = {"motion": {"movies": "import"}, "import": {}}
+    task = Task(
+        "motion", "motion", str(tmp_path), "MotionCorr/job002", {}, optics, [("raw/bad", {"import": source})], wiring
+    )
     outcome = run_task(asdict(task))
     assert outcome["result"] is None
     assert "raw/bad.mrcs" in outcome["reason"]
@@ -152,7 +156,7 @@ def eer_project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def correct_eer(root: Path, job: str, optics: Optics, **parameters: object) -> tuple[Result, StarBlock]:
     values = {"gain": "raw/gain.mrc", "relion_gain": "raw/gain_relion.mrc", "frames": RAW_FRAMES * 6 + 7}
-    item = Item("raw/movie", {"import": Result(outputs={"movie": "raw/movie.eer"}, values=values)})
+    item = Item("raw/movie", {"movies": Given(Result(outputs={"movie": "raw/movie.eer"}, values=values))})
     chosen = MotionParameters(**({"patches_x": 1, "patches_y": 1} | parameters))
     result = motion_worker.correct(item, chosen, Workspace(root, f"MotionCorr/{job}", optics))
     return result, read_star(root / result.outputs["motion_star"])["general"]

@@ -12,6 +12,7 @@ from beamside.jobs import pick_worker
 from beamside.jobs.base import Item, Optics, Result, Workspace
 from beamside.jobs.pick import Picking, PickParameters
 from beamside.jobs.pick_references import adopt_references, read_references
+from beamside.jobs.ports import Given
 from beamside.project.project import Project, ProjectWriter
 from beamside.project.records import ItemState
 from beamside.simulate.movie import MovieSettings, simulate_micrograph
@@ -35,7 +36,7 @@ def item(tmp_path: Path, micrograph: tuple[np.ndarray, dict[str, float]]) -> Ite
     (tmp_path / NAME).parent.mkdir(parents=True)
     write_mrc(tmp_path / NAME, image, 1.3)
     ctf = Result(values={**values, "micrograph_pixel_size": 1.3})
-    return Item("raw/mic", {"motion": Result(outputs={"micrograph": NAME}), "ctf": ctf})
+    return Item("raw/mic", {"micrographs": Given(ctf, {"micrographs": Given(Result(outputs={"micrograph": NAME}))})})
 
 
 @pytest.fixture
@@ -156,7 +157,7 @@ def test_own_classes_are_asked_for_before_there_are_any(tmp_path: Path) -> None:
 def test_own_classes_are_those_selected_in_the_newest_round(tmp_path: Path) -> None:
     given = PickParameters(pick_method="template", pick_references="classes")
     with ProjectWriter(Project(tmp_path)) as writer:
-        writer.create_job("Select/job001", "select", {}, ())
+        writer.create_job("Select/job001", "select", {}, {})
         for number, count in ((1, 2), (2, 3)):
             averages = f"Select/job001/averages{number}.mrcs"
             (tmp_path / averages).parent.mkdir(parents=True, exist_ok=True)

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from beamside.flow.workflow import SHIPPED, ancestors, find_workflow
 from beamside.formats.mrc import write_mrc
 from beamside.jobs.base import Item, JobType, Optics, RelionContext, Result, Row
-from beamside.jobs.registry import WORKFLOWS, workflow
-from beamside.parameters import ParameterModel
+from beamside.jobs.ports import Given
 
 OPTICS = Optics(1.08, 300.0, 2.7, 0.1, 1.0)
 VERSIONS = ("3.1", "4.0", "5.0")
@@ -35,13 +35,20 @@ def context(
     kind: JobType, mode: str = "movies", root: Path = Path(), rows: tuple[Row, ...] = (), **given: Any
 ) -> RelionContext:
     """Return what the options of a job are made from, with some parameters of it given."""
-    before: dict[str, ParameterModel] = {}
-    for other in workflow(mode):
-        if other.name == kind.name:
-            break
-        before[other.name] = other.Parameters()
-    inputs = ["A/job001/a.star", "B/job002/b.star"][: len(kind.input_options)]
-    return RelionContext(kind.Parameters(**given), OPTICS, inputs, rows, before, f"{kind.directory}/job009", root)
+    workflow = find_workflow(mode)
+    label = next(job.label for job in workflow.jobs if job.type.name == kind.name)
+    before = [workflow.job(other).type for other in ancestors(workflow, label)][::-1]
+    inputs = {port.name: f"{port.name}/job00{number}/a.star" for number, port in enumerate(kind.inputs)}
+    return RelionContext(
+        kind.Parameters(**given),
+        OPTICS,
+        inputs,
+        rows,
+        [other.Parameters() for other in before],
+        frozenset(output.kind.name for other in before for output in other.outputs),
+        f"{kind.directory}/job009",
+        root,
+    )
 
 
 def cases() -> Iterator[Any]:
@@ -55,8 +62,8 @@ def cases() -> Iterator[Any]:
         "select": [{}, {"select_classes": "1,3"}, {"select_recentre": False}],
         "motion": [{}, {"float16": True}, {"even_odd": True, "patches_x": 1, "patches_y": 1}],
     }
-    for mode in WORKFLOWS:
-        for kind in workflow(mode):
+    for mode in SHIPPED:
+        for kind in (job.type for job in find_workflow(mode).jobs):
             for given in ways.get(kind.name, [{}]):
                 yield pytest.param(kind, mode, given, id=f"{mode}-{kind.name}-{'-'.join(map(str, given.values()))}")
 
@@ -120,8 +127,12 @@ def test_every_version_is_told_all_that_it_asks_and_does_not_refuse(
 ) -> None:
     """An option that is not in the file stays as it was for the job that RELION's window showed before."""
     options = kind.relion_options(context(kind, mode, **given))
-    assert not KNOWN[version, kind.name] - set(options) - OF_THE_SITE
-    assert not set(options) - set.union(*(KNOWN[other, kind.name] for other in VERSIONS)) - {"other_args"}
+    assert not KNOWN[version, kind.name.removesuffix("_micrographs")] - set(options) - OF_THE_SITE
+    assert (
+        not set(options)
+        - set.union(*(KNOWN[other, kind.name.removesuffix("_micrographs")] for other in VERSIONS))
+        - {"other_args"}
+    )
     assert all(isinstance(value, str) for value in options.values())
     without_topaz = version == "3.1" and given.get("pick_method") == "topaz"
     assert refusals(version, kind.name, options) == (["no references"] if without_topaz else [])
@@ -133,13 +144,13 @@ def test_every_version_is_told_all_that_it_asks_and_does_not_refuse(
 def test_inputs_are_named_and_differences_are_sentences(kind: JobType, mode: str, given: dict[str, Any]) -> None:
     seen = context(kind, mode, **given)
     options = kind.relion_options(seen)
-    assert [options[name] for name in kind.input_options] == list(seen.inputs)
+    assert [options[port.relion_option] for port in kind.inputs] == list(seen.inputs.values())
     assert all(sentence.endswith(".") and "\n" not in sentence for sentence in kind.relion_differences(seen))
 
 
 def test_movies_with_different_gain_references_are_told_where_relion_has_one() -> None:
     rows = tuple(
-        Row(Item(f"raw/m{index}", {"import": Result(values={"gain": gain} if gain else {})}), Result())
+        Row(Item(f"raw/m{index}", {"movies": Given(Result(values={"gain": gain} if gain else {}))}), Result())
         for index, gain in enumerate(["Import/job001/gain_a.mrc", "Import/job001/gain_a.mrc", ""])
     )
     kind = kind_of("motion")
@@ -149,13 +160,15 @@ def test_movies_with_different_gain_references_are_told_where_relion_has_one() -
 
 
 def kind_of(name: str, mode: str = "movies") -> JobType:
-    return next(kind for kind in workflow(mode) if kind.name == name)
+    return next(job.type for job in find_workflow(mode).jobs if job.label == name)
 
 
 def row(name: str, values: dict[str, Any], **before: dict[str, Any]) -> Row:
-    """Return a finished item: the values of its job, and of jobs before."""
-    results = {kind: Result(values=found) for kind, found in before.items()}
-    return Row(Item(name, results), Result(values=values))
+    """Return a finished item: the values of its job, and of the jobs before, the nearest first."""
+    inputs: dict[str, Given] = {}
+    for kind, found in reversed(before.items()):
+        inputs = {kind: Given(Result(values=found), inputs)}
+    return Row(Item(name, inputs), Result(values=values))
 
 
 class TestAutomaticValues:

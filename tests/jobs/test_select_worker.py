@@ -13,6 +13,7 @@ from beamside.imaging.class_shape import Shape
 from beamside.jobs.base import Item, Optics, Result, Workspace
 from beamside.jobs.class2d_files import Round, write_round
 from beamside.jobs.extract import PARTICLE_COLUMNS
+from beamside.jobs.ports import Given
 from beamside.jobs.select import SelectParameters, class_numbers
 from beamside.jobs.select_worker import choose, diameters, select_classes
 
@@ -63,7 +64,7 @@ def item(tmp_path: Path) -> Item:
     (tmp_path / SMALL).mkdir(parents=True)
     outputs = write_round(tmp_path, SMALL, found, rows, [], Optics(1.0, 300.0, 2.7, 0.1, 1.0))
     values = {"final": True, "particle_diameter": 120.0, "micrograph_pixel_size": 1.0}
-    return Item("round003", {"class2d": Result(outputs=outputs, values=values)})
+    return Item("round003", {"classes": Given(Result(outputs=outputs, values=values))})
 
 
 @pytest.fixture
@@ -109,7 +110,7 @@ def test_recentring_moves_average_and_origins_together(item: Item, workspace: Wo
 def test_particles_that_lie_on_likelier_ones_after_classification_are_left_out(
     item: Item, workspace: Workspace
 ) -> None:
-    data = workspace.root / item.results["class2d"].outputs["data"]
+    data = workspace.root / item.inputs["classes"].result.outputs["data"]
     blocks = read_star(data)
     particles = blocks["particles"]
     column = {name: particles.columns.index(name) for name in particles.columns}
@@ -129,9 +130,9 @@ def test_particles_that_lie_on_likelier_ones_after_classification_are_left_out(
 def test_a_round_of_an_earlier_version_is_selected_from_without_looking_for_duplicates(
     item: Item, workspace: Workspace
 ) -> None:
-    before = item.results["class2d"]
+    before = item.inputs["classes"].result
     values = {name: value for name, value in before.values.items() if name != "micrograph_pixel_size"}
-    earlier = Item(item.name, {"class2d": Result(outputs=before.outputs, values=values)})
+    earlier = Item(item.name, {"classes": Given(Result(outputs=before.outputs, values=values))})
     result = select(earlier, workspace)
     assert (result.metrics["duplicates"], result.metrics["selected"]) == (0, 150)
     assert "Duplicates were not looked for" in result.values["warnings"]["duplicates"]
@@ -142,7 +143,7 @@ def test_a_round_of_an_earlier_version_leaves_its_one_group_of_all_micrographs(
     item: Item, workspace: Workspace
 ) -> None:
     """RELION would keep the particles in it for ever, whatever micrographs they are from."""
-    path = workspace.root / item.results["class2d"].outputs["data"]
+    path = workspace.root / item.inputs["classes"].result.outputs["data"]
     blocks = read_star(path)
     blocks["particles"].columns.append("rlnGroupName")
     blocks["particles"].rows = [[*row, "group_01"] for row in blocks["particles"].rows]
@@ -173,8 +174,8 @@ def test_a_diameter_that_does_not_fit_is_told(item: Item, workspace: Workspace) 
     assert result.metrics["long_diameter"] == pytest.approx(105, abs=12)
     assert result.metrics["short_diameter"] == pytest.approx(36, abs=10)
     assert result.values["warnings"] == {}
-    values = {**item.results["class2d"].values, "particle_diameter": 60.0}
-    wrong = Item(item.name, {"class2d": Result(outputs=item.results["class2d"].outputs, values=values)})
+    values = {**item.inputs["classes"].result.values, "particle_diameter": 60.0}
+    wrong = Item(item.name, {"classes": Given(Result(outputs=item.inputs["classes"].result.outputs, values=values))})
     sentence = select(wrong, workspace).values["warnings"]["diameter"]
     assert "up to 60 Å" in sentence
     assert "--particle-diameter" in sentence
@@ -206,7 +207,7 @@ def test_other_texts_are_refused(text: str) -> None:
 
 
 def test_files_of_different_rounds_are_refused(item: Item, workspace: Workspace) -> None:
-    data = workspace.root / item.results["class2d"].outputs["data"]
+    data = workspace.root / item.inputs["classes"].result.outputs["data"]
     blocks = read_star(data)
     column = blocks["particles"].index("rlnClassNumber")
     blocks["particles"].rows[0][column] = 7

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from beamside.flow.settings import SessionSettings
-from beamside.jobs.registry import workflow
+from beamside.flow.workflow import find_workflow
 from beamside.project.project import Project, ProjectWriter
 from beamside.project.records import ItemState
 
@@ -43,7 +43,8 @@ class MadeUpSession:
             | {"voltage": 300, "mode": mode, "classes": 20}
         )
         self.writer.settings(settings.to_json())
-        self.kinds = workflow(mode)
+        self.workflow = find_workflow(mode)
+        self.kinds = [job.type for job in self.workflow.jobs]
         self.jobs: dict[str, str] = {}
 
     def now(self) -> AbstractContextManager[object]:
@@ -55,11 +56,11 @@ class MadeUpSession:
             self._open_jobs()
 
     def _open_jobs(self) -> None:
-        before: tuple[str, ...] = ()
-        for number, kind in enumerate(self.kinds, 1):
-            job = f"{kind.directory}/job{number:03d}"
-            self.writer.create_job(job, kind.name, {}, before)
-            self.jobs[kind.name], before = job, (job,)
+        for number, planned in enumerate(self.workflow.jobs, 1):
+            kind, job = planned.type, f"{planned.type.directory}/job{number:03d}"
+            ports = {port: f"{self.jobs[label]}.{output}" for port, (label, output) in planned.inputs.items()}
+            self.writer.create_job(job, kind.name, {}, ports, label=planned.label)
+            self.jobs[kind.name] = self.jobs[planned.label] = job
         self.writer.session("started")
 
     def item(self, number: int, *, name: str = "", stop: str = "", state: str = "failed", reason: str = "") -> str:
@@ -159,9 +160,11 @@ class MadeUpSession:
             outputs[picture.role] = f"{self.jobs[kind]}/{name}_{picture.role}.png"
             self._picture(outputs[picture.role], self.size, self.size)
         return {
-            "metrics": {metric: value * abs(wave) for metric, value in METRICS[kind].items()},
+            "metrics": {
+                metric: value * abs(wave) for metric, value in METRICS[kind.removesuffix("_micrographs")].items()
+            },
             "outputs": outputs,
-            "values": VALUES.get(kind, {}),
+            "values": VALUES.get(kind.removesuffix("_micrographs"), {}),
             "rejected": rejected,
         }
 

@@ -234,7 +234,7 @@ def test_settings_of_an_earlier_version_may_lack_parameters(session: Callable[..
     made.writer.settings({"mode": "movies"})
     made.item(1)
     rows = [row.name for section in collect(made.writer.project)["sections"] for row in section.rows]
-    assert rows == ["mode"]
+    assert rows == []
 
 
 def test_the_gain_references_way_is_shown_as_the_movies_decided_it(session: Callable[..., Any]) -> None:
@@ -426,13 +426,8 @@ def test_a_new_measurement_or_job_type_needs_no_change_here(
         title = "Better motion correction"
         metrics = (Metric("motion_total", "Wobble", "Å", digits=3, good="low"),)
 
-    kinds = [Extended if kind is MotionCorrection else kind for kind in registry.WORKFLOWS["movies"]]
-    monkeypatch.setitem(registry.WORKFLOWS, "movies", tuple(kinds))
-    registry.workflow.cache_clear()
-    try:
-        text = Page(render(collect(made.writer.project))).text
-    finally:
-        registry.workflow.cache_clear()
+    monkeypatch.setitem(registry.BUILT_IN, "motion", Extended)
+    text = Page(render(collect(made.writer.project))).text
     assert "Better motion correction" in text
     assert "Wobble (Å)" in text
     assert "Early motion" not in text

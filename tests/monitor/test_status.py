@@ -111,8 +111,8 @@ def test_a_running_session_whose_disk_is_full_needs_a_person(
 def writer(tmp_path: Path) -> Callable[[], ProjectWriter]:
     def open_() -> ProjectWriter:
         made = ProjectWriter(Project(tmp_path / "lab/run1"))
-        made.create_job("Import/job001", "import", {}, ())
-        made.create_job("MotionCorr/job002", "motion", {}, ("Import/job001",))
+        made.create_job("Import/job001", "import", {}, {})
+        made.create_job("MotionCorr/job002", "motion", {}, {"movies": "Import/job001.movies"})
         return made
 
     return open_
@@ -122,7 +122,7 @@ def test_failures_are_grouped_and_what_follows_from_them_is_not_counted_twice(
     writer: Callable[[], ProjectWriter],
 ) -> None:
     with writer() as made:
-        made.create_job("CtfFind/job003", "ctf", {}, ("MotionCorr/job002",))
+        made.create_job("CtfFind/job003", "ctf", {}, {"micrographs": "MotionCorr/job002.micrographs"})
         for number in range(19):
             for job, reason in (
                 ("MotionCorr/job002", f"raw/m{number} has 0 frames"),

@@ -12,6 +12,7 @@ from beamside.jobs.base import Item, Optics, Result, Workspace
 from beamside.jobs.class2d import Class2dParameters
 from beamside.jobs.class2d_worker import classify_round
 from beamside.jobs.extract import PARTICLE_COLUMNS
+from beamside.jobs.ports import Given
 
 pytestmark = pytest.mark.peer
 
@@ -42,7 +43,9 @@ def extracted(root: Path, name: str, count: int, noise: float) -> Item:
         outputs={"particles": stack, "particles_star": star},
         values={"image_pixel_size": PIXEL, "image_size": BOX, "box": 2 * BOX},
     )
-    return Item(f"raw/{name}", {"pick": Result(values={"max_diameter": 130.0}), "extract": result})
+    return Item(
+        f"raw/{name}", {"particles": Given(result, {"coordinates": Given(Result(values={"max_diameter": 130.0}))})}
+    )
 
 
 def test_relion_goes_on_with_the_groups_and_the_noise_that_we_wrote(

@@ -16,6 +16,7 @@ from beamside.formats.star import StarBlock, read_star, write_star
 from beamside.jobs.base import Item, Optics, Result, Row, Workspace
 from beamside.jobs.motion import MotionCorrection, MotionParameters
 from beamside.jobs.motion_worker import correct
+from beamside.jobs.ports import Given
 from beamside.simulate.movie import Movie, MovieSettings, simulate_movie
 from beamside.simulate.optics import transfer
 from beamside.simulate.specimen import ATOM_B_FACTOR, Specimen, make_specimen, project, rotation_from_euler
@@ -120,7 +121,7 @@ def case(tmp_path_factory: pytest.TempPathFactory) -> Case:
     write_mrc(root / "raw" / "movie.mrcs", movie.counts.astype(np.int16), OPTICS.pixel_size)
     write_mrc(root / "raw" / "gain.mrc", movie.gain.gain, OPTICS.pixel_size)
     source = Result(outputs={"movie": "raw/movie.mrcs"}, values={"gain": "raw/gain.mrc"})
-    item, parameters = Item("raw/movie", {"import": source}), MotionParameters()
+    item, parameters = Item("raw/movie", {"movies": Given(source)}), MotionParameters()
     workspace = Workspace(root, "MotionCorr/job002", OPTICS)
     result = correct(item, parameters, workspace)
     stars = MotionCorrection().star_files([Row(item, result)], parameters, OPTICS, workspace.job, root)

@@ -58,7 +58,7 @@ def test_the_index_is_that_of_the_journals_whatever_happens(
     project = Project(base / "project")
     journal, kept = project.job_journal(JOB), base / "kept.jsonl"
     with ProjectWriter(project) as writer:
-        writer.create_job(JOB, "motion", {}, ())
+        writer.create_job(JOB, "motion", {}, {})
     index = Index(project)
     for what, detail in history:
         if what == "catch up":

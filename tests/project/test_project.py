@@ -25,7 +25,7 @@ from beamside.project.records import ALLOWED, FINAL_STATES, ItemState, JobEntry
 
 
 def add_job(writer: ProjectWriter, name: str = "MotionCorr/job002") -> str:
-    writer.create_job(name, "motion", {"patches_x": 5}, ())
+    writer.create_job(name, "motion", {"patches_x": 5}, {})
     return name
 
 
@@ -108,7 +108,7 @@ def test_a_record_that_could_not_be_written_has_changed_nothing_and_can_be_tried
             lambda: writer.item(job, "raw/b", ItemState.WAITING),
             lambda: writer.set_status(job, "Failed"),
             lambda: writer.set_parameters(job, {}),
-            lambda: writer.create_job("CtfFind/job003", "ctf", {}, ()),
+            lambda: writer.create_job("CtfFind/job003", "ctf", {}, {}),
             lambda: writer.settings({"name": "other"}),
             lambda: writer.note("info", "more"),
         )

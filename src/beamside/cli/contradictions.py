@@ -6,11 +6,13 @@ A session that exists goes on with what it has, so nothing of this is asked when
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
 from typing import Any
 
-from beamside.cli.options import declared_parameters, value_text
+from beamside.cli.options import Declared, declared_parameters, value_text
 from beamside.config import COMMAND_LINE, DEFAULT, Setting
+from beamside.flow.settings import SessionSettings, sections
 from beamside.imaging.ctf_limits import DEFOCUS_STEP, enough_rings, finest_resolution
 from beamside.jobs.select import class_numbers
 
@@ -21,30 +23,42 @@ class Given:
 
     values: Mapping[str, Any]
     origins: Mapping[str, Setting]
+    declared: Mapping[str, Declared]
+    names: Mapping[str, str] = field(default_factory=dict)
+
+    def name(self, name: str) -> str:
+        """Return what a parameter is called in settings: where several jobs have one of its name, that of the job that is looked at."""
+        return self.names.get(name, name)
 
     def __getitem__(self, name: str) -> Any:
-        return self.values[name]
+        return self.values[self.name(name)]
 
     def typed(self, name: str) -> bool:
         """Tell whether a value was given on the command line."""
-        return name in self.origins and self.origins[name].origin == COMMAND_LINE
+        found = self.origins.get(self.name(name))
+        return found is not None and found.origin == COMMAND_LINE
 
     def asked(self, name: str) -> bool:
         """Tell whether a value was given anywhere."""
-        return name in self.origins and self.origins[name].origin != DEFAULT
+        found = self.origins.get(self.name(name))
+        return found is not None and found.origin != DEFAULT
 
     @property
     def pixel_size(self) -> float:
         """Å of a pixel of the micrographs."""
-        binning = self["binning"] if self["mode"] == "movies" else 1.0
-        return float(self["pixel_size"] * binning)
+        return float(self["pixel_size"] * self.binning)
+
+    @property
+    def binning(self) -> float:
+        """By which movies are binned; 1 where there are none."""
+        return float(self.values.get(self.name("binning"), 1.0))
 
     def subject(self, name: str) -> str:
         """Return a setting as people read it: "--max-defocus 50000 Å (default)"."""
-        info = declared_parameters()[name].info
+        info, flat = self.declared[self.name(name)].info, self.name(name)
         if self[name] == "":
             return info.flag
-        where = "" if self.typed(name) else f" ({self.origins[name].origin if name in self.origins else DEFAULT})"
+        where = "" if self.typed(name) else f" ({self.origins[flat].origin if flat in self.origins else DEFAULT})"
         return f"{info.flag} {value_text(self[name])}{f' {info.unit}' if info.unit else ''}{where}"
 
 
@@ -58,14 +72,19 @@ class Contradiction:
     advice: str = "change one of them"
 
 
-def contradictions(values: Mapping[str, Any], origins: Mapping[str, Setting]) -> list[str]:
+def contradictions(settings: SessionSettings, origins: Mapping[str, Setting]) -> list[str]:
     """Return a sentence for each pair of settings that contradict each other, naming both."""
-    given = Given(values, origins)
-    return [
-        f"{given.subject(found.first)} {found.relation} {given.subject(found.second)}: {found.advice}"
-        for rule in RULES
-        for found in rule(given)
-    ]
+    declared = declared_parameters(settings.workflow)
+    names = [section.names for section in sections(settings.workflow)]
+    several = [own for own in names if any(name != flat for name, flat in own.items())]
+    found: list[str] = []
+    for own in ({}, *several):
+        given = Given(settings.flat(), origins, declared, own)
+        for rule in RULES:
+            with suppress(KeyError):  # the workflow has no job with these parameters
+                for one in rule(given):
+                    found.append(f"{given.subject(one.first)} {one.relation} {given.subject(one.second)}: {one.advice}")
+    return list(dict.fromkeys(found))
 
 
 def _ranges(given: Given) -> Iterator[Contradiction]:
@@ -97,7 +116,7 @@ def _resolutions(given: Given) -> Iterator[Contradiction]:
 
 def _coarse(given: Given) -> str:
     """Return the parameter that makes the micrographs' pixels large."""
-    return "binning" if given["mode"] == "movies" and given["binning"] > 1 else "pixel_size"
+    return "binning" if given.binning > 1 else "pixel_size"
 
 
 def _sizes(given: Given) -> Iterator[Contradiction]:

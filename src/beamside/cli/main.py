@@ -13,6 +13,7 @@ from beamside.cli.project import project
 from beamside.cli.root import SentenceGroup
 from beamside.cli.session import session
 from beamside.cli.session_looks import OUTPUT_HELP, write_report_now
+from beamside.cli.workflow import workflow
 from beamside.flow.registry import find_project
 
 
@@ -40,7 +41,7 @@ def report(project: str, quiet: bool, output: Path | None) -> None:
     write_report_now(find_project(project), output, quiet=quiet)
 
 
-for _command in (demo, session, init, project):
+for _command in (demo, session, workflow, init, project):
     main.add_command(_command)
 
 if __name__ == "__main__":

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin
@@ -13,8 +12,11 @@ import click
 from annotated_types import Ge, Gt, Le, Lt, MultipleOf
 from pydantic_core import PydanticUndefined
 
-from beamside.config import Vocabulary
-from beamside.flow.settings import Section, sections
+from beamside.config import Vocabulary, load_facility
+from beamside.errors import ConfigError
+from beamside.flow.settings import Section, all_parameters, sections
+from beamside.flow.workflow import SHIPPED, STANDARD, Workflow, find_workflow
+from beamside.jobs.registry import job_types
 from beamside.parameters import ParameterInfo, describe
 
 METAVARS = {int: "INTEGER", float: "NUMBER", str: "TEXT", Path: "PATH"}
@@ -48,43 +50,54 @@ class Declared:
     @property
     def off_flag(self) -> str:
         """The flag that switches a yes/no parameter off: "--no-compress"."""
-        return "--no-" + self.info.flag.removeprefix("--")
+        label, dot, flag = self.info.flag.removeprefix("--").rpartition(".")
+        return f"--{label}{dot}no-{flag}"
 
 
-@cache
-def declared_parameters() -> dict[str, Declared]:
-    """Return every parameter of a session by name, in the order of the sections."""
-    found: dict[str, Declared] = {}
-    for section in sections():
-        for info in describe(section.model):
-            found.setdefault(info.name, Declared(section, info))
-    return found
+def declared_parameters(workflow: Workflow | None = None) -> dict[str, Declared]:
+    """Return every parameter of a session by name, in the order of the sections; without a workflow, those of the standard one."""
+    return {info.name: Declared(section, info) for section, info in all_parameters(workflow)}
 
 
-@cache
-def vocabulary() -> Vocabulary:
-    """Return the keys of ``beamside.toml``: each parameter's name, and its flag's when that differs."""
-    names: dict[str, str] = {}
-    for name, declared in declared_parameters().items():
-        names[name] = name
-        names.setdefault(declared.info.flag.removeprefix("--").replace("-", "_"), name)
+def vocabulary(workflow: Workflow | None = None) -> Vocabulary:
+    """Return the keys of ``beamside.toml``: each parameter's name, and its flag's when that differs.
+
+    The file holds for sessions of any workflow, so parameters of all job types may stand there, also those that `workflow` does not have.
+    """
+    infos = [declared.info for declared in declared_parameters(workflow).values()]
+    infos += [info for kind in job_types().values() for info in describe(kind.Parameters)]
+    names: dict[str, str] = {"mode": "workflow"}
+    for info in infos:
+        names[info.name] = info.name
+        names.setdefault(info.flag.removeprefix("--").replace("-", "_"), info.name)
     return Vocabulary(names, PATH_NAMES)
 
 
-def click_options() -> list[click.Option]:
+def destination(name: str) -> str:
+    """Return the name under which click gives the value of a parameter: "pick.box" is no name in Python."""
+    return name.replace(".", "__")
+
+
+def by_parameter(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return values that click gives by the names of their parameters."""
+    return {name.replace("__", "."): value for name, value in given.items()}
+
+
+def click_options(workflow: Workflow | None = None) -> list[click.Option]:
     """Return one click option for each parameter; none has a default, so that what was given can be told from what was not.
 
     Values stay text: the models validate them, so that the same sentence is said wherever a value came from.
     """
-    return [_click_option(declared) for declared in declared_parameters().values()]
+    return [_click_option(declared) for declared in declared_parameters(workflow).values()]
 
 
 def _click_option(declared: Declared) -> click.Option:
     info = declared.info
     if declared.is_switch:
-        return click.Option([f"{info.flag}/{declared.off_flag}", info.name], default=None, help=help_text(info))
+        flags = f"{info.flag}/{declared.off_flag}"
+        return click.Option([flags, destination(info.name)], default=None, help=help_text(info))
     return click.Option(
-        [info.flag, info.name],
+        [info.flag, destination(info.name)],
         default=None,
         multiple=declared.is_list,
         metavar=metavar(info.field.annotation),
@@ -97,6 +110,8 @@ def metavar(annotation: Any) -> str:
     origin, arguments = get_origin(annotation), get_args(annotation)
     if origin is Literal:
         return "|".join(str(choice) for choice in arguments)
+    if annotation == str | dict[str, Any]:
+        return "NAME|FILE"
     if origin in (Union, UnionType):
         return metavar(next(argument for argument in arguments if argument is not type(None)))
     if origin in (tuple, list):
@@ -166,25 +181,41 @@ def number_text(value: Any) -> str:
 
 
 class SectionedCommand(click.Command):
-    """A command whose help shows its options by section, advanced ones only with ``--help-all``."""
+    """A command whose help shows its options by section, advanced ones only with ``--help-all``. The workflow that is asked for decides which."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Parse the words; click does not say with all errors in which command they were made."""
         try:
-            return super().parse_args(ctx, args)
+            words = list(_present_flags(args))
+            ctx.meta["beamside.workflow"] = asked_workflow(words)
+            return super().parse_args(ctx, words)
         except click.UsageError as error:
             error.ctx = error.ctx or ctx
             raise
 
+    def get_params(self, ctx: click.Context) -> list[click.Parameter]:
+        """Return the options, those of the workflow that is asked for among them."""
+        workflow = ctx.meta.get("beamside.workflow")
+        found = super().get_params(ctx)
+        if workflow is None or workflow.name in SHIPPED:
+            return found
+        kept = {destination(name) for name in declared_parameters()}
+        place = next((number for number, one in enumerate(found) if one.name in kept), len(found))
+        others = [parameter for parameter in found if parameter.name not in kept]
+        return [*others[:place], *click_options(workflow), *others[place:]]
+
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write own options first, then those of each section."""
         everything = bool(ctx.meta.get("beamside.help_all"))
-        known = declared_parameters()
-        own = [parameter for parameter in self.get_params(ctx) if parameter.name not in known]
+        workflow = ctx.meta.get("beamside.workflow")
+        workflow = None if workflow is not None and workflow.name in SHIPPED else workflow
+        known = declared_parameters(workflow)
+        named = by_parameter({parameter.name or "": parameter for parameter in self.get_params(ctx)})
+        own = [parameter for name, parameter in named.items() if name not in known]
         _write_section(ctx, formatter, "Options", own)
-        generated = {parameter.name: parameter for parameter in self.get_params(ctx) if parameter.name in known}
+        generated = {name: parameter for name, parameter in named.items() if name in known}
         hidden = 0
-        for section in sections():
+        for section in sections(workflow):
             members = [
                 (name, item) for name, item in known.items() if item.section.key == section.key and name in generated
             ]
@@ -196,6 +227,42 @@ class SectionedCommand(click.Command):
         if hidden:
             formatter.write_paragraph()
             formatter.write_text(f"{hidden} more options for special cases: --help-all.")
+
+
+def asked_workflow(words: Sequence[str]) -> Workflow:
+    """Return the workflow that a command line asks for, or its facility file and profile; the standard one where neither does.
+
+    It decides which options there are, so it is looked for before they are read. Raises ConfigError for one that cannot be used.
+    """
+    workflow = _value_of(words, "--workflow")
+    if not workflow:
+        try:
+            facility = load_facility(vocabulary(), _value_of(words, "--config") or None)
+            setting = facility.profile(_value_of(words, "--profile")).get("workflow")
+        except ConfigError:  # said when the settings are put together
+            setting = None
+        workflow = str(setting.value) if setting is not None else ""
+    return find_workflow(workflow or STANDARD)
+
+
+def _present_flags(words: Sequence[str]) -> Iterator[str]:
+    """Yield the words of a command line with the present name of an option that had another one."""
+    for word in words:
+        name, equals, value = word.partition("=")
+        yield f"--workflow{equals}{value}" if name == "--mode" else word
+
+
+def _value_of(words: Sequence[str], flag: str) -> str:
+    """Return the value of an option among the words of a command line; of one given twice, the last."""
+    found = ""
+    for number, word in enumerate(words):
+        if word == "--":
+            break
+        if word == flag and number + 1 < len(words):
+            found = words[number + 1]
+        elif word.startswith(f"{flag}="):
+            found = word.split("=", 1)[1]
+    return found
 
 
 def _write_section(

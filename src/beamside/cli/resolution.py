@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,14 +13,16 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from beamside.cli.contradictions import contradictions
-from beamside.cli.options import Declared, allowed, declared_parameters, value_text, vocabulary
-from beamside.config import COMMAND_LINE, Setting, expanded, load_facility, nearest, resolve
+from beamside.cli.options import Declared, allowed, by_parameter, declared_parameters, value_text, vocabulary
+from beamside.config import COMMAND_LINE, PROFILE_KEYS, Setting, expanded, load_facility, nearest, resolve
 from beamside.errors import ConfigError
-from beamside.flow.settings import SessionSettings, sections
+from beamside.flow.settings import SessionSettings, present_names, sections
+from beamside.flow.workflow import STANDARD, Workflow, find_workflow, workflow_of
+from beamside.parameters import ParameterInfo
 
 DEFAULT_PATTERNS = {
-    "movies": ("*.tif", "*.tiff", "*.mrcs"),
-    "micrographs": ("*.mrc", "*.tif", "*.tiff", "*.png"),
+    "movie": ("*.tif", "*.tiff", "*.mrcs"),
+    "micrograph": ("*.mrc", "*.tif", "*.tiff", "*.png"),
 }
 """What is taken below a camera's roots when its profile has no ``pattern``. Cameras write sums of movies as .mrc beside the movies."""
 
@@ -52,18 +54,45 @@ def resolve_session(
         for settings that are missing, unknown or impossible; one sentence, naming each of them
     """
     from_profile = load_facility(vocabulary(), config).profile(profile) if facility else {}
-    typed = {name: value for name, value in given.items() if value is not None and value != ()}
+    typed = {name: value for name, value in by_parameter(given).items() if value is not None and value != ()}
+    typed = present_names(typed)
+    workflow = _workflow(typed, from_profile)
+    declared_here = declared_parameters(workflow)
     defaults = {
-        name: declared.info.field.get_default(call_default_factory=True)
-        for name, declared in declared_parameters().items()
+        name: declared.section.presets.get(
+            _own_name(declared), declared.info.field.get_default(call_default_factory=True)
+        )
+        for name, declared in declared_here.items()
         if not declared.required
     }
-    settings = resolve(typed, from_profile, defaults)
+    settings = resolve(typed, _of_workflow(from_profile, workflow), defaults)
+    settings["workflow"] = Setting(workflow.to_setting(), settings["workflow"].origin)
     paths, pattern = settings.pop("paths", None), settings.pop("pattern", None)
     if "data" not in settings and paths is not None:
         settings["data"] = _data_of_camera(settings, paths, pattern)
     settings = {name: _absolute(name, setting) for name, setting in settings.items()}
-    return Resolved(_validated(settings), settings)
+    return Resolved(_validated(settings, workflow), settings)
+
+
+def _workflow(typed: Mapping[str, Any], from_profile: Mapping[str, Setting]) -> Workflow:
+    setting = from_profile.get("workflow")
+    given = typed.get("workflow") or (setting.value if setting is not None else STANDARD)
+    return workflow_of(given) if isinstance(given, Mapping) else find_workflow(str(given))
+
+
+def _own_name(declared: Declared) -> str:
+    return next(name for name, flat in declared.section.names.items() if flat == declared.info.name)
+
+
+def _of_workflow(profile: Mapping[str, Setting], workflow: Workflow) -> dict[str, Setting]:
+    """Return the settings of a profile that a workflow has. A short name holds for all jobs that have a parameter of this name."""
+    found: dict[str, Setting] = {key: setting for key, setting in profile.items() if key in PROFILE_KEYS}
+    for section in sections(workflow):
+        for name, flat in section.names.items():
+            if name in profile:
+                found[flat] = profile[name]
+    names = declared_parameters(workflow)
+    return found | {name: setting for name, setting in profile.items() if name in names}
 
 
 def _absolute(name: str, setting: Setting) -> Setting:
@@ -82,8 +111,8 @@ def _data_of_camera(settings: Mapping[str, Setting], paths: Setting, pattern: Se
             f"--name is missing: the profile finds the data by the session's name under {', '.join(paths.value)}"
         )
     name = str(settings["name"].value)
-    mode = str(settings["mode"].value)
-    patterns = pattern.value if pattern else DEFAULT_PATTERNS.get(mode, DEFAULT_PATTERNS["movies"])
+    kind = workflow_of(settings["workflow"].value).source.type.outputs[0].kind.name
+    patterns = pattern.value if pattern else DEFAULT_PATTERNS.get(kind, ("*",))
     folders = [_find_folder(Path(root), name) for root in paths.value]
     if not any(folders):
         raise ConfigError(_no_folder(name, [Path(root) for root in paths.value], paths.origin))
@@ -123,37 +152,39 @@ def _no_folder(name: str, roots: list[Path], origin: str) -> str:
     )
 
 
-def _validated(settings: Mapping[str, Setting]) -> SessionSettings:
+def _validated(settings: Mapping[str, Setting], workflow: Workflow) -> SessionSettings:
     values = {name: setting.value for name, setting in settings.items()}
     sentences: list[str] = []
     missing: list[str] = []
-    for section in sections():
-        own = {name: values[name] for name in section.model.model_fields if name in values}
+    declared = declared_parameters(workflow)
+    for section in sections(workflow):
         try:
-            section.model.model_validate(own)
+            section.validate_own(values)
         except ValidationError as error:
             for details in error.errors():
-                name = str(details["loc"][0]) if details["loc"] else ""
+                own = str(details["loc"][0]) if details["loc"] else ""
+                name = section.names.get(own, own)
                 if details["type"] == "missing":
                     missing.append(name)
                 else:
-                    sentences.append(_sentence(details, name, settings.get(name), section.title))
+                    sentences.append(_sentence(details, declared.get(name), settings.get(name), section.title))
     if missing:
-        sentences.append(_missing_sentence(missing))
+        sentences.append(_missing_sentence([declared[name].info for name in missing]))
     if sentences:
         raise ConfigError("; ".join(dict.fromkeys(sentences)))
     resolved = SessionSettings.from_flat(values)
-    sentences = contradictions(resolved.flat(), settings)
+    sentences = contradictions(resolved, settings)
     if sentences:
         raise ConfigError("; ".join(sentences))
     return resolved
 
 
-def _missing_sentence(names: list[str]) -> str:
+def _missing_sentence(infos: Sequence[ParameterInfo]) -> str:
     parts = []
-    for name in names:
-        info = declared_parameters()[name].info
-        description = re.sub(r" \([^)]*\)", "", info.field.description or name).split(":")[0].split(",")[0].rstrip(".")
+    for info in infos:
+        description = (
+            re.sub(r" \([^)]*\)", "", info.field.description or info.name).split(":")[0].split(",")[0].rstrip(".")
+        )
         parts.append(f"{info.flag} ({description[0].lower()}{description[1:]}{', ' + info.unit if info.unit else ''})")
     if len(parts) == 1:
         return f"{parts[0]} is missing: give it on the command line or in beamside.toml"
@@ -161,9 +192,8 @@ def _missing_sentence(names: list[str]) -> str:
     return f"{listed} are missing: give them on the command line or in beamside.toml"
 
 
-def _sentence(details: ErrorDetails, name: str, setting: Setting | None, section: str) -> str:
+def _sentence(details: ErrorDetails, declared: Declared | None, setting: Setting | None, section: str) -> str:
     """Return one sentence that names the flag, the value, where it came from and what is allowed."""
-    declared = declared_parameters().get(name)
     if declared is None:  # a rule about several parameters at once
         return f"{section}: {_plain(details['msg'])}"
     subject = declared.info.flag
@@ -172,7 +202,7 @@ def _sentence(details: ErrorDetails, name: str, setting: Setting | None, section
         subject = (
             f"{declared.info.flag} {value}"
             if setting.origin == COMMAND_LINE
-            else f"{name} = {value} (from {setting.origin}, the same as {declared.info.flag})"
+            else f"{declared.info.name} = {value} (from {setting.origin}, the same as {declared.info.flag})"
         )
     return f"{subject}: {_requirement(details, declared)}"
 

@@ -13,18 +13,19 @@ from beamside.cli.options import declared_parameters, value_text
 from beamside.cli.output import console
 from beamside.cli.resolution import Resolved
 from beamside.config import DEFAULT, Setting
-from beamside.flow.settings import SessionSettings, sections
+from beamside.flow.settings import SessionSettings, present_names, sections
 from beamside.flow.start import CAMERA_SETTINGS
+from beamside.flow.workflow import workflow_of
 from beamside.formats.atomic import atomic_path
 from beamside.project.project import Project
 
 
 def changed_settings(settings: SessionSettings, project: Project) -> list[str]:
     """Return the settings that change results and are not those that a project has, as "--binning 2, was 1"."""
-    before = project.load(items=False).settings if project.exists else {}
+    before = present_names(project.load(items=False).settings) if project.exists else {}
     now = settings.to_json()
     found = []
-    for name, declared in declared_parameters().items():
+    for name, declared in declared_parameters(settings.workflow).items():
         counts = declared.section.key not in ("session", "acquisition", "execution") and declared.info.affects_result
         if (counts or name in CAMERA_SETTINGS) and name in before and before[name] != now[name]:
             found.append(f"{declared.info.flag} {value_text(now[name]) or '-'}, was {value_text(before[name]) or '-'}")
@@ -56,8 +57,9 @@ def print_settings(settings: Mapping[str, Setting]) -> None:
     table.add_column("flag", no_wrap=True)
     table.add_column("value", overflow="fold")
     table.add_column("origin", overflow="fold")
-    declared = declared_parameters()
-    for section in sections():
+    workflow = workflow_of(settings["workflow"].value) if "workflow" in settings else None
+    declared = declared_parameters(workflow)
+    for section in sections(workflow):
         members = [name for name, item in declared.items() if item.section.key == section.key and name in settings]
         if members:
             table.add_row(f"[bold]{section.title}[/bold]")

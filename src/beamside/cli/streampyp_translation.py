@@ -207,7 +207,7 @@ def _data_path(translation: Translation, option: str, value: str, options: Optio
     if not value:
         raise ConfigError("-data_path needs a value: the path of the movies, with wildcards")
     if Path(value).is_dir():
-        patterns = [f"{value.rstrip('/')}/**/{pattern}" for pattern in DEFAULT_PATTERNS["movies"]]
+        patterns = [f"{value.rstrip('/')}/**/{pattern}" for pattern in DEFAULT_PATTERNS["movie"]]
         translation.arguments += [word for pattern in patterns for word in ("--data", pattern)]
         translation.lines.append(f"{option} -> {' '.join(f'--data {shlex.quote(pattern)}' for pattern in patterns)}")
     else:
@@ -218,14 +218,14 @@ def _data_mode(translation: Translation, option: str, value: str, options: Optio
     if value.lower() != "spr":
         raise ConfigError(f"{option}: only single-particle sessions (-data_mode spr) can be processed")
     mode = "micrographs" if "movie_no_frames" in options and _is_on(options["movie_no_frames"]) else "movies"
-    translation.became(option, "--mode", mode)
+    translation.became(option, "--workflow", mode)
 
 
 def _no_frames(translation: Translation, option: str, value: str, options: Options) -> None:
     if "data_mode" in options:
-        translation.lines.append(f"{option} -> --mode micrographs (with -data_mode)")
+        translation.lines.append(f"{option} -> --workflow micrographs (with -data_mode)")
     else:
-        translation.became(option, "--mode", "micrographs")
+        translation.became(option, "--workflow", "micrographs")
 
 
 def _profile(translation: Translation, option: str, value: str, options: Options) -> None:

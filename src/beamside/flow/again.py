@@ -28,7 +28,7 @@ class DoneAgain:
         entry = stage.entry(item)
         if entry is None or entry.result is None:
             return
-        title = stage.job_type.title
+        title = stage.title
         before = self._reasons.get((title, item))
         if before is not None:
             self._open[title, before] -= 1
@@ -40,7 +40,7 @@ class DoneAgain:
 
     def discard(self, stage: Stage, item: str) -> None:
         """The item has an outcome."""
-        title = stage.job_type.title
+        title = stage.title
         reason = self._reasons.pop((title, item), None)
         if reason is None:
             return

@@ -15,8 +15,8 @@ METADATA = "metadata-"
 
 def metadata_remarks(settings: SessionSettings, taken: TakenFile) -> Iterator[Remark]:
     """Yield a remark on each value that the microscope gives otherwise, and on raw frames that are not used."""
-    optics, motion = settings.optics.optics(), settings.jobs["motion"]
-    movies = settings.session.mode == "movies"
+    optics, motion = settings.optics.optics(), settings.having("eer_upsampling")
+    movies = settings.mode == "movies"
     given = Given(
         pixel_size=optics.pixel_size,
         voltage=optics.voltage,
@@ -24,8 +24,8 @@ def metadata_remarks(settings: SessionSettings, taken: TakenFile) -> Iterator[Re
         frames=taken.frames,
         dose_flag="--total-dose" if optics.total_dose > 0 else "--dose",
         width=taken.shape[1],
-        upsampling=upsampling_of(taken.path, motion),
+        upsampling=upsampling_of(taken.path, motion) if motion is not None else 1,
     )
     yield from compare_metadata(taken.metadata, given, item=taken.name)
-    if movies and (told := left_over_sentence(taken.path, taken.frames, motion, optics)):
+    if movies and motion is not None and (told := left_over_sentence(taken.path, taken.frames, motion, optics)):
         yield Remark(f"{METADATA}frames-left-over", told, taken.name)

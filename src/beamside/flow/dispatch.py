@@ -61,7 +61,7 @@ class Dispatcher:
     def fill(self) -> None:
         """Give out what is ready, the last stages first, in each the oldest first."""
         for stage in reversed(self.tables.stages):
-            if stage.upstream is None or stage.job_type.aggregate or stage.deleted:
+            if stage.is_source or stage.job_type.aggregate or stage.deleted:
                 continue
             for name in self._ready(stage, self.free_places):
                 if self.recovery.inputs_ready(stage, name):
@@ -69,8 +69,7 @@ class Dispatcher:
 
     def submit_round(self, stage: Stage, name: str, items: list[str], key: str, *, final: bool) -> None:
         """Give out one round of an aggregate."""
-        assert stage.upstream is not None
-        inputs = [(item, self._results(stage, item)) for item in items]
+        inputs = [(item, stage.results(item)) for item in items]
         threads = self.cores if final else max(1, self.cores // 2)
         self._submit(stage, name, key, self._task(stage, inputs, threads, round_name=name, final=final))
 
@@ -87,14 +86,10 @@ class Dispatcher:
     def _ready(self, stage: Stage, limit: int) -> list[str]:
         found: list[str] = []
         now = time.monotonic()
-        before = list(stage.chain())[
-            ::-1
-        ]  # the nearest first: of very many that wait for a stage before, it says so at once
         for name in stage.waiting:
             if len(found) >= limit:
                 break
-            done = all((entry := other.entry(name)) is not None and entry.state is ItemState.DONE for other in before)
-            if done and stage.not_before.get(name, 0.0) <= now:
+            if stage.not_before.get(name, 0.0) <= now and stage.is_ready(name):
                 found.append(name)
         return found
 
@@ -113,23 +108,20 @@ class Dispatcher:
             self.tables.outcome(stage, name, stage.expected_key(name), failure(reason, permanent=not tried))
 
     def _submit_item(self, stage: Stage, name: str) -> None:
-        assert stage.upstream is not None
-        key = stage.key_made_from(stage.upstream.job.items[name].key)
-        task = self._task(stage, [(name, self._results(stage, name))], max(1, self.cores // self.workers))
+        key = stage.key_made_now(name)
+        task = self._task(stage, [(name, stage.results(name))], max(1, self.cores // self.workers))
         self._submit(stage, name, key, task)
-
-    def _results(self, stage: Stage, name: str) -> dict[str, Any]:
-        return {kind: result.to_json() for kind, result in stage.results(name).items()}
 
     def _task(self, stage: Stage, items: list[tuple[str, dict[str, Any]]], threads: int, **more: Any) -> Task:
         return Task(
-            mode=self.settings.session.mode,
-            type_name=stage.name,
+            type_name=stage.job_type.name,
+            label=stage.label,
             root=str(self.tables.writer.project.root),
             job=stage.job.name,
             parameters=stage.parameters.model_dump(mode="json"),
             optics=dict(vars(stage.optics)),
             items=items,
+            wiring=stage.wiring,
             session=self._session,
             threads=threads,
             **more,

@@ -298,7 +298,7 @@ class GainDesk:
         way: Way | None = None,
         look: Look | None = None,
     ) -> None:
-        job, suffix = self.tables.stages[0].job.name, f"_{case.name}" if case.number else ""
+        job, suffix = self.tables.source.job.name, f"_{case.name}" if case.number else ""
         # A decision of an earlier version names the file that its micrographs name.
         plain = f"{job}/gain{suffix}.mrc" if doing == "prepare" and "copy" not in case.record else ""
         task = GainTask(

@@ -166,7 +166,7 @@ class PatternWatch:
             self._look(watched, voters[-MOST:])
 
     def _look(self, watched: Watched, movies: list[str]) -> None:
-        job = self.tables.stages[0].job.name
+        job = self.tables.source.job.name
         suffix = f"_{watched.shape[1]}x{watched.shape[0]}" if watched.number else ""
         sources = [watched.movies[movie].source for movie in (movies[0], movies[-1])]
         task = GainTask(

@@ -99,34 +99,25 @@ def to_make_first(root: Path, stage: Stage, item: str) -> Stage | NotThere | Non
 
     None when all files are there.
     """
-    for role in stage.job_type.reads:
-        owner, path = _owner(stage, item, role)
-        if owner is None or (root / path).exists():
-            continue
-        if owner.upstream is None:
-            return NotThere(path)
-        return to_make_first(root, owner, item) or owner
+    for port in stage.job_type.inputs:
+        for role in port.reads:
+            owner, path = stage.owner(item, port.name, role)
+            if owner is None or (root / path).exists() or not owner.usable(item):
+                continue
+            if owner.is_source:
+                return NotThere(path)
+            return to_make_first(root, owner, item) or owner
     return None
-
-
-def _owner(stage: Stage, item: str, role: str) -> tuple[Stage | None, str]:
-    """Return the last stage before `stage` whose result for `item` has a file of this role, and the file."""
-    for before in reversed(list(stage.chain())):
-        entry = before.entry(item)
-        outputs = entry.result["outputs"] if entry is not None and entry.result is not None else {}
-        if role in outputs:
-            return before, outputs[role]
-    return None, ""
 
 
 def without_inputs(root: Path, stage: Stage, items: Iterable[str]) -> list[str]:
     """Return those of `items` of the stage before whose files a round of the aggregate `stage` would read and that are gone."""
-    assert stage.upstream is not None
-    files, gone = Files(root), []
+    before, files, gone = stage.gathered, Files(root), []
+    reads = [role for port in stage.job_type.inputs for role in port.reads]
     for name in items:
-        entry = stage.upstream.job.items[name]
+        entry = before.job.items[name]
         outputs = entry.result["outputs"] if entry.result is not None else {}
-        if not all(files.has(outputs[role]) for role in stage.job_type.reads if role in outputs):
+        if not all(files.has(outputs[role]) for role in reads if role in outputs):
             gone.append(name)
     return gone
 
@@ -148,7 +139,7 @@ def survey(root: Path, stages: Sequence[Stage], *, restorable: bool = False) -> 
 def _deleted(stage: Stage, command: str) -> Trouble:
     return Trouble(
         f"deleted:{stage.job.name}",
-        f"{stage.job.name} ({stage.job_type.title}) was deleted in RELION. Neither this job nor those that follow go on unless it is undeleted "
+        f"{stage.job.name} ({stage.title}) was deleted in RELION. Neither this job nor those that follow go on unless it is undeleted "
         f"there. To make a new job in its place and compute its results again: {command} missing",
     )
 
@@ -167,9 +158,9 @@ def _files_trouble(stage: Stage, stages: Sequence[Stage], gone: list[Gone], comm
     cleaned, needed = gone[0].cleaned, gone[0].needed
     what = "were cleaned: they are in Trash/" if cleaned else "are gone, and are not in Trash/"
     key = f"gone:{stage.name}:{'cleaned' if cleaned else 'lost'}:{'needed' if needed else 'spare'}"
-    whose = f"{stage.job_type.title}: files of {_results(len(gone))} {what}."
+    whose = f"{stage.title}: files of {_results(len(gone))} {what}."
     again = f"To compute them again: {command} missing"
-    if stage.upstream is None:
+    if stage.is_source:
         meaning = (
             "What was made from them stays; nothing can be computed from them again until they are back in their place."
         )
@@ -178,7 +169,7 @@ def _files_trouble(stage: Stage, stages: Sequence[Stage], gone: list[Gone], comm
         return Trouble(key, f"{whose} Nothing needs them. {again}", "info")
     roles = frozenset().union(*(one.roles for one in gone))
     readers = [
-        other.job_type.title for other in stages if other.upstream is stage and _reads_all(other.job_type, roles)
+        other.title for other in stages if stage in other.upstreams.values() and _reads_all(other.job_type, roles)
     ]
     if readers:
         meaning = (
@@ -191,7 +182,7 @@ def _files_trouble(stage: Stage, stages: Sequence[Stage], gone: list[Gone], comm
 
 
 def _reads_all(job_type: JobType, roles: frozenset[str]) -> bool:
-    return job_type.aggregate and not roles.isdisjoint(job_type.reads)
+    return job_type.aggregate and any(not roles.isdisjoint(port.reads) for port in job_type.inputs)
 
 
 def _outdated(stage: Stage, command: str) -> list[Trouble]:
@@ -204,7 +195,7 @@ def _outdated(stage: Stage, command: str) -> list[Trouble]:
     return [
         Trouble(
             f"outdated:{stage.name}",
-            f"{stage.job_type.title}: {_results(number)} {come} from an earlier version of the algorithm "
+            f"{stage.title}: {_results(number)} {come} from an earlier version of the algorithm "
             f"({versions}; now it is {stage.job_type.version}), and {stay} valid. To compute {them} again: "
             f"{command} outdated",
             "info",

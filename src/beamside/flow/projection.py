@@ -110,7 +110,7 @@ class Projection:
 
     def close_jobs(self, ending: Ending) -> None:
         """Write the last tables, and only then say how the jobs ended."""
-        for stage in self.relion.present:
+        for stage in self._present():
             self._write_files(stage, force=True)
         complete = {stage.name for stage in self.stages if self._seen.get(stage.name) == stage.revisions()}
         self.steps.run("the pipeline that RELION sees", lambda: self.relion.close(ending, complete), None)
@@ -127,10 +127,14 @@ class Projection:
             self.steps.run("the pipeline that RELION sees", self._publish, None)
             self._pipeline_pace.done()
         began = time.monotonic()
-        for stage in self.relion.present:
+        for stage in self._present():
             self._write_files(stage, force=force)
             if not force and time.monotonic() - began > LONG_SECONDS:
                 return  # what else is due follows in the next turn, after commands and a sign of life
+
+    def _present(self) -> list[Stage]:
+        """Return the stages whose jobs are there: nothing is written of those that RELION has deleted."""
+        return [stage for stage in self.stages if not stage.gone]
 
     def _publish(self) -> None:
         for stage in self.relion.reclaim():
@@ -256,9 +260,10 @@ def rebuild(project: Project) -> Rebuilt:
         remove_index(project)
         Manifest(project.root)
         projection = Projection(settings, writer, tables.stages)
-        create_relion_root(project.root, wait=LOCK_SECONDS)
+        if projection.relion.stages:
+            create_relion_root(project.root, wait=LOCK_SECONDS)
         projection.relion.write_files(f"beamside project rebuild {shlex.quote(str(project.root))}")
-        for stage in projection.relion.present:
+        for stage in [stage for stage in tables.stages if not stage.gone]:
             projection.write_rows(stage)
             projection.relion.add_lines(stage)
         projection.relion.mark_exits()

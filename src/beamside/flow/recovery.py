@@ -67,7 +67,7 @@ class Recovery:
         Those that cannot be, because the raw file is gone, stay as they are.
         """
         files, kept = Files(self.root), set[str]()
-        for stage in self.tables.stages[1:]:
+        for stage in self.tables.processing:
             if stage.deleted:
                 continue
             reasons: dict[str, str] = {}
@@ -103,13 +103,13 @@ class Recovery:
             reason = f"{first.path} is not in the project any more: put it back, then try again with 'beamside session retry'"
             self.tables.give_up(stage, name, reason)
         elif first is not None:
-            self.tables.redo(first, name, f"a file that {stage.job_type.title} needs is gone")
+            self.tables.redo(first, name, f"a file that {stage.title} needs is gone")
         return first is None
 
     def _redo_lost(self) -> None:
         """Let results be computed again whose files a machine that failed did not bring to the disk any more."""
         files = Files(self.root)
-        for stage in self.tables.stages[1:]:
+        for stage in self.tables.processing:
             for gone in [] if stage.deleted else gone_results(files, stage):
                 if gone.needed and not gone.cleaned:
                     self.tables.redo(

@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import Any, Literal
 
 from beamside.acquisition.arrivals import Remark
-from beamside.errors import BeamsideError
+from beamside.errors import BeamsideError, ProjectError
 from beamside.flow.stages import Stage
 from beamside.flow.table import LOCK_SECONDS
 from beamside.jobs.base import JobType, Node, RelionContext, RelionViewer, Row
@@ -55,14 +55,16 @@ class RelionJobs:
         remark: Callable[[Remark], None] = lambda _remark: None,
     ) -> None:
         """Begin with nothing written; `deleted` is called when RELION has deleted a job, or taken that back, and `remark` tells people something."""
-        self.writer, self.stages, self._deleted, self._remark = writer, stages, deleted, remark
+        self.writer, self._deleted, self._remark = writer, deleted, remark
+        self.stages = [stage for stage in stages if stage.job_type.relion_type is not None]
+        self.others = [stage for stage in stages if stage.job_type.relion_type is None]
         self.root = writer.project.root
         self.trouble = ""
         """Why RELION's pipeline could not be written when that was tried last."""
         self._written: dict[str, tuple[dict[str, str], list[str], RelionViewer | None]] = {}
         self._nodes: dict[str, tuple[tuple[int, ...], tuple[Node, ...]]] = {}
         self._told: dict[str, int] = {}
-        self._logs = {stage.name: JobLog(self.root / stage.job.name) for stage in stages}
+        self._logs = {stage.name: JobLog(self.root / stage.job.name) for stage in self.stages}
 
     @property
     def present(self) -> list[Stage]:
@@ -71,6 +73,11 @@ class RelionJobs:
 
     def open(self) -> None:
         """Make the job directories, and tell RELION that the jobs run."""
+        for stage in self.others:
+            (self.root / stage.job.name).mkdir(parents=True, exist_ok=True)
+            self.writer.set_status(stage.job.name, "Running")
+        if not self.stages:
+            return
         create_relion_root(self.root, wait=LOCK_SECONDS)
         for stage in self.present:
             clear_markers(self.root, stage.job.name)
@@ -96,6 +103,8 @@ class RelionJobs:
 
     def update_options(self, stage: Stage, rows: Sequence[Row]) -> None:
         """Write the options of a job again when they have changed: what is known of the movies, or the round that a job is made from."""
+        if stage not in self.stages:
+            return
         self._write_options(stage, self._context(stage, rows))
 
     def _write_options(self, stage: Stage, context: RelionContext) -> None:
@@ -115,7 +124,8 @@ class RelionJobs:
             optics=stage.optics,
             inputs=self._inputs(stage),
             rows=rows,
-            before={other.name: other.parameters for other in stage.chain()},
+            before=[other.parameters for other in reversed(stage.before)],
+            lineage=frozenset(output.kind.name for other in stage.before for output in other.job_type.outputs),
             job=stage.job.name,
             root=self.root,
         )
@@ -128,7 +138,10 @@ class RelionJobs:
 
     def _usual_camera(self) -> Mapping[str, Any]:
         """Return what is known of the newest of the movies that have the gain reference that most have."""
-        taken = [entry.result["values"] for entry in self.stages[0].job.items.values() if entry.result is not None]
+        source = next((stage for stage in self.stages if stage.is_source), None)
+        if source is None:
+            return {}
+        taken = [entry.result["values"] for entry in source.job.items.values() if entry.result is not None]
         gains = Counter(values.get("gain_sha256", "") for values in taken if not values.get("gain_error"))
         usual = gains.most_common(1)[0][0] if gains else ""
         newest_first = reversed(taken)
@@ -138,6 +151,8 @@ class RelionJobs:
 
     def add_lines(self, stage: Stage) -> None:
         """Add to the job's output what has become of items."""
+        if stage not in self.stages:
+            return
         written, records = self._logs[stage.name], stage.job.records
         if self._told.get(stage.name) == records:
             return
@@ -151,6 +166,8 @@ class RelionJobs:
 
     def close(self, ending: Ending, complete: set[str]) -> None:
         """Say how the jobs ended: those named in `complete` have all their tables written."""
+        for stage in self.others:
+            self.writer.set_status(stage.job.name, self._ending(stage, ending, stage.name in complete))
         for stage in self.present:
             status = self._ending(stage, ending, stage.name in complete)
             self.writer.set_status(stage.job.name, status)
@@ -206,6 +223,8 @@ class RelionJobs:
 
     def publish(self) -> None:
         """Write RELION's pipeline, also when nothing of ours has changed: RELION drops what it does not know when it writes."""
+        if not self.stages:
+            return
         try:
             pipeline = publish_pipeline(self.root, [self._job(stage) for stage in self.stages if not stage.gone])
         except BeamsideError as error:
@@ -218,16 +237,15 @@ class RelionJobs:
                 stage.gone = now
             self._deleted()
 
-    def _inputs(self, stage: Stage) -> list[str]:
-        """Return the node names of the jobs that `stage` takes, in the order of its job type's inputs."""
-        found = []
-        for name in stage.job_type.inputs:
-            before = next((other for other in stage.chain() if other.name == name), None)
-            if before is None:
-                before = stage.upstream
-            if before is not None and not before.gone:
-                node = before.job_type.main_node(before.rows() if before.job_type.aggregate else ())
-                found += [f"{before.job.name}/{node.file}"] if node is not None else []
+    def _inputs(self, stage: Stage) -> dict[str, str]:
+        """Return the nodes that `stage` takes, by port."""
+        found = {}
+        for port, before in stage.upstreams.items():
+            if before.job_type.relion_type is None or before.gone:
+                continue
+            node = before.job_type.main_node(before.rows() if before.job_type.aggregate else ())
+            if node is not None:
+                found[port] = f"{before.job.name}/{node.file}"
         return found
 
     def _job(self, stage: Stage) -> RelionJob:
@@ -237,14 +255,20 @@ class RelionJobs:
         self._nodes[stage.name] = revisions, nodes
         return RelionJob(
             name=name,
-            type=kind.relion_type,
+            type=_relion_type(kind),
             label=kind.relion_label,
             alias=f"{kind.directory}/{stage.job.alias}" if stage.job.alias else None,
             status=stage.job.status,  # type: ignore[arg-type]
-            inputs=tuple(self._inputs(stage)),
+            inputs=tuple(self._inputs(stage).values()),
             outputs=tuple(_nodes(name, nodes)),
             browsed=tuple((f"{name}/{node.file}", node.relion_label) for node in nodes if node.relion_type is None),
         )
+
+
+def _relion_type(kind: JobType) -> int:
+    if kind.relion_type is None:
+        raise ProjectError(f"The job type {kind.name!r} has no RELION view.")  # such jobs are not published
+    return kind.relion_type
 
 
 def _nodes(job: str, nodes: Sequence[Node]) -> Iterator[RelionNode]:

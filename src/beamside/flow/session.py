@@ -22,7 +22,6 @@ from beamside.errors import JournalError
 from beamside.execution.executors import start_executor
 from beamside.flow import control
 from beamside.flow.arrivals import ArrivalThread, Looked, NotTaken, Taken
-from beamside.flow.classification import Rounds
 from beamside.flow.commands import ForHolder, ForSession, Recompute, Stop
 from beamside.flow.comparing import METADATA, metadata_remarks
 from beamside.flow.dispatch import Dispatcher, Finished, failure
@@ -35,6 +34,7 @@ from beamside.flow.missing import WhatAgain
 from beamside.flow.problems import Problems
 from beamside.flow.projection import Pace, Projection
 from beamside.flow.recovery import Recovery
+from beamside.flow.rounds import Rounds
 from beamside.flow.settings import SessionSettings
 from beamside.flow.space import SpaceWatch
 from beamside.flow.stages import Stage
@@ -124,7 +124,7 @@ class Session:
                     self.problems,
                     settled=self.projection.write_options,
                 )
-                self.arrivals = self._start_arrivals(stages[0])
+                self.arrivals = self._start_arrivals(self.tables.source)
                 writer.session("started", pid=os.getpid())
                 writer.hold = self._wait_for_journal
             self.sweeper = Sweeper(self.project.root)
@@ -231,7 +231,7 @@ class Session:
 
     def _start_arrivals(self, stage: Stage) -> ArrivalThread:
         acquisition = self.settings.acquisition
-        intake = Intake(acquisition, self.project.raw, Manifest(self.project.root), mode=self.settings.session.mode)
+        intake = Intake(acquisition, self.project.raw, Manifest(self.project.root), mode=self.settings.mode)
         prepare = (
             MoviePreparation(
                 self.project.root,
@@ -239,7 +239,7 @@ class Session:
                 acquisition,
                 known_reference(self.project.root, acquisition.gain, self.writer.state.gains.values()),
             )
-            if self.settings.session.mode == "movies"
+            if self.settings.mode == "movies"
             else MicrographPreparation(self.project.root, stage.job.name, self.settings.optics.pixel_size)
         )
         thread = ArrivalThread(intake, prepare, self.events, acquisition.poll_seconds)
@@ -252,7 +252,7 @@ class Session:
             self.steps.run("the inbox of commands", lambda: self.inbox.work(self.ask), None)
             self.steps.run("the watch over free disk space", self._watch_space, None)
             if self.state == "running" and not self.space.full:
-                self.steps.run("the rounds of classification", self._consider_rounds, None)
+                self.steps.run("the rounds over all items", self._consider_rounds, None)
                 self.steps.run("the gain reference", self.gain.work, None)
                 self.steps.run("the giving out of work", self.dispatcher.fill, None)
             self.steps.run("the list of what is computed again", self.recovery.tell_again, None)
@@ -352,7 +352,7 @@ class Session:
     def _looked(self, event: Looked) -> None:
         report = event.report
         # A source that cannot be read is not an empty one, unless there never was anything in it.
-        unreadable = not report.complete and bool(self.tables.stages[0].job.items)
+        unreadable = not report.complete and bool(self.tables.source.job.items)
         self._empty_looks = (
             0
             if report.new or report.waiting or report.taking or report.to_remove or unreadable

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from functools import cache
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, field_validator
+from pydantic import BaseModel, ConfigDict, field_validator
 
 from beamside.acquisition.settings import AcquisitionSettings
 from beamside.execution.settings import ExecutionSettings
+from beamside.flow.workflow import STANDARD, Workflow, standard_workflow, workflow_of
 from beamside.jobs.base import Optics
-from beamside.jobs.registry import parameter_types
+from beamside.jobs.registry import job_types
 from beamside.parameters import ParameterInfo, ParameterModel, describe, parameter
 
 
@@ -25,8 +26,9 @@ class SessionParameters(ParameterModel):
     )
     group: str = parameter("sessions", "Group that the session belongs to.", affects_result=False)
     name: str = parameter(..., "Name of the session.", affects_result=False)
-    mode: Literal["movies", "micrographs"] = parameter(
-        "movies", "What the camera writes: movies, or already summed micrographs."
+    workflow: str | dict[str, Any] = parameter(
+        STANDARD,
+        "Workflow: a name, such as movies or micrographs (already summed ones), or a JSON file; see `beamside workflow list`.",
     )
     idle_minutes: float = parameter(
         0.0,
@@ -84,75 +86,168 @@ class OpticsParameters(ParameterModel):
 
 
 class SessionSettings(BaseModel):
-    """Everything that defines a session."""
+    """Everything that defines a session; ``jobs`` has the parameters of each job by its label in the workflow."""
+
+    model_config = ConfigDict(arbitrary_types_allowed=True)
 
     session: SessionParameters
     optics: OpticsParameters
     acquisition: AcquisitionSettings
     execution: ExecutionSettings
     jobs: dict[str, ParameterModel]
+    workflow: Workflow
 
     @property
     def root(self) -> Path:
         """The project's directory."""
         return self.session.target.absolute() / self.session.group / self.session.name
 
+    @property
+    def mode(self) -> Literal["movies", "micrographs"]:
+        """What is taken in: "movies" or "micrographs"."""
+        return "movies" if self.workflow.source.type.name == "import" else "micrographs"
+
     def to_json(self) -> dict[str, Any]:
         """Return the settings as one flat JSON object, by parameter name."""
-        flat: dict[str, Any] = {}
-        for part in self._parts():
-            flat.update(part.model_dump(mode="json"))
-        return flat
+        return {
+            section.names[name]: value
+            for section, part in self._parts()
+            for name, value in part.model_dump(mode="json").items()
+        }
 
     def flat(self) -> dict[str, Any]:
         """Return the values by parameter name, as they are."""
-        return {name: getattr(part, name) for part in self._parts() for name in type(part).model_fields}
+        return {
+            section.names[name]: getattr(part, name)
+            for section, part in self._parts()
+            for name in type(part).model_fields
+        }
 
-    def _parts(self) -> tuple[ParameterModel, ...]:
-        return (self.session, self.optics, self.acquisition, self.execution, *self.jobs.values())
+    def having(self, name: str) -> ParameterModel | None:
+        """Return the parameters of the first job that has one of this name; None when there is none."""
+        return next((job for job in self.jobs.values() if name in type(job).model_fields), None)
+
+    def _parts(self) -> Iterator[tuple[Section, ParameterModel]]:
+        for section in sections(self.workflow):
+            yield section, self.jobs[section.key] if section.key in self.jobs else getattr(self, section.key)
 
     @classmethod
     def from_flat(cls, values: Mapping[str, Any]) -> SessionSettings:
         """Make settings from values by parameter name; what is not given has its default.
 
-        Raises pydantic's ValidationError, with the parameter's name as location, for missing, unknown or impossible values.
+        Raises pydantic's ValidationError, with the parameter's own name as location, for missing or impossible values, KeyError for unknown ones,
+        and ConfigError for a workflow that cannot be used.
         """
+        values = present_names(values)
+        workflow = workflow_of(values.get("workflow"))
         parts: dict[str, ParameterModel] = {}
         known: set[str] = set()
-        for section in sections():
-            names = section.model.model_fields.keys()
-            known |= names
-            parts[section.key] = section.model.model_validate({name: values[name] for name in names if name in values})
-        unknown = sorted(set(values) - known)
+        for section in sections(workflow):
+            known.update(section.names.values())
+            parts[section.key] = section.validate_own(values)
+        unknown = sorted(
+            set(values) - known - known_names()
+        )  # those of jobs that this workflow does not have are not used
         if unknown:
             raise KeyError(unknown[0])
-        settings: dict[str, Any] = {key: parts[key] for key in ("session", "optics", "acquisition", "execution")}
-        settings["jobs"] = {job_type.name: parts[job_type.name] for job_type in parameter_types()}
-        return cls.model_construct(None, **settings)
+        fixed: dict[str, Any] = {key: parts[key] for key in FIXED}
+        return cls.model_construct(
+            None, **fixed, jobs={job.label: parts[job.label] for job in workflow.jobs}, workflow=workflow
+        )
+
+
+FIXED = ("session", "optics", "acquisition", "execution")
+"""Groups of settings that every session has."""
 
 
 class Section(BaseModel):
-    """A group of parameters with a heading for people."""
+    """A group of parameters with a heading for people; ``names`` says what each is called in settings, ``presets`` has the workflow's own values."""
 
     key: str
     title: str
     model: type[ParameterModel]
+    names: dict[str, str]
+    presets: dict[str, Any] = {}
+
+    def own(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Return those of `values`, which are by their names in settings, that belong here, by their own names."""
+        given = {name: values[flat] for name, flat in self.names.items() if flat in values}
+        return {**self.presets, **given}
+
+    def validate_own(self, values: Mapping[str, Any]) -> ParameterModel:
+        """Return the parameters with those of `values` that belong here; raises pydantic's ValidationError."""
+        return self.model.model_validate(self.own(values))
+
+    def infos(self) -> Iterator[ParameterInfo]:
+        """Yield what is declared of each parameter, under the name and the flag that it has in settings."""
+        for info in describe(self.model):
+            flat = self.names[info.name]
+            if flat == info.name:
+                yield info
+            else:
+                yield replace(info, name=flat, flag=f"--{self.key}.{info.flag.removeprefix('--')}")
 
 
-@cache
-def sections() -> tuple[Section, ...]:
-    """Return all groups of session parameters, in the order in which people meet them."""
+def sections(workflow: Workflow | None = None) -> tuple[Section, ...]:
+    """Return all groups of session parameters, in the order in which people meet them; without a workflow, those of the standard one."""
+    workflow = workflow or standard_workflow()
+    kept = _SECTIONS.get(id(workflow))
+    if kept is None or kept[0] is not workflow:
+        while len(_SECTIONS) > 20:
+            _SECTIONS.pop(next(iter(_SECTIONS)))
+        kept = _SECTIONS[id(workflow)] = (workflow, _sections(workflow))
+    return kept[1]
+
+
+_SECTIONS: dict[int, tuple[Workflow, tuple[Section, ...]]] = {}
+
+
+def _sections(workflow: Workflow) -> tuple[Section, ...]:
+    names = workflow.parameter_names()
     fixed = (
-        Section(key="session", title="Session", model=SessionParameters),
-        Section(key="acquisition", title="Data", model=AcquisitionSettings),
-        Section(key="optics", title="Microscope", model=OpticsParameters),
+        ("session", "Session", SessionParameters),
+        ("acquisition", "Data", AcquisitionSettings),
+        ("optics", "Microscope", OpticsParameters),
+        ("execution", "Computing", ExecutionSettings),
     )
-    jobs = tuple(Section(key=kind.name, title=kind.title, model=kind.Parameters) for kind in parameter_types())
-    return (*fixed, *jobs, Section(key="execution", title="Computing", model=ExecutionSettings))
+    reserved = {name for _, _, model in fixed for name in model.model_fields}
+    first, second, third, last = (
+        Section(key=key, title=title, model=model, names={name: name for name in model.model_fields})
+        for key, title, model in fixed
+    )
+    jobs = tuple(
+        Section(
+            key=job.label,
+            title=workflow.title_of(job.label),
+            model=job.type.Parameters,
+            names={
+                name: f"{job.label}.{name}" if name in reserved else names[job.label, name]
+                for name in job.type.Parameters.model_fields
+            },
+            presets=dict(job.parameters),
+        )
+        for job in workflow.jobs
+    )
+    return (first, second, third, *jobs, last)
 
 
-def all_parameters() -> Iterator[tuple[Section, ParameterInfo]]:
-    """Yield every parameter of a session with its section."""
-    for section in sections():
-        for info in describe(section.model):
+def present_names(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings with the names that they have now: what is called ``workflow`` was the ``mode`` of earlier versions."""
+    found = {
+        name: value for name, value in values.items() if name != "mode" and not (name == "workflow" and value is None)
+    }
+    if "mode" in values:
+        found.setdefault("workflow", values["mode"])
+    return found
+
+
+def all_parameters(workflow: Workflow | None = None) -> Iterator[tuple[Section, ParameterInfo]]:
+    """Yield every parameter of a session with its section, under the name that it has in settings."""
+    for section in sections(workflow):
+        for info in section.infos():
             yield section, info
+
+
+def known_names() -> frozenset[str]:
+    """Return the own names of all parameters that any job type has: settings of another workflow may have them."""
+    return frozenset(name for kind in job_types().values() for name in kind.Parameters.model_fields)

@@ -1,80 +1,149 @@
-"""One stage of a session: a job type at work in a job, with the items that are waiting for it."""
+"""One stage of a session: a job of the workflow, with the items that are waiting for it and the stages that it is made from, by port."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
 
 from beamside.flow.keys import earlier_versions, key_of, key_settings
 from beamside.jobs.base import Item, JobType, Optics, Result, Row
+from beamside.jobs.ports import Wiring, linked
 from beamside.parameters import ParameterModel
 from beamside.project.records import FINAL_STATES, ItemEntry, ItemState, JobEntry
 
 SETTINGS_LENGTH = 8
 """Length of the part of an aggregate's keys that its parameters make."""
 
+GIVEN_UP = (ItemState.REJECTED, ItemState.FAILED)
 
-@dataclass
+
+@dataclass(eq=False)
 class Stage:
-    """A job type, its parameters, its job's table, and the stage it follows. `gone` says that RELION has deleted the job."""
+    """A job of the workflow: its type, parameters and table, and the stages that its ports are connected to.
+
+    `gone` says that RELION has deleted the job.
+    """
 
     job_type: JobType
     parameters: ParameterModel
     optics: Optics
     job: JobEntry
-    upstream: Stage | None = None
+    upstreams: Mapping[str, Stage] = field(default_factory=dict)
+    label: str = ""
+    title: str = ""
     waiting: dict[str, None] = field(default_factory=dict)
     not_before: dict[str, float] = field(default_factory=dict)
     in_flight: set[str] = field(default_factory=set)
     gone: bool = False
     _settings: dict[str, str] = field(default_factory=dict, repr=False)
-    _made_by: dict[str, tuple[tuple[str, str, str], str]] = field(default_factory=dict, repr=False)
+    _made_by: dict[str, tuple[tuple[Any, ...], str]] = field(default_factory=dict, repr=False)
+
+    def __post_init__(self) -> None:
+        self.label = self.label or self.job_type.name
+        self.title = self.title or self.job_type.title
 
     @property
     def name(self) -> str:
-        """Short name of the job type."""
-        return self.job_type.name
+        """Its label in the workflow."""
+        return self.label
 
-    def chain(self) -> Iterator[Stage]:
-        """Yield the stages before this one, the first one first."""
-        if self.upstream is not None:
-            yield from self.upstream.chain()
-            yield self.upstream
+    @property
+    def is_source(self) -> bool:
+        """True for the stage that has what acquisition takes in."""
+        return not self.upstreams
 
-    def results(self, item: str) -> dict[str, Result]:
-        """Return the results that `item` has from the stages before this one, the first one first."""
-        return _results(self.chain(), item)
+    @cached_property
+    def before(self) -> tuple[Stage, ...]:
+        """The stages that this one is made from, directly or not, each after those that it is made from."""
+        found: dict[int, Stage] = {}
+        for upstream in self.upstreams.values():
+            for stage in (*upstream.before, upstream):
+                found.setdefault(id(stage), stage)
+        return tuple(found.values())
+
+    @cached_property
+    def wiring(self) -> Wiring:
+        """How this stage and those before it are connected, by label."""
+        return {
+            stage.label: {port: other.label for port, other in stage.upstreams.items()}
+            for stage in (*self.before, self)
+        }
+
+    @cached_property
+    def required(self) -> tuple[Stage, ...]:
+        """The stages without whose results an item is not processed."""
+        return self._taking_each(optional=False)
+
+    @cached_property
+    def optional(self) -> tuple[Stage, ...]:
+        """The stages of which an item needs one at least, when none is required, and which it waits for."""
+        return self._taking_each(optional=True)
+
+    def _taking_each(self, *, optional: bool) -> tuple[Stage, ...]:
+        ports = {port.name for port in self.job_type.inputs if port.takes == "each" and port.optional == optional}
+        return tuple(other for port, other in self.upstreams.items() if port in ports)
+
+    @cached_property
+    def counted(self) -> tuple[Stage, ...]:
+        """The stages whose keys a key here is made of: one that another of them was made from adds nothing."""
+        distinct = list(dict.fromkeys((*self.required, *self.optional)))
+        return tuple(stage for stage in distinct if not any(stage in other.before for other in distinct))
+
+    @property
+    def gathered(self) -> Stage:
+        """The stage whose items an aggregate takes all together, or whose rounds it follows."""
+        return next(iter(self.upstreams.values()))
+
+    def results(self, item: str) -> dict[str, dict[str, Any]]:
+        """Return the results, as JSON and by label, that `item` has from the stages before this one; what was given up is left out."""
+        return _results(self.before, item)
+
+    def item(self, name: str) -> Item:
+        """Return an item with what the ports of this stage give of it."""
+        results = {label: Result.from_json(result) for label, result in self.results(name).items()}
+        return Item(name, linked(results, self.wiring, self.label))
 
     @property
     def deleted(self) -> bool:
-        """True when RELION has deleted this job, or one that it is made from: nothing is done here until that is taken back."""
-        return self.gone or (self.upstream is not None and self.upstream.deleted)
+        """True when RELION has deleted this job, or one that it cannot do without: nothing is done here until that is taken back."""
+        if self.gone or any(stage.deleted for stage in self.upstreams.values() if stage not in self.optional):
+            return True
+        return bool(self.optional) and all(stage.deleted for stage in self.upstreams.values())
 
     def expected_key(self, item: str) -> str:
         """Return the key that a result for `item` has now; the first stage's key is that of the file's content.
 
         A result that only the version of an algorithm sets apart, its own or of one before, is valid and keeps its key.
         """
-        if self.upstream is None:
+        if self.is_source:
             return self.job.items[item].key
-        before = self.upstream.expected_key(item)
+        before = self._expected_inputs(item)
         entry = self.job.items.get(item)
         if entry is not None and self._version_of(entry, before):
             return entry.key
-        return self._key([before], self.job_type.version)
+        return self._key(before, self.job_type.version)
 
-    def key_made_from(self, before: str) -> str:
-        """Return the key of a result that is made now from a result with the key `before`."""
-        return self._key([before], self.job_type.version)
+    def _expected_inputs(self, item: str) -> tuple[str, ...]:
+        return tuple(
+            stage.expected_key(item) if stage in self.required or stage.usable(item) else "" for stage in self.counted
+        )
 
-    def _key(self, inputs: list[str], version: str) -> str:
+    def key_made_now(self, item: str) -> str:
+        """Return the key of a result that is made now from the results that are there."""
+        results = self.results(item)
+        before = [stage.job.items[item].key if stage.label in results else "" for stage in self.counted]
+        return self._key(before, self.job_type.version)
+
+    def _key(self, inputs: Sequence[str], version: str) -> str:
         """Return a key by a version of the algorithm; a session asks for very many, and what they have in common is made once."""
         if version not in self._settings:
             self._settings[version] = key_settings(self.job_type, self.parameters, self.optics, version)
         return key_of(self._settings[version], inputs)
 
-    def _version_of(self, entry: ItemEntry, before: str) -> str:
-        """Return the version of the algorithm by which the result of `entry` was made from a result with the key `before`; "" when it was not.
+    def _version_of(self, entry: ItemEntry, before: tuple[str, ...]) -> str:
+        """Return the version of the algorithm by which the result of `entry` was made from results with the keys `before`; "" when it was not.
 
         What was found is kept: of each result it is asked several times when a session begins, and again after every recompute.
         """
@@ -82,7 +151,7 @@ class Stage:
         known = self._made_by.get(entry.name)
         if known is None or known[0] != asked:
             versions = (self.job_type.version, *self._versions(entry))
-            found = next((version for version in versions if entry.key == self._key([before], version)), "")
+            found = next((version for version in versions if entry.key == self._key(before, version)), "")
             known = self._made_by[entry.name] = (asked, found)
         return known[1]
 
@@ -92,22 +161,61 @@ class Stage:
         return [named] if named else earlier_versions(self.job_type)
 
     def usable(self, item: str) -> bool:
-        """Return True when the result of this stage may be used further: it is there and no stage has given the item up."""
-        return _usable((*self.chain(), self), item)
+        """Return True when the result of this stage may be used further: it is there and no stage that it needs has given the item up."""
+        return self in _usable((*self.before, self), item)
+
+    def is_ready(self, item: str) -> bool:
+        """Return True when all that `item` is made from here is there, or will not come where it can be done without."""
+        if not all(stage.is_settled(item) for stage in self.required):
+            return False
+        there = [stage.is_settled(item) for stage in self.optional]
+        return (bool(self.required) or any(there)) and all(
+            settled or stage.has_given_up(item) for settled, stage in zip(there, self.optional, strict=True)
+        )
+
+    def is_settled(self, item: str) -> bool:
+        """Return True when `item` is done here, and all that it was made from is."""
+        entry = self.job.items.get(item)
+        return entry is not None and entry.state is ItemState.DONE and (self.is_source or self.is_ready(item))
+
+    def has_given_up(self, item: str) -> bool:
+        """Return True when `item` has no result here and will not get one, unless something is tried again."""
+        entry = self.job.items.get(item)
+        return self.deleted or (entry is not None and entry.state in GIVEN_UP) or self.cannot_come(item)
+
+    def cannot_come(self, item: str) -> bool:
+        """Return True when what `item` needs was given up in a stage before."""
+        if self.is_source:
+            return False
+        if self.required:
+            return any(stage.has_given_up(item) for stage in self.required)
+        return bool(self.optional) and all(stage.has_given_up(item) for stage in self.optional)
+
+    def may_begin(self, item: str) -> bool:
+        """Return True when `item` is to be in this table: what it is made from directly is done."""
+        needed = [stage for stage in self.counted if stage in self.required]
+        done = [_is_done(stage, item) for stage in (needed or self.optional)]
+        return all(done) if needed else any(done)
 
     def rows(self) -> list[Row]:
         """Return the items with usable results, in order of arrival, for the job's STAR files."""
-        before = tuple(self.chain())
-        stages = () if self.job_type.aggregate else (*before, self)
-        return [
-            Row(Item(entry.name, _results(before, entry.name)), Result.from_json(entry.result))
-            for entry in self.job.items.values()
-            if entry.result is not None and _usable(stages, entry.name)
-        ]
+        if self.job_type.aggregate:
+            entries = [entry for entry in self.job.items.values() if entry.result is not None]
+            return [Row(self.item(entry.name), Result.from_json(entry.result or {})) for entry in entries]
+        found = []
+        for entry in self.job.items.values():
+            usable = _usable((*self.before, self), entry.name) if entry.result is not None else {}
+            if self in usable:
+                results = {
+                    stage.label: Result.from_json(result) for stage, result in usable.items() if stage is not self
+                }
+                item = Item(entry.name, linked(results, self.wiring, self.label))
+                found.append(Row(item, Result.from_json(usable[self])))
+        return found
 
     def revisions(self) -> tuple[int, ...]:
         """Return what `rows` depends on: the revisions of the jobs whose items they show, which stay the same while the rows do."""
-        stages = (*self.chain(), self)
+        stages = (*self.before, self)
         return tuple(stage.job.revision for stage in stages if stage.job_type.aggregate == self.job_type.aggregate)
 
     def settings_key(self, version: str = "") -> str:
@@ -132,7 +240,7 @@ class Stage:
 
     def stale(self) -> list[str]:
         """Return the finished items whose key is not that of the present inputs and parameters; of an aggregate, its last round."""
-        if self.upstream is None:
+        if self.is_source:
             return []
         if self.job_type.aggregate:
             last = self.newest_round()
@@ -145,14 +253,14 @@ class Stage:
 
     def outdated(self) -> dict[str, str]:
         """Return the results that an earlier version of the algorithm has made, with that version; of an aggregate, its last round."""
-        if self.upstream is None:
+        if self.is_source:
             return {}
         if self.job_type.aggregate:
             last = self.newest_round()
             versions = {last.name: self.settings_version(last)} if last is not None else {}
         else:
             done = [entry for entry in self.job.items.values() if entry.result and entry.state in FINAL_STATES]
-            versions = {entry.name: self._version_of(entry, self.upstream.expected_key(entry.name)) for entry in done}
+            versions = {entry.name: self._version_of(entry, self._expected_inputs(entry.name)) for entry in done}
         return {name: version for name, version in versions.items() if version not in ("", self.job_type.version)}
 
     def being_redone(self, item: str) -> bool:
@@ -160,7 +268,7 @@ class Stage:
         entry = self.job.items.get(item)
         if entry is None or entry.result is None:
             return False
-        entries = [stage.job.items.get(item) for stage in (*self.chain(), self)]
+        entries = [stage.job.items.get(item) for stage in (*self.before, self)]
         return any(other is not None and other.state not in FINAL_STATES for other in entries)
 
     def settled(self) -> bool:
@@ -171,21 +279,48 @@ class Stage:
         """Return the table's entry of an item."""
         return self.job.items.get(item)
 
+    def owner(self, item: str, port: str, role: str) -> tuple[Stage | None, str]:
+        """Return the nearest stage behind `port` whose result for `item` has a file of this role, and the file."""
+        level: list[Stage] = [self.upstreams[port]] if port in self.upstreams else []
+        while level:
+            for stage in level:
+                entry = stage.entry(item)
+                outputs = entry.result["outputs"] if entry is not None and entry.result is not None else {}
+                if role in outputs:
+                    return stage, outputs[role]
+            level = [other for stage in level for other in stage.upstreams.values()]
+        return None, ""
 
-def _results(stages: Iterable[Stage], item: str) -> dict[str, Result]:
-    found = {}
+
+def followers(stages: Sequence[Stage], stage: Stage) -> Iterator[Stage]:
+    """Yield those of `stages` that take each item of `stage`."""
+    return (other for other in stages if not other.job_type.aggregate and stage in other.upstreams.values())
+
+
+def _is_done(stage: Stage, item: str) -> bool:
+    entry = stage.entry(item)
+    return (
+        entry is not None
+        and entry.state is ItemState.DONE
+        and (stage.is_source or entry.key == stage.expected_key(item))
+    )
+
+
+def _results(stages: Iterable[Stage], item: str) -> dict[str, dict[str, Any]]:
+    return {stage.label: result for stage, result in _usable(stages, item).items()}
+
+
+def _usable(stages: Iterable[Stage], item: str) -> dict[Stage, dict[str, Any]]:
+    """Return the stages whose results for `item` may be used, with these; `stages` are in the order of the workflow, each with all before it."""
+    found: dict[Stage, dict[str, Any]] = {}
     for stage in stages:
         entry = stage.job.items.get(item)
-        if entry is not None and entry.result is not None:
-            found[stage.name] = Result.from_json(entry.result)
-    return found
-
-
-def _usable(stages: Iterable[Stage], item: str) -> bool:
-    for stage in stages:
-        entry = stage.job.items.get(item)
-        if entry is None or entry.result is None or entry.state in (ItemState.REJECTED, ItemState.FAILED):
-            return False
+        if entry is None or entry.result is None or entry.state in GIVEN_UP:
+            continue
         if entry.result.get("rejected"):  # it stays out of the tables while it is processed again
-            return False
-    return True
+            continue
+        if all(other in found for other in stage.required) and (
+            stage.required or not stage.optional or any(other in found for other in stage.optional)
+        ):
+            found[stage] = entry.result
+    return found

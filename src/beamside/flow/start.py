@@ -23,7 +23,6 @@ from beamside.flow.table import INPUTS_CHANGED, is_gone, open_stages, stale_item
 from beamside.formats.atomic import atomic_path
 from beamside.formats.image import read_image
 from beamside.formats.leftovers import temporary_name
-from beamside.jobs.registry import parameter_types
 from beamside.project.guard import PRIVATE_FILE, guard
 from beamside.project.journal import read_journal
 from beamside.project.project import Project
@@ -72,7 +71,7 @@ def adopt_files(settings: SessionSettings) -> SessionSettings:
 
     Raises InputError for files that cannot be used.
     """
-    jobs = {kind.name: kind.adopt(settings.jobs[kind.name], settings.root) for kind in parameter_types()}
+    jobs = {job.label: job.type.adopt(settings.jobs[job.label], settings.root) for job in settings.workflow.jobs}
     return settings.model_copy(update={"jobs": jobs})
 
 
@@ -87,10 +86,12 @@ def recompute_cost(settings: SessionSettings) -> dict[str, int]:
     state = project.load()
     cost = stale_items(settings, state)
     if camera_has_changed(settings, state):
-        for stage in open_stages(settings, state)[1:]:
+        for stage in open_stages(settings, state):
+            if stage.is_source:
+                continue
             made = sum(entry.state in FINAL_STATES and entry.result is not None for entry in stage.job.items.values())
             if made and not stage.job_type.aggregate:
-                cost[stage.job_type.title] = made
+                cost[stage.title] = made
     return cost
 
 
@@ -99,7 +100,7 @@ def camera_has_changed(settings: SessionSettings, state: ProjectState) -> bool:
     now, before = settings.to_json(), state.settings
     counting = (*CAMERA_SETTINGS, *(["gain_check"] if now["gain"] else []))
     changed = {name for name in counting if name in before and before[name] != now[name]}
-    if settings.session.mode != "movies" or not changed:
+    if settings.mode != "movies" or not changed:
         return False
     known = {record.get("reference_sha256") for record in state.gains.values() if record["state"] == "decided"}
     try:  # the same reference at another place changes nothing

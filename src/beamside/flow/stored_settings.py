@@ -11,7 +11,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from beamside.errors import ConfigError
-from beamside.flow.settings import SessionSettings, all_parameters, sections
+from beamside.flow.settings import SessionSettings, all_parameters, known_names, present_names, sections
+from beamside.flow.workflow import Workflow, workflow_of
 from beamside.project.project import Project
 
 log = logging.getLogger(__name__)
@@ -43,14 +44,16 @@ def load_settings(project: Project, tell: Tell = log.warning) -> SessionSettings
 
 def settings_of(project: Project, flat: Mapping[str, Any], tell: Tell = log.warning) -> SessionSettings:
     """Return the settings of a project from their values by parameter name; see `load_settings`."""
-    known = {info.name for _, info in all_parameters()}
-    for name in sorted(set(flat) - known):
+    flat = present_names(flat)
+    workflow = workflow_of(flat.get("workflow"))
+    known = {info.name for _, info in all_parameters(workflow)}
+    for name in sorted(set(flat) - known - known_names()):
         tell(
             f"The setting {name} ({json.dumps(flat[name])}) of the session {project.root} is not known to this version of Beamside, so it is "
             "left out: it was removed, or belongs to a job type whose package is not installed here."
         )
     values = {name: value for name, value in flat.items() if name in known}
-    if wrong := impossible(values):
+    if wrong := impossible(values, workflow):
         listed = "; ".join(f"--{name.replace('_', '-')} {why}" for name, why in wrong.items())
         raise ConfigError(
             f"The session {project.root} has settings that this version of Beamside does not take ({listed}): start it again with "
@@ -64,16 +67,21 @@ def settings_of(project: Project, flat: Mapping[str, Any], tell: Tell = log.warn
     return settings.model_copy(update={"session": settings.session.model_copy(update=place)})
 
 
-def impossible(values: Mapping[str, Any]) -> dict[str, str]:
+def impossible(values: Mapping[str, Any], workflow: Workflow | None = None) -> dict[str, str]:
     """Return what is wrong with values by parameter name, in the words that follow the name; empty when all can be used."""
     wrong: dict[str, str] = {}
-    for section in sections():
-        own = {name: values[name] for name in section.model.model_fields if name in values}
+    if workflow is None:
         try:
-            section.model.model_validate(own)
+            workflow = workflow_of(values.get("workflow"))
+        except ConfigError as error:
+            return {"workflow": str(error)}
+    for section in sections(workflow):
+        try:
+            section.validate_own(values)
         except ValidationError as error:
             for entry in error.errors():
                 name = str(entry["loc"][0]) if entry["loc"] else section.title
+                name = section.names.get(name, name)
                 given = f"is {json.dumps(values[name])}: " if name in values else ""
                 wrong[name] = given + entry["msg"].removeprefix("Value error, ")
     return wrong

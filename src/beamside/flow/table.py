@@ -16,10 +16,8 @@ from beamside.flow.arrivals import Taken
 from beamside.flow.problems import Problems
 from beamside.flow.set_aside import SET_ASIDE, displaced, name_of
 from beamside.flow.settings import SessionSettings
-from beamside.flow.stages import Stage
-from beamside.jobs.base import JobType
-from beamside.jobs.registry import workflow
-from beamside.parameters import ParameterModel
+from beamside.flow.stages import Stage, followers
+from beamside.flow.workflow import WorkflowJob
 from beamside.project.project import ProjectWriter
 from beamside.project.records import (
     FINAL_STATES,
@@ -72,18 +70,29 @@ class Tables:
         self.again = DoneAgain()
         self.stages: list[Stage] = []
         pipeline, new = read_pipeline(self.root), list[Stage]()
-        for job_type in workflow(settings.session.mode):
-            upstream = self.stages[-1] if self.stages else None
-            stage = self._open_stage(job_type, upstream)
+        for planned in settings.workflow.jobs:
+            stage = self._open_stage(planned)
             stage.gone = is_gone(self.root, stage.job, pipeline, list(writer.state.jobs))
-            if new_for_deleted and (stage.gone or (upstream in new and job_type.aggregate)):
-                stage = self._make_stage(job_type, upstream)
-                new += [stage] if job_type.aggregate else []  # the rounds of what follows it are named after its rounds
+            aggregate = planned.type.aggregate
+            follows_new = aggregate and any(upstream in new for upstream in stage.upstreams.values())
+            if new_for_deleted and (stage.gone or follows_new):
+                stage = self._make_stage(planned)
+                new += [stage] if aggregate else []  # the rounds of what follows it are named after its rounds
             self.stages.append(stage)
 
     def stage(self, name: str) -> Stage:
-        """Return the stage of a job type."""
+        """Return the stage with this label."""
         return next(stage for stage in self.stages if stage.name == name)
+
+    @property
+    def source(self) -> Stage:
+        """The stage that has what acquisition takes in."""
+        return next(stage for stage in self.stages if stage.is_source)
+
+    @property
+    def processing(self) -> list[Stage]:
+        """All other stages."""
+        return [stage for stage in self.stages if not stage.is_source]
 
     def recover(self) -> None:
         """Bring the tables into order after whatever happened: what was in flight waits again, what is out of date too."""
@@ -93,7 +102,7 @@ class Tables:
                     self._record(
                         stage, entry.name, ItemState.WAITING, reason="the session ended while this was processed"
                     )
-                if entry.state is ItemState.WAITING and not stage.job_type.aggregate and stage.upstream is not None:
+                if entry.state is ItemState.WAITING and not stage.job_type.aggregate and not stage.is_source:
                     stage.waiting[entry.name] = None
                     if entry.result is not None:
                         self.again.add(stage, entry.name, entry.reason)
@@ -109,7 +118,7 @@ class Tables:
     def retry_failed(self) -> int:
         """Let every failed item be tried again, and every failed round; returns how many there are."""
         again = 0
-        for stage in self.stages[1:]:
+        for stage in self.processing:
             for entry in list(stage.job.items.values()):
                 if entry.state is ItemState.FAILED:
                     self.redo(stage, entry.name, "asked to try again")
@@ -118,10 +127,8 @@ class Tables:
 
     def redo(self, stage: Stage, name: str, reason: str) -> None:
         """Let a finished item be done again, unless an earlier stage has given it up."""
-        if stage.upstream is not None:
-            before = stage.upstream.entry(name)
-            if before is not None and before.state in (ItemState.FAILED, ItemState.REJECTED):
-                return
+        if not stage.job_type.aggregate and stage.cannot_come(name):
+            return
         if (entry := stage.entry(name)) is not None and entry.state not in FINAL_STATES:
             return
         self._record(stage, name, ItemState.WAITING, attempt=0, reason=reason)
@@ -145,7 +152,7 @@ class Tables:
 
     def intake_done(self, event: Taken) -> None:
         """A file is in the project; one that was known already, with the same content and gain reference, changes nothing."""
-        stage, taken = self.stages[0], event.taken
+        stage, taken = self.source, event.taken
         key = _intake_key(taken.sha256, event.values, event.problem)
         entry = stage.entry(taken.name)
         if entry is not None and entry.key == key and entry.state in FINAL_STATES:
@@ -177,13 +184,13 @@ class Tables:
         """Return the files that are in the project with what was made of them, by path."""
         return {
             entry.result["outputs"]["movie"]: entry
-            for entry in self.stages[0].job.items.values()
+            for entry in self.source.job.items.values()
             if entry.state is ItemState.DONE and entry.result is not None and "movie" in entry.result["outputs"]
         }
 
     def intake_camera(self, name: str, camera: Mapping[str, Any]) -> None:
         """Another gain reference holds for a movie that was given on, or it may be corrected after all; nothing happens when it is the same."""
-        stage = self.stages[0]
+        stage = self.source
         entry = stage.job.items[name]
         assert entry.result is not None
         own = {key: value for key, value in entry.result["values"].items() if key not in CAMERA_VALUES}
@@ -198,17 +205,17 @@ class Tables:
 
     def intake_waits(self, event: Taken, reason: str) -> None:
         """A file is in the project, and waits until it is known how its gain reference is used; one that was processed before stays as it is."""
-        stage, name = self.stages[0], event.taken.name
+        stage, name = self.source, event.taken.name
         if stage.entry(name) is None:
             self._record(stage, name, ItemState.WAITING, reason=reason)
 
     def intake_set_aside(self, report: LookReport) -> None:
         """Files that were tried often enough; they are tried again when they change."""
         for aside in report.set_aside:
-            self._set_aside(name_of(aside.source, self.stages[0].job), aside.source, aside.reason)
+            self._set_aside(name_of(aside.source, self.source.job), aside.source, aside.reason)
 
     def _set_aside(self, name: str, source: str, reason: str) -> None:
-        stage = self.stages[0]
+        stage = self.source
         entry = stage.entry(name)
         if entry is None:
             self._record(stage, name, ItemState.WAITING)
@@ -223,7 +230,7 @@ class Tables:
     def queued(self, stage: Stage, name: str) -> None:
         """An item was given to the executor."""
         entry = stage.job.items[name]
-        made_from = stage.upstream.job.revision if stage.job_type.aggregate and stage.upstream is not None else None
+        made_from = stage.gathered.job.revision if stage.job_type.aggregate else None
         self._record(stage, name, ItemState.QUEUED, attempt=entry.attempt + 1, made_from=made_from)
         stage.waiting.pop(name, None)
         stage.in_flight.add(name)
@@ -246,7 +253,7 @@ class Tables:
                 self.redo(stage, name, "inputs changed while this was processed")
             return
         reason = outcome["reason"]
-        log.warning("%s: %s: %s%s", stage.job_type.title, name, reason, "\n" + outcome["log"] if outcome["log"] else "")
+        log.warning("%s: %s: %s%s", stage.title, name, reason, "\n" + outcome["log"] if outcome["log"] else "")
         if outcome["permanent"] or entry.attempt >= self.settings.execution.item_attempts:
             self._finish(stage, name, ItemState.FAILED, key=key, reason=reason, seconds=seconds)
             if not stage.job_type.aggregate and key != stage.expected_key(name):
@@ -277,23 +284,38 @@ class Tables:
 
     # -- inside -----------------------------------------------------------------------------------------------------
 
-    def _open_stage(self, job_type: JobType, upstream: Stage | None) -> Stage:
-        parameters = stage_parameters(self.settings, job_type)
-        dumped = parameters.model_dump(mode="json")
-        job = self.writer.state.job_of_type(job_type.name)
+    def _open_stage(self, planned: WorkflowJob) -> Stage:
+        dumped = self.settings.jobs[planned.label].model_dump(mode="json")
+        job = self.writer.state.job_labelled(planned.label)
         if job is None:
-            return self._make_stage(job_type, upstream)
+            return self._make_stage(planned)
         if job.parameters != dumped:
             self.writer.set_parameters(job.name, dumped)
-        return Stage(job_type, parameters, self.settings.optics.optics(), job, upstream)
+        return made_stage(self.settings, planned, job, self.stages)
 
-    def _make_stage(self, job_type: JobType, upstream: Stage | None) -> Stage:
+    def _make_stage(self, planned: WorkflowJob) -> Stage:
         """Make a new job."""
-        parameters = stage_parameters(self.settings, job_type)
-        name = f"{job_type.directory}/job{next_job_number(self.root, wait=LOCK_SECONDS):03d}"
-        inputs = (upstream.job.name,) if upstream else ()
-        job = self.writer.create_job(name, job_type.name, parameters.model_dump(mode="json"), inputs, "live")
-        return Stage(job_type, parameters, self.settings.optics.optics(), job, upstream)
+        shown = any(job.type.relion_type is not None for job in self.settings.workflow.jobs)
+        number = next_job_number(self.root, wait=LOCK_SECONDS) if shown else self._next_number()
+        name = f"{planned.type.directory}/job{number:03d}"
+        connected = {port: f"{self.stage(label).job.name}.{output}" for port, (label, output) in planned.inputs.items()}
+        several = sum(job.type.directory == planned.type.directory for job in self.settings.workflow.jobs) > 1
+        job = self.writer.create_job(
+            name,
+            planned.type.name,
+            self.settings.jobs[planned.label].model_dump(mode="json"),
+            connected,
+            alias=planned.label if several else "live",
+            label=planned.label,
+        )
+        return made_stage(self.settings, planned, job, self.stages)
+
+    def _next_number(self) -> int:
+        """Return the next job number of a project that has no RELION pipeline: that of no job in the journal, nor of any directory."""
+        number = 1 + max((int(name[-3:]) for name in self.writer.state.jobs if name[-3:].isdigit()), default=0)
+        while any(self.root.glob(f"*/job{number:03d}")):
+            number += 1
+        return number
 
     def _record(self, stage: Stage, name: str, state: ItemState, **details: Any) -> None:
         self.writer.item(stage.job.name, name, state, **details)
@@ -308,31 +330,35 @@ class Tables:
         else:
             self._give_up_after(stage, name, state)
 
-    def _followers(self, stage: Stage) -> list[Stage]:
-        return [other for other in self.stages if other.upstream is stage and not other.job_type.aggregate]
-
     def _advance(self, stage: Stage, name: str) -> None:
         """Let the next stages have an item that is done here."""
         if (
-            stage.upstream is not None
+            not stage.is_source
             and not stage.job_type.aggregate
             and stage.job.items[name].key != stage.expected_key(name)
         ):
             return
-        for follower in self._followers(stage):
-            entry = follower.entry(name)
-            if entry is None:
-                self._record(follower, name, ItemState.WAITING)
-                follower.waiting[name] = None
-            elif entry.state in FINAL_STATES and entry.key != follower.expected_key(name):
-                self.redo(follower, name, "inputs changed")
+        for follower in followers(self.stages, stage):
+            self._consider(follower, name)
+
+    def _consider(self, stage: Stage, name: str) -> None:
+        """Let a stage have an item of which something that it is made from has changed."""
+        entry = stage.entry(name)
+        if entry is None:
+            if stage.may_begin(name):
+                self._record(stage, name, ItemState.WAITING)
+                stage.waiting[name] = None
+        elif entry.state in FINAL_STATES and entry.key != stage.expected_key(name):
+            self.redo(stage, name, "inputs changed")
 
     def _give_up_after(self, stage: Stage, name: str, state: ItemState, reason: str = "") -> None:
         """Items of later stages that wait for one that was given up cannot be done, also where a stage between has a result from before."""
-        reason = reason or f"{stage.job_type.title} was {state.value}"
-        for follower in self._followers(stage):
+        reason = reason or f"{stage.title} was {state.value}"
+        for follower in followers(self.stages, stage):
             entry = follower.entry(name)
-            if entry is not None and entry.state is ItemState.WAITING:
+            if not follower.cannot_come(name):  # it can do without what was given up here
+                self._consider(follower, name)
+            elif entry is not None and entry.state is ItemState.WAITING:
                 self._finish(follower, name, ItemState.FAILED, key="", reason=reason)
                 follower.waiting.pop(name, None)
             elif entry is not None and entry.state is ItemState.DONE:
@@ -348,25 +374,35 @@ def is_gone(root: Path, job: JobEntry, pipeline: Pipeline, ours: Sequence[str]) 
     return vanished and had_results and any(pipeline.job(name) is not None for name in ours)
 
 
+def made_stage(settings: SessionSettings, planned: WorkflowJob, job: JobEntry, before: Sequence[Stage]) -> Stage:
+    """Return the stage of a workflow's job; the stages that it is made from are among those `before`."""
+    by_label = {stage.label: stage for stage in before}
+    upstreams = {
+        port.name: by_label[planned.inputs[port.name][0]] for port in planned.type.inputs if port.name in planned.inputs
+    }
+    return Stage(
+        planned.type,
+        settings.jobs[planned.label],
+        settings.optics.optics(),
+        job,
+        upstreams,
+        label=planned.label,
+        title=settings.workflow.title_of(planned.label),
+    )
+
+
 def open_stages(settings: SessionSettings, state: ProjectState) -> list[Stage]:
     """Return the stages of a project's jobs as `settings` see them, for looking only."""
     stages: list[Stage] = []
-    for job_type in workflow(settings.session.mode):
-        job = state.job_of_type(job_type.name)
-        if job is None:
-            break
-        upstream = stages[-1] if stages else None
-        parameters = stage_parameters(settings, job_type)
-        stages.append(Stage(job_type, parameters, settings.optics.optics(), job, upstream))
+    for planned in settings.workflow.jobs:
+        job = state.job_labelled(planned.label)
+        there = {stage.label for stage in stages}
+        if job is not None and all(label in there for label, _ in planned.inputs.values()):
+            stages.append(made_stage(settings, planned, job, stages))
     return stages
 
 
-def stage_parameters(settings: SessionSettings, job_type: JobType) -> ParameterModel:
-    """Return the parameters of a job type."""
-    return settings.jobs[job_type.name] if job_type.name in settings.jobs else job_type.Parameters()
-
-
 def stale_items(settings: SessionSettings, state: ProjectState) -> dict[str, int]:
-    """Return how many finished items of each job type would be computed again with `settings`, by the job type's title."""
-    counts = {stage.job_type.title: len(stage.stale()) for stage in open_stages(settings, state)}
+    """Return how many finished items of each job would be computed again with `settings`, by the job's title."""
+    counts = {stage.title: len(stage.stale()) for stage in open_stages(settings, state)}
     return {title: number for title, number in counts.items() if number}

@@ -46,9 +46,9 @@ def give_word(
 
 
 def _job(state: ProjectState, given: str) -> JobEntry:
-    """Return the job that a person means: by its name, its number, or its type, of which the newest counts."""
+    """Return the job that a person means: by its name, its number, its label, or its type, of which the newest counts."""
     for job in reversed(state.jobs.values()):
-        if given in (job.name, PurePosixPath(job.name).name, job.type_name):
+        if given in (job.name, PurePosixPath(job.name).name, job.label, job.type_name):
             return job
     listed = ", ".join(f"{job.type_name} ({job.name})" for job in state.jobs.values()) or "none yet"
     raise ProjectError(f"There is no job {given!r}; the project's jobs: {listed}.")

@@ -6,7 +6,6 @@ Importing a job type must stay light: the session process imports it and must no
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +13,8 @@ from typing import Any, ClassVar, Literal
 
 from beamside.formats.star import StarBlock
 from beamside.formats.star_parts import StarParts
+from beamside.jobs.ports import Given, Input, Output, lineage
+from beamside.jobs.triggers import EachItem, EachRound, Increments, Trigger
 from beamside.parameters import ParameterModel, describe
 from beamside.project.relion_options import OPTIONS
 
@@ -82,17 +83,30 @@ class Optics:
 
 @dataclass(frozen=True)
 class Item:
-    """One thing to process: its name (path below the project without extension) and the results that it already has, by job type."""
+    """One thing to process: its name (path below the project without extension), and what each port of the job gives of it.
+
+    ``members`` are, of a group, the items that belong to it.
+    """
 
     name: str
-    results: Mapping[str, Result]
+    inputs: Mapping[str, Given] = field(default_factory=dict)
+    members: tuple[Item, ...] = ()
+
+    def find(self, role: str) -> str:
+        """Return the path of the nearest output `role`; "" when there is none."""
+        return next((found.outputs[role] for found in lineage(list(self.inputs.values())) if role in found.outputs), "")
 
     def output(self, role: str) -> str:
-        """Return the path of the output `role` of the newest result that has it; raises KeyError."""
-        for result in reversed(list(self.results.values())):
-            if role in result.outputs:
-                return result.outputs[role]
+        """Return the path of the nearest output `role`; raises KeyError."""
+        if found := self.find(role):
+            return found
         raise KeyError(role)
+
+    def value(self, name: str, default: Any = None) -> Any:
+        """Return the nearest value of this name."""
+        return next(
+            (found.values[name] for found in lineage(list(self.inputs.values())) if name in found.values), default
+        )
 
 
 @dataclass(frozen=True)
@@ -167,27 +181,38 @@ class RelionContext:
     Attributes
     ----------
     parameters, optics : of the job
-    inputs : files that RELION would take as inputs, in the order of the job type's inputs
+    inputs : files that RELION would take as inputs, by the job type's ports
     rows : the finished items; what was found automatically is known from them
-    before : parameters of the jobs before, by the name of their type
+    before : parameters of the jobs that it is made from, the nearest first
+    lineage : names of the kinds of items that it is made from
     job, root : the job's name, and the project
     """
 
     parameters: Any
     optics: Optics
-    inputs: Sequence[str] = ()
+    inputs: Mapping[str, str] = field(default_factory=dict)
     rows: Sequence[Row] = ()
-    before: Mapping[str, Any] = field(default_factory=dict)
+    before: Sequence[Any] = ()
+    lineage: frozenset[str] = frozenset()
     job: str = ""
     root: Path = Path()
 
-    def newest(self, name: str, value: str) -> Any:
-        """Return a value of the newest result that has it, of the job type `name`; None while there is none."""
+    def newest(self, value: str) -> Any:
+        """Return a value of the newest result that has it, its own or that of what it was made from; None while there is none."""
         for row in reversed(self.rows):
-            result = row.item.results.get(name, row.result)
-            if value in result.values:
-                return result.values[value]
+            found = row.result.values.get(value)
+            if found is None:
+                found = row.item.value(value)
+            if found is not None:
+                return found
         return None
+
+    def setting(self, name: str, default: Any = None) -> Any:
+        """Return the parameter `name` of this job, or of the nearest one before that has it."""
+        for parameters in (self.parameters, *self.before):
+            if name in type(parameters).model_fields:
+                return getattr(parameters, name)
+        return default
 
 
 @dataclass(frozen=True)
@@ -203,6 +228,10 @@ StarContent = list[StarBlock] | StarParts | str
 """A STAR file's blocks, one that grows by parts, or the text of a file that only bears the name."""
 
 
+def _no_port(job_type: str, port: str) -> Input:
+    raise KeyError(f"{job_type} has no input {port}")
+
+
 def relion_value(value: Any) -> str:
     """Return a parameter's value as RELION writes it in ``job.star``."""
     if isinstance(value, bool):
@@ -210,7 +239,7 @@ def relion_value(value: Any) -> str:
     return f"{value:.7g}" if isinstance(value, float) else str(value)
 
 
-class JobType(ABC):
+class JobType:
     """One kind of job. Subclasses declare the class variables, and say how their results become STAR files."""
 
     name: ClassVar[str]
@@ -219,45 +248,53 @@ class JobType(ABC):
     """What people read: "Motion correction"."""
     directory: ClassVar[str]
     """RELION's directory: "MotionCorr"."""
-    relion_type: ClassVar[int]
-    relion_label: ClassVar[str]
+    relion_type: ClassVar[int | None] = None
+    """Number of RELION's job type that it is shown as; None for one that RELION has no word for: it is not in RELION's pipeline then."""
+    relion_label: ClassVar[str] = ""
     version: ClassVar[str]
     """Version of the algorithm. Results of an earlier one stay valid, and are computed again when that is asked for."""
-    requires: ClassVar[tuple[str, ...]]
-    """Names of the job types whose results an item needs before this one; the first is the one it follows."""
+    inputs: ClassVar[tuple[Input, ...]] = ()
+    """What it takes, by ports; none for what acquisition has taken in."""
+    outputs: ClassVar[tuple[Output, ...]] = ()
+    """What it gives, by ports; the first is the main one."""
+    trigger: ClassVar[Trigger] = EachItem()
+    """When it runs."""
     work: ClassVar[str] = ""
     """The function that does the work, as "module:function"; empty for what acquisition does. Only workers load its module; see `load_work`.
 
     It is called as ``function(item, parameters, workspace)``, reads its inputs, writes its outputs atomically, and returns a small `Result`.
 
-    That of an aggregate is called as ``function(items, parameters, workspace, round_name=..., final=...)`` and takes all items in, continuing from
-    the checkpoint in the job directory. An aggregate that follows another gets one item: the round of the other that it is about. Sentences for
-    people go to ``values["warnings"]``, by what they are about.
+    That of a job that works in rounds is called as ``function(items, parameters, workspace, round_name=..., final=...)`` and takes all items in,
+    continuing from the checkpoint in the job directory. One that follows the rounds of another gets one item: the round that it is about. Of a group,
+    the item has its members. Sentences for people go to ``values["warnings"]``, by what they are about.
     """
     Parameters: ClassVar[type[ParameterModel]]
     metrics: ClassVar[tuple[Metric, ...]] = ()
     nodes: ClassVar[tuple[Node, ...]] = ()
     pictures: ClassVar[tuple[Picture, ...]] = ()
-    aggregate: ClassVar[bool] = False
     optics_used: ClassVar[tuple[str, ...]] = tuple(Optics.__dataclass_fields__)
     """Names of the `Optics` values that change this job's results."""
 
-    reads: ClassVar[tuple[str, ...]] = ()
-    """Roles of the files that it reads of the results before; one that is gone is made again first. A role that no result has is left out."""
     spare: ClassVar[tuple[str, ...]] = ()
     """Roles in ``Result.outputs``, besides those of `pictures`, of files that no later step needs: for people, or to save time."""
 
-    inputs: ClassVar[tuple[str, ...]] = ()
-    """Job types whose main output file RELION would take as input, in order; one that a workflow lacks stands for the job before."""
-    input_options: ClassVar[tuple[str, ...]] = ()
-    """RELION's options that name the input files, in the order of the inputs."""
     fixed_options: ClassVar[Mapping[str, str]] = {}
     """RELION's options that always have the same value in Beamside."""
 
+    @property
+    def aggregate(self) -> bool:
+        """True when it works in rounds: over all items together, or about each round of another job."""
+        return isinstance(self.trigger, Increments | EachRound)
+
+    def input(self, port: str) -> Input:
+        """Return the input of this name; raises KeyError."""
+        return next((given for given in self.inputs if given.name == port), None) or _no_port(self.name, port)
+
     def relion_options(self, context: RelionContext) -> dict[str, str]:
         """Return the options of ``job.star`` with which RELION would do what this job does, automatic values as they were found."""
-        options = {**OPTIONS.get(self.relion_type, {}), **self.fixed_options}
-        options.update(zip(self.input_options, context.inputs, strict=False))
+        options = {**(OPTIONS.get(self.relion_type, {}) if self.relion_type is not None else {}), **self.fixed_options}
+        named = {port.relion_option: context.inputs.get(port.name, "") for port in self.inputs if port.relion_option}
+        options.update((option, file) for option, file in named.items() if file)
         for info in describe(type(context.parameters)):
             if info.relion:
                 options[info.relion] = relion_value(getattr(context.parameters, info.name))
@@ -303,21 +340,21 @@ class JobType(ABC):
         """Write files of `results` that are gone and of which the job's tables have the content again; returns how many. Nothing is computed."""
         return 0
 
-    def automatic(self, settings: Mapping[str, Any], newest: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    def automatic(self, given: Mapping[str, Any], newest: Mapping[str, Any]) -> dict[str, Any]:
         """Return what the parameters of this job that are 0, which means "automatic", became; those that are not known yet are left out.
 
         Parameters
         ----------
-        settings : of the session, by name; those of an earlier version may lack some
-        newest : values of the newest result of each job type
+        given : the parameters by name; those of an earlier version may lack some
+        newest : values of its newest result
         """
         return {}
 
-    @abstractmethod
     def star_files(
         self, rows: Sequence[Row], parameters: Any, optics: Optics, job: str, root: Path
     ) -> dict[str, StarContent]:
         """Return the STAR files of the whole job, by name in the job directory, for the finished items."""
+        return {}
 
     def current_nodes(self, rows: Sequence[Row]) -> tuple[Node, ...]:
         """Return the output files that RELION should know of, given the finished items."""

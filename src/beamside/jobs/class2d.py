@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from beamside.jobs.base import (
     JobType,
     Metric,
     Node,
-    Optics,
     Picture,
     RelionContext,
     Row,
-    StarContent,
     relion_value,
 )
 from beamside.jobs.extract import sizes
+from beamside.jobs.item_kinds import CLASSES, PARTICLES
+from beamside.jobs.ports import Input, Output
+from beamside.jobs.triggers import Increments
 from beamside.parameters import ParameterModel, parameter
 
 
@@ -72,9 +72,19 @@ class Classification2d(JobType):
     relion_label = "relion.class2d"
     version = "4"
     optics_used = ("pixel_size", "voltage", "spherical_aberration", "amplitude_contrast")
-    requires = ("extract",)
+    inputs = (
+        Input("particles", PARTICLES, takes="all", reads=("particles", "particles_star"), relion_option="fn_img"),
+    )
+    outputs = (Output("classes", CLASSES),)
+    trigger = Increments(
+        counts="extracted",
+        done="classified",
+        start="class_min",
+        step="class_increment",
+        fewest=10,
+        too_few="{number} particles are too few for 2D classification; it was not run.",
+    )
     work = "beamside.jobs.class2d_worker:classify_round"
-    aggregate = True
     Parameters = Class2dParameters
     metrics = (
         Metric("classified", "Particles classified", good="high", digits=0),
@@ -89,9 +99,6 @@ class Classification2d(JobType):
         Metric("iterations", "Iterations", digits=0, description="Iterations since the start."),
     )
     pictures = (Picture("classes_image", "Class averages"),)
-    reads = ("particles", "particles_star")
-    inputs = ("extract",)
-    input_options = ("fn_img",)
 
     def relion_options(self, context: RelionContext) -> dict[str, str]:
         """Return RELION's options for a classification of the same particles by expectation-maximisation, and for going on from the newest round."""
@@ -119,10 +126,10 @@ class Classification2d(JobType):
     @staticmethod
     def _mask_diameter(context: RelionContext) -> float:
         """Return the diameter of the mask in Å: that of the newest round, or of the first one."""
-        if found := context.newest("class2d", "mask_diameter"):
+        if found := context.newest("mask_diameter"):
             return float(found)
         box, _, pixel_size = sizes(context)
-        largest = context.before["pick"].particle_diameter[1] if "pick" in context.before else box * pixel_size
+        largest = context.setting("particle_diameter", (0.0, box * pixel_size))[1]
         return mask_diameter(context.parameters, largest, box * pixel_size)
 
     def current_nodes(self, rows: Sequence[Row]) -> tuple[Node, ...]:
@@ -141,14 +148,8 @@ class Classification2d(JobType):
         """Return the newest round's model, which RELION 3.1 selects from; as it has the optimiser's table, RELION 4 and 5 do, too."""
         return next((node for node in self.current_nodes(rows) if node.file.endswith("_model.star")), None)
 
-    def automatic(self, settings: Mapping[str, Any], newest: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    def automatic(self, given: Mapping[str, Any], newest: Mapping[str, Any]) -> dict[str, Any]:
         """Return the mask, and the particles between two rounds."""
-        mask = newest.get("class2d", {}).get("mask_diameter")
-        found = {"class_increment": settings.get("class_min"), "class_mask": mask}
+        mask = newest.get("mask_diameter")
+        found = {"class_increment": given.get("class_min"), "class_mask": mask}
         return {name: value for name, value in found.items() if value}
-
-    def star_files(
-        self, rows: Sequence[Row], parameters: Any, optics: Optics, job: str, root: Path
-    ) -> dict[str, StarContent]:
-        """Return nothing: each round writes its own files."""
-        return {}

@@ -73,7 +73,7 @@ def classify_round(
             executor=workers,
         )
     checkpoint.save(found, gathered.members)
-    rows = [Row(item, item.results["extract"]) for item in items]
+    rows = [Row(item, item.inputs["particles"].result) for item in items]
     number = file_number(job, found.iteration)
     description = _describe(found, gathered, settings, diameter, number)
     outputs = write_round(workspace.root, workspace.job, description, gathered.rows, rows, workspace.optics)
@@ -164,7 +164,7 @@ def surviving(
 
 def _stacks(items: Sequence[Item]) -> dict[str, Result]:
     """Return what was extracted, by the stack of particles."""
-    extracted = (item.results["extract"] for item in items if _has_particles(item))
+    extracted = (item.inputs["particles"].result for item in items if _has_particles(item))
     return {result.outputs["particles"]: result for result in extracted}
 
 
@@ -189,7 +189,7 @@ def gather(items: Sequence[Item], members: list[tuple[str, int]], root: Path) ->
 
 
 def _has_particles(item: Item) -> bool:
-    return "particles" in item.results["extract"].outputs
+    return "particles" in item.inputs["particles"].result.outputs
 
 
 def _ctf(rows: Sequence[Sequence[Value]]) -> NDArray[np.float64]:
@@ -202,20 +202,20 @@ def _ctf(rows: Sequence[Sequence[Value]]) -> NDArray[np.float64]:
 
 def _sizes(items: Sequence[Item], parameters: Class2dParameters) -> tuple[float, float]:
     """Return the particles' pixel size and the diameter of the mask, in Å."""
-    extracted = next(item.results["extract"] for item in items if _has_particles(item))
+    extracted = next(item.inputs["particles"].result for item in items if _has_particles(item))
     pixel_size, size = float(extracted.values["image_pixel_size"]), int(extracted.values["image_size"])
     return pixel_size, mask_diameter(parameters, _largest_diameter(items), size * pixel_size)
 
 
 def _micrograph_pixel_size(items: Sequence[Item]) -> float:
     """Return the pixel size in Å of the micrographs, in whose pixels particles have their coordinates."""
-    values = next(item.results["extract"] for item in items if _has_particles(item)).values
+    values = next(item.inputs["particles"].result for item in items if _has_particles(item)).values
     return float(values["image_pixel_size"]) * int(values["image_size"]) / int(values["box"])
 
 
 def _largest_diameter(items: Sequence[Item]) -> float:
     """Return the largest diameter in Å that particles were looked for with."""
-    return max(float(item.results["pick"].values["max_diameter"]) for item in items)
+    return max(float(item.inputs["particles"].value("max_diameter")) for item in items)
 
 
 def _settings(

@@ -20,7 +20,9 @@ from beamside.jobs.base import (
     relion_value,
 )
 from beamside.jobs.ctffind_log import log_path, write_missing_logs
+from beamside.jobs.item_kinds import FITTED_MICROGRAPH, MICROGRAPH, MOVIE
 from beamside.jobs.optics import optics_block
+from beamside.jobs.ports import Given, Input, Output
 from beamside.parameters import ParameterModel, parameter
 
 
@@ -72,7 +74,10 @@ class CtfEstimation(JobType):
     relion_label = "relion.ctffind"
     version = "3"
     optics_used = ("pixel_size", "voltage", "spherical_aberration", "amplitude_contrast")
-    requires = ("motion",)
+    inputs = (
+        Input("micrographs", MICROGRAPH, reads=("power_spectrum", "micrograph"), relion_option="input_star_mics"),
+    )
+    outputs = (Output("micrographs", FITTED_MICROGRAPH),)
     work = "beamside.jobs.ctf_worker:fit"
     Parameters = CtfParameters
     metrics = (
@@ -95,21 +100,18 @@ class CtfEstimation(JobType):
         Metric("tilt_angle", "Tilt", "°", digits=1, description="Of the specimen, when it is searched."),
     )
     nodes = (Node("micrographs_ctf.star", 1, "MicrographsData.star.relion.ctf"),)
-    reads = ("power_spectrum", "micrograph")
     spare = ("ctf_spectrum",)
     pictures = (
         Picture("thumbnail", "Micrograph", micrograph=True),
         Picture("ctf_plot", "CTF fit, 1-D"),
         Picture("ctf_image", "CTF fit, 2-D: spectrum and model"),
     )
-    inputs = ("motion",)
-    input_options = ("input_star_mics",)
     fixed_options = {"use_ctffind4": "Yes", "use_gctf": "No", "box": "512"}
 
     def relion_options(self, context: RelionContext) -> dict[str, str]:
         """Return RELION's options for a fit of the same range; from the power spectra of movies where there are any, as ours."""
-        options = {**super().relion_options(context), "use_given_ps": relion_value("motion" in context.before)}
-        pixel_size = context.newest("motion", "spectrum_pixel_size") or context.newest("ctf", "micrograph_pixel_size")
+        options = {**super().relion_options(context), "use_given_ps": relion_value(MOVIE.name in context.lineage)}
+        pixel_size = context.newest("spectrum_pixel_size") or context.newest("micrograph_pixel_size")
         if pixel_size:
             options["resmax"] = relion_value(max(float(context.parameters.ctf_max_resolution), 2.1 * float(pixel_size)))
         return options
@@ -170,6 +172,14 @@ CTF_COLUMNS = (
     "rlnCtfFigureOfMerit",
     "rlnCtfMaxResolution",
 )
+
+
+def fit_of(given: Given) -> Result:
+    """Return the CTF result that what a port gives was made from; raises KeyError where there is none."""
+    for result in given.lineage():
+        if "defocus_u" in result.values:
+            return result
+    raise KeyError("defocus_u")
 
 
 def ctf_values(result: Result) -> list[Value]:

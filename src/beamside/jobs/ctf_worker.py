@@ -27,8 +27,7 @@ def fit(item: Item, parameters: CtfParameters, workspace: Workspace) -> Result:
 
     A failed fit leaves pictures and the score that show why, and no defocus.
     """
-    motion = item.results.get("motion")
-    pixel_size = float(motion.values["pixel_size"]) if motion is not None else workspace.optics.pixel_size
+    pixel_size = float(item.inputs["micrographs"].value("pixel_size", workspace.optics.pixel_size))
     values: dict[str, Any] = {
         "micrograph_pixel_size": pixel_size,
         "micrographs_star": f"{workspace.job}/micrographs_ctf.star",
@@ -96,7 +95,7 @@ def _micrograph(item: Item, workspace: Workspace) -> Tensor:
 
 def _thumbnail(item: Item, workspace: Workspace) -> dict[str, str]:
     """Draw a micrograph that came as a sum, so that a rejected one can be looked at; motion correction has drawn those of movies."""
-    if "motion" in item.results:
+    if item.find("thumbnail"):
         return {}
     path = workspace.path(item, "_thumbnail.jpg")
     save_picture(path, pictures.thumbnail(_micrograph(item, workspace).numpy()))
@@ -105,11 +104,11 @@ def _thumbnail(item: Item, workspace: Workspace) -> dict[str, str]:
 
 def _spectrum(item: Item, workspace: Workspace, pixel_size: float) -> tuple[Tensor, float]:
     """Return the amplitude spectrum and its effective pixel size in Å."""
-    motion = item.results.get("motion")
-    if motion is None:
+    given = item.inputs["micrographs"]
+    if not (file := given.find("power_spectrum")):
         return micrograph_spectrum(_micrograph(item, workspace), pixel_size)
-    spectrum = np.array(read_mrc(workspace.absolute(motion.outputs["power_spectrum"])), dtype=np.float32)
-    return torch.from_numpy(spectrum), float(motion.values["spectrum_pixel_size"])
+    spectrum = np.array(read_mrc(workspace.absolute(file)), dtype=np.float32)
+    return torch.from_numpy(spectrum), float(given.value("spectrum_pixel_size"))
 
 
 def _tilt_values(tilt: Tilt, image: Tensor) -> dict[str, Any]:

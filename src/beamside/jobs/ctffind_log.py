@@ -18,8 +18,7 @@ ENDING = "_ctffind4.log"
 
 def root_name(item: Item) -> str:
     """Return the name, without its ending, that RELION gives to what it makes of an item: that of the movie's power spectrum, where there is one."""
-    motion = item.results.get("motion")
-    spectrum = motion.outputs.get("power_spectrum") if motion is not None else None
+    spectrum = item.find("power_spectrum")
     return PurePosixPath(item.name).with_name(PurePosixPath(spectrum).stem).as_posix() if spectrum else item.name
 
 

@@ -23,7 +23,10 @@ from beamside.jobs.base import (
     StarContent,
     relion_value,
 )
+from beamside.jobs.item_kinds import COORDINATES, FITTED_MICROGRAPH
+from beamside.jobs.item_kinds import PARTICLES as PARTICLE_KIND
 from beamside.jobs.optics import optics_block
+from beamside.jobs.ports import Input, Output
 from beamside.parameters import ParameterModel, parameter
 
 
@@ -70,7 +73,11 @@ class Extraction(JobType):
     relion_label = "relion.extract"
     version = "2"
     optics_used = ("pixel_size",)
-    requires = ("pick", "ctf")
+    inputs = (
+        Input("micrographs", FITTED_MICROGRAPH, reads=("micrograph",), relion_option="star_mics"),
+        Input("coordinates", COORDINATES, reads=("coordinates",), relion_option="coords_suffix"),
+    )
+    outputs = (Output("particles", PARTICLE_KIND),)
     work = "beamside.jobs.extract_worker:extract"
     Parameters = ExtractParameters
     metrics = (
@@ -85,9 +92,6 @@ class Extraction(JobType):
     )
     nodes = (Node("particles.star", 3, "ParticlesData.star.relion"),)
     pictures = (Picture("particles_image", "Extracted particles"),)
-    reads = ("micrograph", "coordinates")
-    inputs = ("ctf", "pick")
-    input_options = ("star_mics", "coords_suffix")
 
     def relion_options(self, context: RelionContext) -> dict[str, str]:
         """Return RELION's options for the same particles; sizes are those that were used, or will be."""
@@ -106,19 +110,18 @@ class Extraction(JobType):
         sentences = [
             "RELION also extracts particles whose boxes reach over the edge of the micrograph, which Beamside leaves out."
         ]
-        if context.before.get("ctf") is not None and context.before["ctf"].ctf_tilt:
+        if context.setting("ctf_tilt"):
             sentences.append(
                 "RELION gives all particles of a micrograph the same defocus, whatever the tilt of the specimen."
             )
         return sentences
 
-    def automatic(self, settings: Mapping[str, Any], newest: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    def automatic(self, given: Mapping[str, Any], newest: Mapping[str, Any]) -> dict[str, Any]:
         """Return the box, and the circle outside which the background is measured."""
-        values = newest.get("extract", {})
-        if not {"box", "image_pixel_size", "image_size"} <= values.keys():
+        if not {"box", "image_pixel_size", "image_size"} <= newest.keys():
             return {}
-        box = float(values["image_pixel_size"] * values["image_size"])
-        return {"box_size": int(values["box"]), "background_diameter": BACKGROUND_FRACTION * box}
+        box = float(newest["image_pixel_size"] * newest["image_size"])
+        return {"box_size": int(newest["box"]), "background_diameter": BACKGROUND_FRACTION * box}
 
     def star_files(
         self, rows: Sequence[Row], parameters: Any, optics: Optics, job: str, root: Path
@@ -179,17 +182,15 @@ def sizes(context: RelionContext) -> tuple[int, int, float]:
 
     `context` is of extraction or of a job that follows it.
     """
-    box, small = context.newest("extract", "box"), context.newest("extract", "image_size")
+    box, small = context.newest("box"), context.newest("image_size")
     if box and small:
-        return int(box), int(small), float(context.newest("extract", "image_pixel_size")) * int(small) / int(box)
-    given = {**context.before, **({} if "extract" in context.before else {"extract": context.parameters})}
-    pixel_size = float(context.newest("ctf", "micrograph_pixel_size") or 0.0)
+        return int(box), int(small), float(context.newest("image_pixel_size")) * int(small) / int(box)
+    pixel_size = float(context.newest("micrograph_pixel_size") or 0.0)
     if not pixel_size:
-        pixel_size = context.optics.pixel_size * (given["motion"].binning if "motion" in given else 1.0)
-    extract = given["extract"]
-    diameter = given["pick"].particle_diameter[1] if "pick" in given else 0.0
-    box = int(extract.box_size) or default_box(diameter, pixel_size, extract.class_box)
-    return box, min(int(extract.class_box), box), pixel_size
+        pixel_size = context.optics.pixel_size * float(context.setting("binning", 1.0))
+    diameter, class_box = context.setting("particle_diameter", (0.0, 0.0))[1], int(context.setting("class_box"))
+    box = int(context.setting("box_size")) or default_box(diameter, pixel_size, class_box)
+    return box, min(class_box, box), pixel_size
 
 
 PARTICLE_COLUMNS = (

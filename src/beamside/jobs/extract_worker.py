@@ -10,7 +10,7 @@ from beamside.formats.star import Value, read_star, write_star
 from beamside.imaging import pictures
 from beamside.imaging.particles import extract_particles
 from beamside.jobs.base import Item, Result, Workspace
-from beamside.jobs.ctf import ctf_values, defocus_offset
+from beamside.jobs.ctf import ctf_values, defocus_offset, fit_of
 from beamside.jobs.extract import ExtractParameters, default_box, particles_block
 from beamside.jobs.output import save_picture
 
@@ -22,9 +22,9 @@ def extract(item: Item, parameters: ExtractParameters, workspace: Workspace) -> 
     """Extract the particles of one micrograph. Picks whose box would leave the micrograph are counted and left out."""
     micrograph = item.output("micrograph")
     image = np.asarray(read_mrc(workspace.absolute(micrograph)), dtype=np.float32)
-    pixel_size = float(item.results["ctf"].values["micrograph_pixel_size"])
+    pixel_size = float(item.inputs["micrographs"].value("micrograph_pixel_size"))
     picks = _picks(item, workspace)
-    largest = float(item.results["pick"].values["max_diameter"])
+    largest = float(item.inputs["coordinates"].value("max_diameter"))
     box = parameters.box_size or default_box(largest, pixel_size, parameters.class_box)
     small = min(parameters.class_box, box)
     inside = _inside(picks[:, :2], image.shape, box)
@@ -47,7 +47,7 @@ def extract(item: Item, parameters: ExtractParameters, workspace: Workspace) -> 
     picture = workspace.path(item, "_particles.jpg")
     write_mrc(stack, particles, image_pixel_size, durable=False)
     save_picture(picture, pictures.class_montage(particles[:SHOWN], columns=min(SHOWN // 2, len(particles)), tile=64))
-    rows = _rows(picks, workspace.relative(stack), micrograph, item.results["ctf"])
+    rows = _rows(picks, workspace.relative(stack), micrograph, fit_of(item.inputs["micrographs"]))
     write_star(star, [particles_block(rows)])
     return Result(
         metrics=metrics,
@@ -62,7 +62,7 @@ def extract(item: Item, parameters: ExtractParameters, workspace: Workspace) -> 
 
 def _picks(item: Item, workspace: Workspace) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
     """Return the picks as (n, 3): x, y, score."""
-    table = read_star(workspace.absolute(item.results["pick"].outputs["coordinates"]))[""]
+    table = read_star(workspace.absolute(item.inputs["coordinates"].output("coordinates")))[""]
     columns = [table.column(label) for label in ("rlnCoordinateX", "rlnCoordinateY", "rlnAutopickFigureOfMerit")]
     return np.array([[float(value) for value in column] for column in columns], dtype=np.float64).reshape(3, -1).T
 

@@ -11,8 +11,10 @@ from typing import Any, ClassVar
 
 from beamside.formats.star import StarBlock
 from beamside.jobs.base import JobType, Metric, Node, Optics, RelionContext, Row, StarContent, relion_value
+from beamside.jobs.item_kinds import MICROGRAPH, MOVIE
 from beamside.jobs.optics import OPTICS_GROUP_NAME, optics_block
 from beamside.jobs.patterns import Pattern, pattern_of
+from beamside.jobs.ports import Output
 from beamside.parameters import ParameterModel
 
 
@@ -28,7 +30,6 @@ class _Import(JobType):
     relion_label = "relion.import"
     version = "1"
     optics_used = ()
-    requires: ClassVar[tuple[str, ...]] = ()
     Parameters = ImportParameters
     metrics = (
         Metric("gigabytes", "Size", "MB", scale=1000, digits=1, description="Size of the file at the source."),
@@ -76,6 +77,7 @@ class _Import(JobType):
 class ImportMovies(_Import):
     """Movies that acquisition has copied and verified."""
 
+    outputs = (Output("movies", MOVIE),)
     nodes = (Node("movies.star", 0, "MicrographMoviesData.star.relion"),)
     role = "movie"
     usual_files = "raw/*.tif*"
@@ -95,6 +97,8 @@ class ImportMovies(_Import):
 class ImportMicrographs(_Import):
     """Already summed micrographs that acquisition has copied and verified."""
 
+    name = "import_micrographs"
+    outputs = (Output("micrographs", MICROGRAPH),)
     nodes = (Node("micrographs.star", 1, "MicrographsData.star.relion"),)
     role = "micrograph"
     usual_files = "{job}/raw/*.mrc"

@@ -21,7 +21,9 @@ from beamside.jobs.base import (
     relion_value,
 )
 from beamside.jobs.fractions import fractions
+from beamside.jobs.item_kinds import MICROGRAPH, MOVIE
 from beamside.jobs.optics import optics_block
+from beamside.jobs.ports import Input, Output
 from beamside.parameters import ParameterModel, parameter
 
 
@@ -97,7 +99,8 @@ class MotionCorrection(JobType):
     relion_label = "relion.motioncorr"
     version = "6"
     optics_used = ("pixel_size", "voltage", "dose_per_frame", "total_dose")
-    requires = ("import",)
+    inputs = (Input("movies", MOVIE, reads=("movie",), relion_option="input_star_mics"),)
+    outputs = (Output("micrographs", MICROGRAPH),)
     work = "beamside.jobs.motion_worker:correct"
     Parameters = MotionParameters
     metrics = (
@@ -124,10 +127,7 @@ class MotionCorrection(JobType):
         ),
     )
     nodes = (Node("corrected_micrographs.star", 1, "MicrographsData.star.relion.motioncorr"),)
-    reads = ("movie",)
     pictures = (Picture("thumbnail", "Corrected micrograph", micrograph=True), Picture("motion_plot", "Motion track"))
-    inputs = ("import",)
-    input_options = ("input_star_mics",)
     fixed_options = {
         "do_own_motioncor": "Yes",
         "do_save_ps": "Yes",
@@ -137,15 +137,14 @@ class MotionCorrection(JobType):
 
     def relion_options(self, context: RelionContext) -> dict[str, str]:
         """Return RELION's options for the same correction."""
-        dose = context.newest("motion", "dose_per_frame") or context.optics.dose_per_frame
+        dose = context.newest("dose_per_frame") or context.optics.dose_per_frame
         return {**super().relion_options(context), "dose_per_frame": relion_value(float(dose))}
 
     def relion_differences(self, context: RelionContext) -> list[str]:
         """Say what RELION's own motion correction does not do."""
-        given, optics, sentences = context.parameters, context.optics, []
-        gains = Counter(
-            relion_gain(row.item.results["import"].values) for row in context.rows if "import" in row.item.results
-        )
+        asked, optics, sentences = context.parameters, context.optics, []
+        given = [row.item.inputs["movies"].result.values for row in context.rows if "movies" in row.item.inputs]
+        gains = Counter(map(relion_gain, given))
         if len(gains) > 1:
             listed = ", ".join(f"{number} with {name or 'none'}" for name, number in gains.most_common())
             sentences.append(
@@ -155,13 +154,13 @@ class MotionCorrection(JobType):
             sentences.append(
                 f"RELION takes one dose for the frames of all movies; Beamside divided {optics.total_dose:g} e/Å² among each movie's frames."
             )
-        if min(given.patches_x, given.patches_y) <= 2 < given.patches_x * given.patches_y:
+        if min(asked.patches_x, asked.patches_y) <= 2 < asked.patches_x * asked.patches_y:
             sentences.append("RELION fits local motion only with three or more patches in both directions.")
-        if given.even_odd:
+        if asked.even_odd:
             sentences.append("RELION does not save the sums of even and odd frames of these movies.")
-        if given.float16:
+        if asked.float16:
             sentences.append("RELION 3.1 writes 32-bit sums.")
-        if given.save_unweighted and not given.dose_weighting:
+        if asked.save_unweighted and not asked.dose_weighting:
             sentences.append("RELION does not save a second sum when doses are not weighted.")
         return sentences
 

@@ -31,7 +31,7 @@ _LARGEST_FLOAT16 = 65504.0
 
 def correct(item: Item, parameters: MotionParameters, workspace: Workspace) -> Result:
     """Correct the movie of `item`; the per-movie STAR file is written last but one, the record of it after all files."""
-    source = item.results["import"]
+    source = item.inputs["movies"].result
     if source.values.get("gain_error"):
         raise GainError(str(source.values["gain_error"]))
     optics = workspace.optics
@@ -87,7 +87,7 @@ def correct(item: Item, parameters: MotionParameters, workspace: Workspace) -> R
 
 def _fractions(item: Item, parameters: MotionParameters, workspace: Workspace) -> Fractions:
     """Return how the movie is divided; its number of frames was counted when it was taken in."""
-    source = item.results["import"]
+    source = item.inputs["movies"].result
     movie = source.outputs["movie"]
     frames = source.values.get("frames") or inspect_file(str(workspace.absolute(movie))).frames
     return fractions(movie, int(frames), parameters, workspace.optics)
@@ -122,7 +122,7 @@ def motion_star(
     corrected: MotionResult, item: Item, parameters: MotionParameters, optics: Optics, divided: Fractions
 ) -> list[StarBlock]:
     """Return RELION's per-movie STAR file, motion model version 1 (version 0 without local motion); all shifts in unbinned pixels."""
-    source = item.results["import"]
+    source = item.inputs["movies"].result
     height, width = corrected.shape
     frames = len(corrected.global_shifts)
     general: dict[str, Value] = {

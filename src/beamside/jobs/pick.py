@@ -23,6 +23,8 @@ from beamside.jobs.base import (
     StarContent,
     relion_value,
 )
+from beamside.jobs.item_kinds import COORDINATES, FITTED_MICROGRAPH
+from beamside.jobs.ports import Input, Output
 from beamside.parameters import ParameterModel, parameter
 from beamside.project.relion_options import OPTIONS
 from beamside.project.relion_types import JOB_LABELS
@@ -149,7 +151,8 @@ class Picking(JobType):
     relion_label = "relion.autopick"
     version = "3"
     optics_used = ("pixel_size", "voltage", "spherical_aberration", "amplitude_contrast")
-    requires = ("ctf",)
+    inputs = (Input("micrographs", FITTED_MICROGRAPH, reads=("micrograph",), relion_option="fn_input_autopick"),)
+    outputs = (Output("coordinates", COORDINATES),)
     work = "beamside.jobs.pick_worker:pick"
     Parameters = PickParameters
     metrics = (
@@ -177,18 +180,15 @@ class Picking(JobType):
         # RELION 3.1 takes any coordinates for a suffix file; RELION 4 and 5 read both.
         Node("autopick.star", None, "MicrographsCoords.star.relion.autopick"),
     )
-    reads = ("micrograph",)
     spare = ("candidates",)
     pictures = (Picture("picks_image", "Picked particles", micrograph=True),)
-    inputs = ("ctf",)
-    input_options = ("fn_input_autopick",)
 
     def relion_options(self, context: RelionContext) -> dict[str, str]:
         """Return RELION's options for picking the same sizes with the nearest method that it has."""
         given, options = context.parameters, super().relion_options(context)
         low, high = given.particle_diameter
         resolution = float(given.pick_resolution)
-        if pixel_size := context.newest("ctf", "micrograph_pixel_size"):
+        if pixel_size := context.newest("micrograph_pixel_size"):
             resolution = max(resolution, 2.1 * float(pixel_size))
         options |= {
             "do_log": relion_value(given.pick_method == "blob"),
@@ -241,11 +241,11 @@ class Picking(JobType):
     def relion_viewer(self, context: RelionContext) -> RelionViewer:
         """Return the options of RELION's manual picking with which it shows our picks: RELION 3.1 shows none without them."""
         low, high = context.parameters.particle_diameter
-        pixel_size = context.newest("ctf", "micrograph_pixel_size")
-        shape = context.newest("motion", "shape")
+        pixel_size = context.newest("micrograph_pixel_size")
+        shape = context.newest("shape")
         options = {
             **OPTIONS[MANUAL_PICKING],
-            "fn_in": context.inputs[0] if context.inputs else "",
+            "fn_in": next(iter(context.inputs.values()), ""),
             "diameter": relion_value(float(round((low + high) / 2))),
             "angpix": relion_value(float(pixel_size)) if pixel_size else "-1",
             "lowpass": relion_value(float(context.parameters.pick_resolution)),
@@ -262,9 +262,9 @@ class Picking(JobType):
 
         return adopt_references(parameters, root)
 
-    def automatic(self, settings: Mapping[str, Any], newest: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    def automatic(self, given: Mapping[str, Any], newest: Mapping[str, Any]) -> dict[str, Any]:
         """Return the distance from the edges."""
-        diameters = settings.get("particle_diameter")
+        diameters = given.get("particle_diameter")
         return {"pick_border": automatic_border(diameters[0])} if diameters else {}
 
     def star_files(
@@ -281,7 +281,7 @@ class Picking(JobType):
             for row in rows
         ]
         columns = ["rlnMicrographName", "rlnMicrographCoordinates"]
-        micrographs = rows[0].item.results["ctf"].values["micrographs_star"] if rows else ""
+        micrographs = rows[0].item.value("micrographs_star") if rows else ""
         return {
             "autopick.star": [StarBlock("coordinate_files", columns, lines)],
             "coords_suffix_autopick.star": f"{micrographs}\n",

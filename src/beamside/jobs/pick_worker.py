@@ -21,6 +21,7 @@ from beamside.imaging.candidates import STEPS, Candidates, OpenArea, accept
 from beamside.imaging.picking import BlobSettings, pick_blobs
 from beamside.imaging.template_picking import Ctf, References, pick_templates
 from beamside.jobs.base import Item, Result, Workspace
+from beamside.jobs.ctf import fit_of
 from beamside.jobs.output import save_picture
 from beamside.jobs.pick import CLOSEST, PickParameters, automatic_border
 from beamside.jobs.pick_references import read_references
@@ -42,7 +43,7 @@ def pick(item: Item, parameters: PickParameters, workspace: Workspace) -> Result
     """Pick the particles of one micrograph."""
     path = workspace.absolute(item.output("micrograph"))
     image = np.array(read_mrc(path), dtype=np.float32)
-    pixel_size = float(item.results["ctf"].values["micrograph_pixel_size"])
+    pixel_size = float(item.inputs["micrographs"].value("micrograph_pixel_size"))
     kept, key = workspace.path(item, "_candidates.star"), _key(item, path, parameters, workspace)
     candidates = read_candidates(kept, key)
     if candidates is None:
@@ -79,7 +80,7 @@ def _find(
     image: NDArray[np.float32], path: Path, item: Item, parameters: PickParameters, workspace: Workspace
 ) -> Candidates:
     """Find the candidates with the method that is asked for."""
-    pixel_size = float(item.results["ctf"].values["micrograph_pixel_size"])
+    pixel_size = float(item.inputs["micrographs"].value("micrograph_pixel_size"))
     low, high = parameters.particle_diameter
     settings = BlobSettings(
         pixel_size=pixel_size,
@@ -125,7 +126,7 @@ def _references(path: str, diameter: float, step: float, resolution: float) -> R
 
 
 def _ctf(item: Item, workspace: Workspace) -> Ctf:
-    values, optics = item.results["ctf"].values, workspace.optics
+    values, optics = fit_of(item.inputs["micrographs"]).values, workspace.optics
     return Ctf(
         float(values["defocus_u"]),
         float(values["defocus_v"]),
@@ -141,10 +142,10 @@ def _key(item: Item, micrograph: Path, parameters: PickParameters, workspace: Wo
     """Return what the candidates are valid for: the micrograph's file, its CTF where it is used, and all parameters that do not merely choose."""
     status = micrograph.stat()
     given = {name: value for name, value in parameters.model_dump(mode="json").items() if name not in DECIDING}
-    ctf = dict(item.results["ctf"].values) if parameters.pick_method == "template" else {}
+    ctf = dict(fit_of(item.inputs["micrographs"]).values) if parameters.pick_method == "template" else {}
     optics = workspace.optics
     used = [optics.voltage, optics.spherical_aberration, optics.amplitude_contrast] if ctf else []
-    pixel_size = item.results["ctf"].values["micrograph_pixel_size"]
+    pixel_size = item.inputs["micrographs"].value("micrograph_pixel_size")
     content = [ALGORITHM, str(micrograph), status.st_size, status.st_mtime_ns, pixel_size, given, ctf, used]
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:20]
 

@@ -3,40 +3,88 @@
 from __future__ import annotations
 
 from functools import cache
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 
+from beamside.config import suggestion
 from beamside.errors import ConfigError
 from beamside.jobs.base import JobType
 from beamside.jobs.class2d import Classification2d
 from beamside.jobs.ctf import CtfEstimation
 from beamside.jobs.extract import Extraction
 from beamside.jobs.importing import ImportMicrographs, ImportMovies
+from beamside.jobs.join import Joining
 from beamside.jobs.motion import MotionCorrection
 from beamside.jobs.pick import Picking
 from beamside.jobs.select import Selection
 
-WORKFLOWS: dict[str, tuple[type[JobType], ...]] = {
-    "movies": (ImportMovies, MotionCorrection, CtfEstimation, Picking, Extraction, Classification2d, Selection),
-    "micrographs": (ImportMicrographs, CtfEstimation, Picking, Extraction, Classification2d, Selection),
+BUILT_IN: dict[str, type[JobType]] = {
+    kind.name: kind
+    for kind in (
+        ImportMovies,
+        ImportMicrographs,
+        MotionCorrection,
+        CtfEstimation,
+        Picking,
+        Extraction,
+        Joining,
+        Classification2d,
+        Selection,
+    )
 }
-"""The chains of job types that a session can run, by mode; each follows the one before it."""
+"""The job types of this package by name, in the order of the work."""
+
+
+def job_type(name: str) -> JobType:
+    """Return the job type of this name; the same object each time.
+
+    Raises
+    ------
+    ConfigError
+        when there is none, or the package that has it cannot be loaded
+    """
+    if name in BUILT_IN:
+        return _made(BUILT_IN[name])
+    points = _installed()
+    if name not in points:
+        hint = suggestion(name, [*BUILT_IN, *points])
+        raise ConfigError(f"There is no job type {name!r}{hint}; is the package that provides it installed here?")
+    return _loaded(points[name])
+
+
+def job_types() -> dict[str, JobType]:
+    """Return all job types by name, the built-in ones first. One of a package that cannot be loaded is left out: `job_type` says why."""
+    found = {name: _made(kind) for name, kind in BUILT_IN.items()}
+    for name, point in _installed().items():
+        if name not in found:
+            try:
+                found[name] = _loaded(point)
+            except ConfigError:
+                continue
+    return found
+
+
+_MADE: dict[type[JobType], JobType] = {}
+
+
+def _made(kind: type[JobType]) -> JobType:
+    if kind not in _MADE:
+        _MADE[kind] = kind()
+    return _MADE[kind]
 
 
 @cache
-def workflow(mode: str) -> tuple[JobType, ...]:
-    """Return the chain of job types of a mode, "movies" or "micrographs"."""
-    if mode not in WORKFLOWS:
-        raise ConfigError(f"There is no mode {mode!r}; use one of: {', '.join(WORKFLOWS)}.")
-    return tuple(kind() for kind in WORKFLOWS[mode])
+def _installed() -> dict[str, EntryPoint]:
+    return {point.name: point for point in entry_points(group="beamside.jobs")}
 
 
-@cache
-def parameter_types() -> tuple[JobType, ...]:
-    """Return one job type of each name, in the order of the work: those whose parameters a session has."""
-    return workflow("movies")
-
-
-@cache
-def additional_types() -> dict[str, JobType]:
-    """Return the job types of installed packages, by name."""
-    return {point.name: point.load()() for point in entry_points(group="beamside.jobs")}
+def _loaded(point: EntryPoint) -> JobType:
+    owner = f"The job type {point.name!r} ({point.value})"
+    try:
+        kind = point.load()
+    except Exception as error:  # a package of somebody else may do anything when it is imported
+        raise ConfigError(f"{owner} cannot be loaded: {type(error).__name__}: {error}.") from error
+    if not (isinstance(kind, type) and issubclass(kind, JobType)):
+        raise ConfigError(f"{owner} is not a JobType; name the class in the package's entry point.")
+    if kind.name != point.name:
+        raise ConfigError(f"{owner} calls itself {kind.name!r}; give both the same name.")
+    return _made(kind)

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
 
 from pydantic import field_validator
 
@@ -13,13 +10,13 @@ from beamside.jobs.base import (
     JobType,
     Metric,
     Node,
-    Optics,
     Picture,
     RelionContext,
-    Row,
-    StarContent,
     relion_value,
 )
+from beamside.jobs.item_kinds import CLASSES, SELECTION
+from beamside.jobs.ports import Input, Output
+from beamside.jobs.triggers import EachRound
 from beamside.parameters import ParameterModel, parameter
 
 
@@ -87,9 +84,10 @@ class Selection(JobType):
     relion_label = "relion.select.class2dauto"
     version = "3"
     optics_used = ()
-    requires = ("class2d",)
+    inputs = (Input("classes", CLASSES, reads=("data", "model", "optimiser", "classes"), relion_option="fn_model"),)
+    outputs = (Output("particles", SELECTION),)
+    trigger = EachRound()
     work = "beamside.jobs.select_worker:select_classes"
-    aggregate = True
     Parameters = SelectParameters
     metrics = (
         Metric("selected", "Particles selected", good="high", digits=0),
@@ -122,9 +120,6 @@ class Selection(JobType):
         Node("class_averages.star", 5, "ImagesData.star.relion.classaverages"),
     )
     pictures = (Picture("selection_image", "Classes by score; those selected are framed"),)
-    reads = ("data", "model", "optimiser", "classes")
-    inputs = ("class2d",)
-    input_options = ("fn_model",)
 
     def relion_options(self, context: RelionContext) -> dict[str, str]:
         """Return RELION's options for selecting by rank, or by hand where the classes were chosen by hand.
@@ -163,9 +158,3 @@ class Selection(JobType):
                 f"RELION does not remove duplicates in this step; Beamside removed those within {given.select_duplicate_distance:g} Å."
             )
         return sentences
-
-    def star_files(
-        self, rows: Sequence[Row], parameters: Any, optics: Optics, job: str, root: Path
-    ) -> dict[str, StarContent]:
-        """Return nothing: each round writes its own files."""
-        return {}

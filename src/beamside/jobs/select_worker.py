@@ -61,7 +61,7 @@ def select_classes(
 ) -> Result:
     """Select from the round of classification that is the only item."""
     item = items[0]
-    outputs, given = item.results["class2d"].outputs, item.results["class2d"].values
+    outputs, given = item.inputs["classes"].result.outputs, item.inputs["classes"].result.values
     found = read_round(workspace.root, outputs)
     counts = found.statistics.counts
     features = measure_classes(found.averages, found.pixel_size, found.mask_diameter, found.statistics)

@@ -14,23 +14,37 @@ from beamside.errors import BeamsideError, ConfigError, InputError, NotReadyErro
 from beamside.execution.orphans import end_with_session
 from beamside.jobs.base import Item, JobType, Optics, Result, Workspace
 from beamside.jobs.loading import load_work
-from beamside.jobs.registry import additional_types, workflow
+from beamside.jobs.ports import Given, Wiring, linked
+from beamside.jobs.registry import job_type
+from beamside.jobs.triggers import Group
 
 PERMANENT = (ConfigError, InputError, ProcessingError)
 """Errors that another attempt at the same inputs would only repeat."""
 
 
+TaskItem = tuple[str, Mapping[str, Any]]
+"""An item's name, and its results as JSON by the label of the job."""
+
+
 @dataclass(frozen=True)
 class Task:
-    """One piece of work for a worker: one item, or all items of an aggregate's round."""
+    """One piece of work for a worker: one item, or all items of a round.
 
-    mode: str
+    Attributes
+    ----------
+    type_name, label, job : of the job
+    wiring : how the jobs that it is made from are connected, by label
+    items : each with its results by the label of the job, and the names of its members where it is a group
+    """
+
     type_name: str
+    label: str
     root: str
     job: str
     parameters: Mapping[str, Any]
     optics: Mapping[str, float]
-    items: Sequence[tuple[str, Mapping[str, Any]]]
+    items: Sequence[TaskItem]
+    wiring: Wiring
     session: tuple[int, float] = (0, 0.0)
     threads: int = 1
     round_name: str = ""
@@ -75,28 +89,36 @@ def _run(task: Task) -> dict[str, Any]:
     if task.session[0]:
         end_with_session(*task.session)
     _limit_threads(task.threads)
-    job_type = find_type(task.mode, task.type_name)
-    parameters = job_type.Parameters(**task.parameters)
+    kind = job_type(task.type_name)
+    parameters = kind.Parameters(**task.parameters)
     workspace = Workspace(Path(task.root), task.job, Optics(**task.optics), task.threads)
-    items = [
-        Item(name, {kind: Result.from_json(result) for kind, result in results.items()}) for name, results in task.items
-    ]
-    work = load_work(job_type)
-    if job_type.aggregate:
+    items = [item_of(name, results, task.wiring, task.label) for name, results in task.items]
+    work = load_work(kind)
+    if kind.aggregate:
         result = work(items, parameters, workspace, round_name=task.round_name, final=task.final)
+    elif isinstance(kind.trigger, Group):
+        result = work(Item(task.round_name, {}, tuple(items)), parameters, workspace)
     else:
         result = work(items[0], parameters, workspace)
-    return {**result.to_json(), "version": job_type.version}
+    check_contract(kind, result, items)
+    return {**result.to_json(), "version": kind.version}
 
 
-def find_type(mode: str, name: str) -> JobType:
-    """Return the job type `name` of the workflow `mode`, or the installed one of that name."""
-    for job_type in workflow(mode):
-        if job_type.name == name:
-            return job_type
-    if name in additional_types():
-        return additional_types()[name]
-    raise ConfigError(f"There is no job type {name!r}; is the package that provides it installed here?")
+def item_of(name: str, results: Mapping[str, Any], wiring: Wiring, label: str) -> Item:
+    """Return an item for the job `label`, from its results as JSON."""
+    return Item(name, linked({job: Result.from_json(result) for job, result in results.items()}, wiring, label))
+
+
+def check_contract(kind: JobType, result: Result, items: Sequence[Item]) -> None:
+    """Raise ConfigError when a result lacks what everything of the kind that the job type gives must have; one that was rejected may lack it."""
+    if result.rejected:
+        return
+    given = Given(result, items[0].inputs if items and not kind.aggregate else {})
+    for output in kind.outputs:
+        if lacking := output.kind.lacks(given):
+            raise ConfigError(
+                f"The result of the job type {kind.name!r} cannot be used: as {output.kind.name!r} it must have {' and '.join(lacking)}."
+            )
 
 
 def _limit_threads(threads: int) -> None:

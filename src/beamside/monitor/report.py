@@ -21,8 +21,8 @@ from markupsafe import Markup
 
 from beamside.errors import ProjectError
 from beamside.formats.atomic import atomic_path
-from beamside.jobs.registry import workflow
 from beamside.monitor import report_text
+from beamside.monitor.job_views import job_views
 from beamside.monitor.report_gain import gain_views
 from beamside.monitor.report_gallery import classes_view, gallery_view
 from beamside.monitor.report_items import read_items, read_rounds
@@ -90,7 +90,7 @@ def collect(project: Project) -> dict[str, Any]:
 
 def _collect(project: Project, status: SessionStatus, index: Index) -> dict[str, Any]:
     settings = index.settings()
-    kinds = workflow(settings.get("mode", "movies"))
+    kinds = job_views(settings)
     jobs = index.jobs()
     items = read_items(index, kinds)
     rounds = {kind.name: read_rounds(index, jobs[kind.name]) for kind in kinds if kind.aggregate and kind.name in jobs}
@@ -117,7 +117,7 @@ def _collect(project: Project, status: SessionStatus, index: Index) -> dict[str,
         "gallery": gallery,
         "classes": classes,
         "gains": gains,
-        "sections": parameter_sections(settings, kinds, automatic_values(settings, kinds, index) if settings else {}),
+        "sections": parameter_sections(settings, automatic_values(settings, kinds, index) if settings else {}),
         "versions": versions(project, index),
         "plots": {**plot_data(items, kinds, index), "cards": [card.number for card in gallery.cards]},
     }

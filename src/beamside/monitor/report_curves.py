@@ -10,8 +10,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from beamside.jobs.base import JobType
 from beamside.monitor import report_series as series
+from beamside.monitor.job_views import JobView
 from beamside.project.index import Index
 from beamside.project.records import ItemState
 
@@ -74,7 +74,7 @@ def finished_steps(passages: Sequence[Passage]) -> list[tuple[float, int]]:
     return steps
 
 
-def curves(kinds: Sequence[JobType], index: Index, jobs: Mapping[str, str], start: float, items: int) -> dict[str, Any]:
+def curves(kinds: Sequence[JobView], index: Index, jobs: Mapping[str, str], start: float, items: int) -> dict[str, Any]:
     """Return the curves that the page's script draws, with times in seconds since `start`."""
     chain = [kind for kind in kinds if not kind.aggregate and kind.name in jobs]
     passages = {kind.title: index.passages(jobs[kind.name]) for kind in chain}
@@ -93,7 +93,7 @@ def curves(kinds: Sequence[JobType], index: Index, jobs: Mapping[str, str], star
         title, many = kind.title, passages[kind.title]
         ended = [(item, moment) for item, moment, state in many if state in USED]
         # a file comes once: what is made of it may be made again, and then is no new arrival
-        done = [moment for _, moment in ended] if kind.requires else list(dict(reversed(ended)).values())
+        done = [moment for _, moment in ended] if not kind.is_source else list(dict(reversed(ended)).values())
         if done:
             progress.append({"name": title, "points": relative(series.level(finished_steps(many), last))})
             rates.append({"name": title, "points": relative(series.hourly_rate(done, first, last, width))})

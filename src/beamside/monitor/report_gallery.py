@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from beamside.jobs.base import JobType
+from beamside.monitor.job_views import JobView
 from beamside.monitor.report_items import ItemView, RoundView, metric_values
 from beamside.monitor.report_pictures import (
     BUDGET,
@@ -66,7 +66,7 @@ class AggregateView:
     classes: tuple[tuple[str, ...], ...]
 
 
-def gallery_view(items: Sequence[ItemView], kinds: Sequence[JobType], store: PictureStore) -> Gallery:
+def gallery_view(items: Sequence[ItemView], kinds: Sequence[JobView], store: PictureStore) -> Gallery:
     """Choose items and make their cards, the newest first."""
     order = [item.name for item in items]
     problems = [item.name for item in items if item.state in ("failed", "rejected")]
@@ -94,7 +94,7 @@ def gallery_view(items: Sequence[ItemView], kinds: Sequence[JobType], store: Pic
     return Gallery(tuple(cards), len(items))
 
 
-def _values(item: ItemView, kinds: Sequence[JobType], *, main: bool = False) -> tuple[tuple[str, str], ...]:
+def _values(item: ItemView, kinds: Sequence[JobView], *, main: bool = False) -> tuple[tuple[str, str], ...]:
     """Return an item's metrics as text: all of them, or those that tell most."""
     found = []
     for kind in kinds:
@@ -105,7 +105,7 @@ def _values(item: ItemView, kinds: Sequence[JobType], *, main: bool = False) -> 
 
 
 def classes_view(
-    kinds: Sequence[JobType], rounds: Mapping[str, Sequence[RoundView]], store: PictureStore
+    kinds: Sequence[JobView], rounds: Mapping[str, Sequence[RoundView]], store: PictureStore
 ) -> list[AggregateView]:
     """Return the aggregate jobs that have a finished round."""
     found = []
@@ -116,7 +116,7 @@ def classes_view(
     return found
 
 
-def _aggregate(kind: JobType, rounds: Sequence[RoundView], store: PictureStore) -> AggregateView:
+def _aggregate(kind: JobView, rounds: Sequence[RoundView], store: PictureStore) -> AggregateView:
     newest = rounds[-1]
     wanted = [(each.caption, newest.outputs[each.role], LARGE) for each in kind.pictures if each.role in newest.outputs]
     headings, classes = _class_table(newest.values.get("class_table"))
@@ -132,7 +132,7 @@ def _aggregate(kind: JobType, rounds: Sequence[RoundView], store: PictureStore) 
     )
 
 
-def _round_row(kind: JobType, one: RoundView) -> tuple[str, ...]:
+def _round_row(kind: JobView, one: RoundView) -> tuple[str, ...]:
     values = (
         metric_text(metric, one.metrics[metric.name]) if metric.name in one.metrics else "" for metric in kind.metrics
     )

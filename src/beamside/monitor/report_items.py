@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from beamside.jobs.base import JobType, Metric
+from beamside.jobs.base import Metric
+from beamside.monitor.job_views import JobView
 from beamside.project.index import Index
 from beamside.project.records import ItemState
 
@@ -67,21 +68,26 @@ class ProblemGroup:
     items: tuple[tuple[str, str], ...]
 
 
-def read_items(index: Index, kinds: Sequence[JobType]) -> list[ItemView]:
+def read_items(index: Index, kinds: Sequence[JobView]) -> list[ItemView]:
     """Return every item of a session, the first to come first; `kinds` is its whole workflow."""
     views: dict[str, ItemView] = {}
     jobs = index.jobs()
     chain = [kind for kind in kinds if not kind.aggregate]
     for kind in chain:
         if kind.name in jobs:
-            _read_job(index, kind, jobs[kind.name], views, last=kind is chain[-1])
+            _read_job(index, kind, jobs[kind.name], views)
+    last = [kind.title for kind in chain if kind.is_last]
     for view in views.values():
-        if view.state == "waiting" and not view.stage:
-            view.stage = next((kind.title for kind in chain[len(view.steps) :]), "")
+        done = {title for title, state, _ in view.steps if state == ItemState.DONE}
+        if done.issuperset(last) and last:  # also where a job that could be done without has given it up
+            view.state, view.stage, view.reason = "done", "", ""
+        elif view.state == "waiting" and not view.stage:
+            there = {title for title, _, _ in view.steps}
+            view.stage = next((kind.title for kind in chain if kind.title not in there), "")
     return sorted(views.values(), key=lambda view: (view.taken, view.name))
 
 
-def _read_job(index: Index, kind: JobType, job: str, views: dict[str, ItemView], *, last: bool) -> None:
+def _read_job(index: Index, kind: JobView, job: str, views: dict[str, ItemView]) -> None:
     results = dict(index.results(job))
     for row in index.items(job):
         view = views.setdefault(row["name"], ItemView(row["name"], taken=row["arrived"]))
@@ -96,11 +102,9 @@ def _read_job(index: Index, kind: JobType, job: str, views: dict[str, ItemView],
             view.stage, view.reason = kind.title, row["reason"]
         elif state != ItemState.DONE:
             view.stage = kind.title
-        elif last:
-            view.state = "done"
 
 
-def _take_result(view: ItemView, kind: JobType, result: dict[str, Any]) -> None:
+def _take_result(view: ItemView, kind: JobView, result: dict[str, Any]) -> None:
     metrics = result.get("metrics") or {}
     view.values.update(((kind.name, name), value) for name, value in _finite(metrics).items())
     outputs = result.get("outputs") or {}
@@ -134,7 +138,7 @@ def _finite(metrics: dict[str, Any]) -> dict[str, float]:
     return {name: float(value) for name, value in numbers.items() if math.isfinite(value)}
 
 
-def metric_values(items: Sequence[ItemView], kind: JobType, metric: Metric) -> list[tuple[int, float]]:
+def metric_values(items: Sequence[ItemView], kind: JobView, metric: Metric) -> list[tuple[int, float]]:
     """Return (number of the item, stored value) of a metric where it was measured."""
     key = (kind.name, metric.name)
     return [(number, item.values[key]) for number, item in enumerate(items) if key in item.values]

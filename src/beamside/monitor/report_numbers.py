@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
-from beamside.jobs.base import JobType, Metric
+from beamside.jobs.base import Metric
 from beamside.monitor import report_series as series
+from beamside.monitor.job_views import JobView
 from beamside.monitor.report_curves import curves
 from beamside.monitor.report_items import ItemView, ProblemGroup, RoundView, group_problems, metric_values
 from beamside.monitor.report_text import clock, count, duration, metric_heading, metric_text, plural, volume
@@ -78,7 +79,7 @@ class HistoryRow:
 
 def tiles(
     status: SessionStatus,
-    kinds: Sequence[JobType],
+    kinds: Sequence[JobView],
     items: Sequence[ItemView],
     rounds: Mapping[str, Sequence[RoundView]],
 ) -> list[Tile]:
@@ -120,7 +121,7 @@ def _stage_tile(stage: StageStatus, *, first: bool) -> Tile:
     return Tile(stage.title, count(stage.done), part)
 
 
-def _aggregate_tile(kind: JobType, rounds: Sequence[RoundView]) -> Tile:
+def _aggregate_tile(kind: JobView, rounds: Sequence[RoundView]) -> Tile:
     newest = next((one for one in reversed(rounds) if one.metrics), None)
     metric = kind.metrics[0] if kind.metrics else None
     if newest is None or metric is None or metric.name not in newest.metrics:
@@ -129,7 +130,7 @@ def _aggregate_tile(kind: JobType, rounds: Sequence[RoundView]) -> Tile:
     return Tile(metric.label, metric_text(metric, newest.metrics[metric.name]), note)
 
 
-def _total(items: Sequence[ItemView], kind: JobType, unit: str) -> float | None:
+def _total(items: Sequence[ItemView], kind: JobView, unit: str) -> float | None:
     metric = next((metric for metric in kind.metrics if metric.unit == unit), None)
     return sum(item.values.get((kind.name, metric.name), 0.0) for item in items) if metric else None
 
@@ -156,7 +157,7 @@ def accounting(items: Sequence[ItemView], status: SessionStatus) -> Accounting:
 
 
 def problem_groups(
-    items: Sequence[ItemView], kinds: Sequence[JobType], rounds: Mapping[str, Sequence[RoundView]]
+    items: Sequence[ItemView], kinds: Sequence[JobView], rounds: Mapping[str, Sequence[RoundView]]
 ) -> list[ProblemGroup]:
     """Return what failed or was rejected, each item once, with the job in which that happened."""
     found: list[tuple[str, str, str, str]] = [
@@ -203,7 +204,7 @@ def stage_rows(status: SessionStatus, index: Index) -> list[StageRow]:
     return rows
 
 
-def metric_tables(items: Sequence[ItemView], kinds: Sequence[JobType]) -> list[MetricTable]:
+def metric_tables(items: Sequence[ItemView], kinds: Sequence[JobView]) -> list[MetricTable]:
     """Return the distribution of every metric of the jobs that work on single items."""
     tables = []
     for kind in kinds:
@@ -235,7 +236,7 @@ def _metric_row(metric: Metric, values: Sequence[tuple[int, float]], items: Sequ
     )
 
 
-def plot_data(items: Sequence[ItemView], kinds: Sequence[JobType], index: Index) -> dict[str, Any]:
+def plot_data(items: Sequence[ItemView], kinds: Sequence[JobView], index: Index) -> dict[str, Any]:
     """Return what the page's script draws: items, curves over time, and every metric of every item, in shown units."""
     start = items[0].taken if items else 0.0
     return {
@@ -260,7 +261,7 @@ def plot_data(items: Sequence[ItemView], kinds: Sequence[JobType], index: Index)
     }
 
 
-def _metric_data(kind: JobType, metric: Metric, values: Sequence[tuple[int, float]]) -> dict[str, Any]:
+def _metric_data(kind: JobView, metric: Metric, values: Sequence[tuple[int, float]]) -> dict[str, Any]:
     return {
         "key": f"{kind.name}.{metric.name}",
         "label": metric.label,

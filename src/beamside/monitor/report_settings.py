@@ -11,11 +11,9 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import beamside
-from beamside.flow.settings import sections
-from beamside.jobs.base import JobType
+from beamside.monitor.job_views import JobView, session_sections
 from beamside.monitor.report_text import default_of, duration, moment, setting_text
 from beamside.monitor.status import SessionStatus, gain_records
-from beamside.parameters import describe
 from beamside.project.index import Index
 from beamside.project.project import Project
 from beamside.project.records import SESSION_ENDS
@@ -77,11 +75,15 @@ def _optics(settings: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     return [fact for fact in OPTICS if fact[0] != unused]
 
 
-def automatic_values(settings: Mapping[str, Any], kinds: Sequence[JobType], index: Index) -> dict[str, Any]:
+def automatic_values(settings: Mapping[str, Any], kinds: Sequence[JobView], index: Index) -> dict[str, Any]:
     """Return what the parameters became that were left to the program, by name."""
     jobs = index.jobs()
-    newest = {kind.name: index.newest_values(jobs[kind.name]) for kind in kinds if kind.name in jobs}
-    found = {name: value for kind in kinds for name, value in kind.automatic(settings, newest).items()}
+    names = {section.key: section.names for section in session_sections(settings)}
+    found: dict[str, Any] = {}
+    for kind in (kind for kind in kinds if kind.name in jobs):
+        own = {name: settings[flat] for name, flat in names[kind.name].items() if flat in settings}
+        automatic = kind.type.automatic(own, index.newest_values(jobs[kind.name]))
+        found |= {names[kind.name][name]: value for name, value in automatic.items()}
     gain = {name: value for name, value in _gain(index).items() if settings.get(name) == "auto"}
     return {name: value for name, value in found.items() if not settings.get(name)} | gain
 
@@ -93,19 +95,15 @@ def _gain(index: Index) -> dict[str, Any]:
     return dict(zip(("gain_rotate", "gain_flip", "gain_mode"), ways.pop(), strict=True)) if len(ways) == 1 else {}
 
 
-def parameter_sections(
-    settings: Mapping[str, Any], kinds: Sequence[JobType], automatic: Mapping[str, Any]
-) -> list[ParameterSection]:
+def parameter_sections(settings: Mapping[str, Any], automatic: Mapping[str, Any]) -> list[ParameterSection]:
     """Return all parameters that the session's workflow has, with those that differ from the defaults marked.
 
     Those in `automatic` are shown as they were resolved.
     """
-    jobs = {kind.name for kind in kinds}
-    general = {"session", "acquisition", "optics", "execution"}
     found = []
-    for section in sections():
+    for section in session_sections(settings):
         rows = []
-        for info in describe(section.model) if section.key in jobs | general else ():
+        for info in section.infos():
             if info.name in settings:
                 value, default = settings[info.name], default_of(info)
                 shown = f"default: {setting_text(default, info.unit)}" if default is not None else "has no default"

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from beamside.flow.gain_case import present_records, question_of
-from beamside.jobs.base import JobType, Metric
-from beamside.jobs.registry import workflow
+from beamside.jobs.base import Metric
+from beamside.monitor.job_views import JobView, job_views
 from beamside.monitor.liveness import ENDED, NOT_RESPONDING, session_state
 from beamside.monitor.report_items import group_problems
 from beamside.project.index import Index
@@ -167,15 +167,15 @@ def read_status(project: Project) -> SessionStatus:
 def _status(project: Project, index: Index) -> SessionStatus:
     live, holder = read_live(project), project.writer_process()
     sessions = index.events("session")
-    mode = index.settings().get("mode", "movies")
+    views = job_views(index.settings())
     jobs = index.jobs()
     counts = index.counts()
     stages = tuple(
-        _stage(index, kind, jobs[kind.name], counts.get(jobs[kind.name], {}))
-        for kind in workflow(mode)
-        if kind.name in jobs
+        _stage(index, kind, jobs[kind.name], counts.get(jobs[kind.name], {})) for kind in views if kind.name in jobs
     )
-    per_item = [stage for stage, kind in zip(stages, workflow(mode), strict=False) if not kind.aggregate]
+    singly = {view.name for view in views if not view.aggregate}
+    per_item = [stage for stage in stages if stage.name in singly]
+    source = next((view.name for view in views if view.is_source), "")
     ended = sessions[-1]["state"] if sessions else "new"
     live_age, now = age(live) if live else -1.0, time.time()
     state, silence = session_state(
@@ -183,7 +183,7 @@ def _status(project: Project, index: Index) -> SessionStatus:
     )
     problems = fold_problems(index.events("problem"))
     down = [ProblemStatus("session-process", silence, "error", 1, float(live.get("time", now)))] if silence else []
-    extract = next((stage for stage in stages if stage.name == "extract"), None)
+    counting = [view for view in views if view.counted and not view.aggregate and view.name in jobs]
     gains = gain_records(index)
     questions = tuple(filter(None, map(question_of, gains)))
     return SessionStatus(
@@ -193,8 +193,8 @@ def _status(project: Project, index: Index) -> SessionStatus:
         stages=stages,
         waiting_at_source=int(live.get("waiting_at_source", 0)),
         backlog=sum(stage.waiting + stage.running for stage in per_item),
-        copied_bytes_per_second=_copy_rate(index, jobs.get("import", "")) if holder else 0.0,
-        particles=int(sum(value for _, _, value in index.metric(extract.job, "extracted"))) if extract else 0,
+        copied_bytes_per_second=_copy_rate(index, jobs.get(source, "")) if holder else 0.0,
+        particles=_counted(index, counting[-1], jobs) if counting else 0,
         message=str(sessions[-1].get("message", "")) if sessions else "",
         problems=(
             *down,
@@ -207,14 +207,19 @@ def _status(project: Project, index: Index) -> SessionStatus:
         gain=tuple(record["sentence"] for record in gains if record["state"] not in ("asked", "needed")),
         waits=tuple(live.get("waits", ())) if holder and state not in (*ENDED, NOT_RESPONDING) else (),
         sign_of_life_age=live_age,
-        newest_file_age=_age(index.newest(jobs.get("import", ""), "arrived"), now),
+        newest_file_age=_age(index.newest(jobs.get(source, ""), "arrived"), now),
         newest_result_age=_age(
-            max((index.newest(stage.job, "changed") for stage in stages if stage.name != "import"), default=0.0), now
+            max((index.newest(stage.job, "changed") for stage in stages if stage.name != source), default=0.0), now
         ),
         free_bytes=_free_bytes(project),
         pid=holder.pid if holder else 0,
         since=float(sessions[-1]["time"]) if sessions else 0.0,
     )
+
+
+def _counted(index: Index, view: JobView, jobs: Mapping[str, str]) -> int:
+    """Return how many of what the session is after there are, as the last job that counts them says."""
+    return int(sum(value for _, _, value in index.metric(jobs[view.name], view.counted)))
 
 
 def _full_disk(project: Project, state: str, runs: bool) -> list[ProblemStatus]:
@@ -278,7 +283,7 @@ def gain_records(index: Index) -> list[dict[str, Any]]:
     return present_records(index.events("gain"), index.settings().get("gain") or "")
 
 
-def _stage(index: Index, kind: JobType, job: str, counts: Mapping[str, int]) -> StageStatus:
+def _stage(index: Index, kind: JobView, job: str, counts: Mapping[str, int]) -> StageStatus:
     def number(*states: ItemState) -> int:
         return sum(counts.get(state.value, 0) for state in states)
 
@@ -291,7 +296,7 @@ def _stage(index: Index, kind: JobType, job: str, counts: Mapping[str, int]) -> 
         done=number(ItemState.DONE),
         failed=number(ItemState.FAILED),
         rejected=number(ItemState.REJECTED),
-        per_hour=_per_hour(index.last_finished(job, RATE_WINDOW, again=bool(kind.requires))),
+        per_hour=_per_hour(index.last_finished(job, RATE_WINDOW, again=not kind.is_source)),
         last=tuple(_last_values(index, kind, job)),
     )
 
@@ -304,7 +309,7 @@ def _per_hour(times: Sequence[float]) -> float:
     return 3600.0 * (len(times) - 1) / span if span >= SHORTEST_RATE_SPAN else 0.0
 
 
-def _last_values(index: Index, kind: JobType, job: str) -> list[LastValue]:
+def _last_values(index: Index, kind: JobView, job: str) -> list[LastValue]:
     newest = index.newest_metrics(job)
     return [
         LastValue(metric.label, format_metric(metric, newest[metric.name]), metric.unit)

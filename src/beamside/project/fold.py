@@ -17,7 +17,8 @@ FORMAT = 3
 
 1 : the first one
 2 : problems, commands with their outcomes, and the revision that a round was made from; all that a project of format 1 has means the same
-3 : a person's word on items; all that a project of format 2 has means the same
+3 : a person's word on items; labels and ports of jobs, so that there may be several of a type. All that a project of format 2 has means the
+    same; a job without a label is called by its type
 """
 
 
@@ -67,6 +68,8 @@ def apply_project_record(state: ProjectState, record: Record) -> None:
             type_name=record["type"],
             parameters=record["parameters"],
             inputs=tuple(record["inputs"]),
+            ports=record.get("ports", {}),
+            label=record.get("label", ""),
             alias=record.get("alias", ""),
             created=record["time"],
         )

@@ -101,8 +101,8 @@ class Index:
         return self._rows(query)
 
     def jobs(self) -> dict[str, str]:
-        """Return the name of the newest job of each type, by type."""
-        return dict(self._rows("SELECT type, name FROM job ORDER BY number"))
+        """Return the name of the newest job with each label, by label."""
+        return dict(self._rows("SELECT label, name FROM job ORDER BY number"))
 
     def events(self, kind: str) -> list[Record]:
         """Return the records of one kind from the project's journal, in order, with texts as they can be shown.
@@ -261,8 +261,9 @@ def _apply_project(connection: sqlite3.Connection, _job: str, record: Record, _o
     if "format" in record:
         check_format(record)
     if event == "job":
-        row = (record["job"], record["type"], "Running", json.dumps(record["parameters"]), record["time"])
-        execute("INSERT INTO job (name, type, status, parameters, created) VALUES (?, ?, ?, ?, ?)", row)
+        label = record.get("label") or record["type"]
+        row = (record["job"], record["type"], label, "Running", json.dumps(record["parameters"]), record["time"])
+        execute("INSERT INTO job (name, type, label, status, parameters, created) VALUES (?, ?, ?, ?, ?, ?)", row)
     elif event == "parameters":
         execute("UPDATE job SET parameters = ? WHERE name = ?", (json.dumps(record["parameters"]), record["job"]))
     elif event == "status":

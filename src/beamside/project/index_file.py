@@ -18,15 +18,15 @@ from pathlib import Path
 from beamside.project.journal import read_journal
 from beamside.project.project import Project
 
-SCHEMA_VERSION = 5
+SCHEMA_VERSION = 6
 LOCK_SECONDS = 30.0
 """How long to wait for another process that has the database."""
 _SCHEMA = """
 CREATE TABLE position (journal TEXT PRIMARY KEY, offset INTEGER NOT NULL, mark TEXT NOT NULL);
 CREATE TABLE damage (journal TEXT NOT NULL, offset INTEGER NOT NULL, why TEXT NOT NULL, found REAL NOT NULL,
     PRIMARY KEY (journal, offset));
-CREATE TABLE job (number INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, type TEXT NOT NULL, status TEXT NOT NULL, parameters TEXT NOT NULL,
-    created REAL NOT NULL);
+CREATE TABLE job (number INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, type TEXT NOT NULL, label TEXT NOT NULL, status TEXT NOT NULL,
+    parameters TEXT NOT NULL, created REAL NOT NULL);
 CREATE TABLE item (job TEXT NOT NULL, name TEXT NOT NULL, state TEXT NOT NULL, attempt INTEGER NOT NULL, reason TEXT NOT NULL,
     arrived REAL NOT NULL, changed REAL NOT NULL, seconds REAL NOT NULL, result TEXT, first INTEGER NOT NULL, newest INTEGER NOT NULL,
     PRIMARY KEY (job, name)) WITHOUT ROWID;

@@ -142,9 +142,16 @@ class ProjectWriter:
             self._project_record({"event": "settings", "settings": dict(settings)})
 
     def create_job(
-        self, name: str, type_name: str, parameters: Mapping[str, Any], inputs: tuple[str, ...], alias: str = ""
+        self,
+        name: str,
+        type_name: str,
+        parameters: Mapping[str, Any],
+        ports: Mapping[str, str],
+        *,
+        alias: str = "",
+        label: str = "",
     ) -> JobEntry:
-        """Record a new job."""
+        """Record a new job; `ports` says for each of its inputs which output of which job it takes ("CtfFind/job003.micrographs")."""
         if name in self.state.jobs:
             raise ProjectError(f"The project {self.project.root} has a job {name} already.")
         self._project_record(
@@ -153,7 +160,9 @@ class ProjectWriter:
                 "job": name,
                 "type": type_name,
                 "parameters": dict(parameters),
-                "inputs": list(inputs),
+                "inputs": list(dict.fromkeys(target.rsplit(".", 1)[0] for target in ports.values())),
+                "ports": dict(ports),
+                "label": label or type_name,
                 "alias": alias,
             }
         )

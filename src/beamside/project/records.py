@@ -83,6 +83,9 @@ class ItemEntry:
 class JobEntry:
     """One job of a project: its declaration and its growing table of items.
 
+    ``label`` is what the workflow calls it, and ``ports`` says for each of its inputs which output of which job it takes
+    ("CtfFind/job003.micrographs").
+
     ``records`` counts the records of its journal. ``revision`` is the number of the last one that changed what the job's tables show, so two equal
     revisions mean equal tables.
     """
@@ -91,6 +94,8 @@ class JobEntry:
     type_name: str
     parameters: dict[str, Any]
     inputs: tuple[str, ...] = ()
+    ports: Mapping[str, str] = field(default_factory=dict)
+    label: str = ""
     alias: str = ""
     status: str = "Running"
     created: float = 0.0
@@ -125,6 +130,10 @@ class ProjectState:
     verdicts: dict[tuple[str, str], dict[str, Any]] = field(default_factory=dict)
     damage: list[Damage] = field(default_factory=list)
     lost_jobs: dict[str, None] = field(default_factory=dict)
+
+    def job_labelled(self, label: str) -> JobEntry | None:
+        """Return the newest job that a workflow calls so, or None. A project of an earlier format calls each job by its type."""
+        return next((job for job in reversed(self.jobs.values()) if (job.label or job.type_name) == label), None)
 
     def job_of_type(self, type_name: str) -> JobEntry | None:
         """Return the newest job of a type, or None."""
