@@ -27,13 +27,13 @@ from typing import Any
 
 import numpy as np
 import tifffile
-from beamside.flow.classification import Rounds
 
 from beamside.acquisition.intake import Intake
 from beamside.flow import session as session_module
 from beamside.flow.dispatch import Dispatcher
 from beamside.flow.incoming import MoviePreparation
 from beamside.flow.projection import Projection
+from beamside.flow.rounds import Rounds
 from beamside.flow.session import Session
 from beamside.flow.settings import SessionSettings, sections
 from benchmarks.light_chain import install

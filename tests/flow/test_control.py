@@ -28,6 +28,7 @@ Settings = Callable[..., SessionSettings]
 FIELDS: Mapping[str, Mapping[str, Any]] = {
     "recompute": {"what": "all"},
     "gain": {"keep": True},
+    "set": {"values": {"workers": 2}},
     "accept": {"items": ["a"]},
     "reject": {"items": ["a"]},
 }

@@ -187,11 +187,15 @@ class SectionedCommand(click.Command):
         """Parse the words; click does not say with all errors in which command they were made."""
         try:
             words = list(_present_flags(args))
-            ctx.meta["beamside.workflow"] = asked_workflow(words)
+            ctx.meta["beamside.workflow"] = self.workflow_in(words)
             return super().parse_args(ctx, words)
         except click.UsageError as error:
             error.ctx = error.ctx or ctx
             raise
+
+    def workflow_in(self, words: Sequence[str]) -> Workflow:
+        """Return the workflow that the words of a command line mean; it decides which options there are."""
+        return asked_workflow(words)
 
     def get_params(self, ctx: click.Context) -> list[click.Parameter]:
         """Return the options, those of the workflow that is asked for among them."""

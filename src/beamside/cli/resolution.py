@@ -70,8 +70,8 @@ def resolve_session(
     paths, pattern = settings.pop("paths", None), settings.pop("pattern", None)
     if "data" not in settings and paths is not None:
         settings["data"] = _data_of_camera(settings, paths, pattern)
-    settings = {name: _absolute(name, setting) for name, setting in settings.items()}
-    return Resolved(_validated(settings, workflow), settings)
+    settings = {name: absolute(name, setting) for name, setting in settings.items()}
+    return Resolved(validated(settings, workflow), settings)
 
 
 def _workflow(typed: Mapping[str, Any], from_profile: Mapping[str, Setting]) -> Workflow:
@@ -95,7 +95,7 @@ def _of_workflow(profile: Mapping[str, Setting], workflow: Workflow) -> dict[str
     return found | {name: setting for name, setting in profile.items() if name in names}
 
 
-def _absolute(name: str, setting: Setting) -> Setting:
+def absolute(name: str, setting: Setting) -> Setting:
     """Make paths of the command line absolute: the session goes on when this directory is left."""
     if setting.origin != COMMAND_LINE or name not in vocabulary().paths or not setting.value:
         return setting
@@ -152,7 +152,8 @@ def _no_folder(name: str, roots: list[Path], origin: str) -> str:
     )
 
 
-def _validated(settings: Mapping[str, Setting], workflow: Workflow) -> SessionSettings:
+def validated(settings: Mapping[str, Setting], workflow: Workflow) -> SessionSettings:
+    """Return the settings of a session from all of its parameters. Raises ConfigError with a sentence for each that is missing or impossible."""
     values = {name: setting.value for name, setting in settings.items()}
     sentences: list[str] = []
     missing: list[str] = []

@@ -11,6 +11,7 @@ import click
 from beamside.cli.options import SectionedCommand, session_options, value_text
 from beamside.cli.resolution import resolve_session
 from beamside.cli.session_looks import list_, logs, report, show_config, status
+from beamside.cli.session_set import set_
 from beamside.cli.session_settings import changed_settings, keep_origins, print_settings
 from beamside.cli.telling import named, running, tell, told, wait_until_ended, warn, with_project
 from beamside.config import COMMAND_LINE
@@ -177,5 +178,5 @@ for _command in (status, logs, report, show_config):
 for _command in (resume, stop):
     _command.help = with_project(_command.help or "")
 pause, retry, gain, accept, reject = map(told, ("pause", "retry", "gain", "accept", "reject"))
-for _command in (status, list_, logs, report, show_config, pause, retry, gain, accept, reject):
+for _command in (status, list_, logs, report, show_config, pause, retry, gain, set_, accept, reject):
     session.add_command(_command)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,8 @@ from beamside.cli.options import declared_parameters, value_text
 from beamside.cli.output import console
 from beamside.cli.resolution import Resolved
 from beamside.config import DEFAULT, Setting
+from beamside.flow.cost import CAMERA_SETTINGS
 from beamside.flow.settings import SessionSettings, present_names, sections
-from beamside.flow.start import CAMERA_SETTINGS
 from beamside.flow.workflow import workflow_of
 from beamside.formats.atomic import atomic_path
 from beamside.project.project import Project
@@ -38,16 +38,27 @@ def keep_origins(project: Project, resolved: Resolved) -> None:
         temporary.write_text(json.dumps({name: setting.origin for name, setting in resolved.origins.items()}, indent=1))
 
 
+def change_origins(project: Project, names: Iterable[str]) -> None:
+    """Write down that settings were changed by ``session set``."""
+    origins = {**_origins(project), **dict.fromkeys(names, "session set")}
+    with atomic_path(_origins_path(project)) as temporary:
+        temporary.write_text(json.dumps(origins, indent=1))
+
+
 def _origins_path(project: Project) -> Path:
     return project.private / "origins.json"
 
 
+def _origins(project: Project) -> dict[str, str]:
+    try:
+        return dict(json.loads(_origins_path(project).read_bytes()))
+    except (OSError, ValueError):  # where the values come from is not known then; the values are
+        return {}
+
+
 def with_origins(project: Project, values: Mapping[str, Any]) -> dict[str, Setting]:
     """Return `values` by parameter name, each with where it came from, as far as that was written down."""
-    try:
-        origins: dict[str, str] = dict(json.loads(_origins_path(project).read_bytes()))
-    except (OSError, ValueError):  # where the values come from is not known then; the values are
-        origins = {}
+    origins = _origins(project)
     return {name: Setting(value, origins.get(name, DEFAULT)) for name, value in values.items()}
 
 

@@ -6,12 +6,14 @@ from collections.abc import Mapping
 from functools import cached_property
 from typing import Any
 
+from beamside.flow.changing import Changed, changes_between, with_values
 from beamside.flow.commands import ForHolder
+from beamside.flow.cost import cost_in, results_of
 from beamside.flow.gain_answers import record_answer
 from beamside.flow.inbox import Inbox
 from beamside.flow.missing import WhatAgain
 from beamside.flow.recovery import Recovery
-from beamside.flow.stored_settings import load_settings
+from beamside.flow.stored_settings import load_settings, store_settings
 from beamside.flow.table import Tables
 from beamside.project.project import Project, ProjectWriter
 
@@ -38,6 +40,16 @@ class Caretaker:
     def recompute(self, what: WhatAgain) -> list[str]:
         """Let results be computed again; returns the jobs that RELION has deleted, which stay as they are."""
         return self.recovery.recompute(what)
+
+    def change(self, values: Mapping[str, Any]) -> Changed:
+        """Leave other values of settings for the next session."""
+        before = load_settings(self.writer.project)
+        new = with_values(before, values)
+        changes = changes_between(before, new)
+        if changes:
+            store_settings(self.writer.project, new)
+            self.__dict__.pop("recovery", None)  # its tables have the settings of before
+        return Changed(changes, results_of(cost_in(new, self.writer.state)), when=" when the session goes on")
 
     def answer_gain(self, answer: Mapping[str, Any]) -> list[dict[str, Any]]:
         """Record an answer about the gain reference; returns the records of what it has decided."""

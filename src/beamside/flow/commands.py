@@ -14,6 +14,7 @@ from pydantic import ValidationError, model_validator
 
 from beamside.config import nearest
 from beamside.errors import ConfigError
+from beamside.flow.changing import Changed
 from beamside.flow.gain_case import outcome_words
 from beamside.flow.missing import WhatAgain
 from beamside.flow.verdicts import give_word
@@ -39,6 +40,9 @@ class Holder(Protocol):
 
     def answer_gain(self, answer: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
         """Take a person's answer about the gain reference; returns the records of what it has decided."""
+
+    def change(self, values: Mapping[str, Any]) -> Changed:
+        """Have other values of settings, by parameter name; what depends on them is computed again."""
 
 
 class RunningSession(Holder, Protocol):
@@ -242,6 +246,25 @@ class Gain(ForHolder):
         return " ".join(outcome_words(record, answer) for record in holder.answer_gain(answer))
 
 
+class Set(ForHolder):
+    """Change settings. A session that runs goes on with them, and computes again what depends on them; otherwise the next one has them."""
+
+    name = "set"
+
+    values: dict[str, Any] = parameter(..., "The new values, by parameter name.", min_length=1)
+
+    def carry_out(self, holder: Holder, who: str) -> str:
+        """Do it."""
+        done = holder.change(self.values)
+        if not done.changes:
+            return "The session has these settings already."
+        sentence = f"{'; '.join(map(str, done.changes))}."
+        if done.again:
+            results = "1 result is" if done.again == 1 else f"{done.again} results are"
+            sentence += f" {results} computed again{done.when}."
+        return f"{sentence} {done.later}".rstrip()
+
+
 class _Word(ForHolder):
     """A person's word on items."""
 
@@ -288,7 +311,8 @@ class Reject(_Word):
 
 
 DECLARED: Mapping[str, type[ForSession] | type[ForHolder]] = {
-    command.name: command for command in (Pause, Resume, Finish, Stop, Report, Retry, Recompute, Gain, Accept, Reject)
+    command.name: command
+    for command in (Pause, Resume, Finish, Stop, Report, Retry, Recompute, Gain, Set, Accept, Reject)
 }
 """All commands by name."""
 

@@ -48,15 +48,23 @@ class Dispatcher:
     ) -> None:
         self.settings, self.tables, self.recovery = settings, tables, recovery
         self.executor, self.events = executor, events
-        self.workers = settings.execution.worker_count()
+        self.workers = self.started = settings.execution.worker_count()
         self.cores = available_cores()
         self._order: deque[tuple[Stage, str]] = deque()
         self._session = (os.getpid(), process_created(os.getpid()))
 
     @property
     def free_places(self) -> int:
-        """How many more tasks may be given out: one more than there are workers, so that none waits for the loop."""
-        return self.workers + 1 - len(self._order)
+        """How many more tasks may be given out: one more than there are workers, so that none waits for the loop.
+
+        When not all workers are to work, a task too many would be begun by one of the others.
+        """
+        return self.workers + (self.workers == self.started) - len(self._order)
+
+    def limit(self, workers: int) -> bool:
+        """Let so many workers work from now on; returns False when fewer were started, which then all work."""
+        self.workers = min(workers, self.started)
+        return workers <= self.started
 
     def fill(self) -> None:
         """Give out what is ready, the last stages first, in each the oldest first."""

@@ -28,7 +28,7 @@ class Rounds:
     def __init__(self, settings: SessionSettings, tables: Tables, recovery: Recovery, dispatcher: Dispatcher) -> None:
         self.settings, self.tables, self.recovery, self.dispatcher = settings, tables, recovery, dispatcher
         self._tried: dict[str, int] = {}
-        self._not_due: dict[str, tuple[int, ...]] = {}
+        self._not_due: dict[str, tuple[object, ...]] = {}
 
     def consider(self, *, final: bool) -> bool:
         """Start a round where one is due; returns True while one is due or running."""
@@ -47,7 +47,7 @@ class Rounds:
     def _gather(self, stage: Stage, trigger: Increments, final: bool) -> bool:
         """Start a round over all items of the stage before, where one is due and its inputs are complete."""
         before = stage.gathered
-        tables = (*before.revisions(), stage.job.records, final)
+        tables = (*before.revisions(), stage.job.records, stage.parameters, final)
         if self._not_due.get(stage.name) == tables:
             return False  # as when all items were looked at last
         done = [entry for entry in before.job.items.values() if entry.state is ItemState.DONE and entry.result]

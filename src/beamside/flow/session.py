@@ -22,6 +22,7 @@ from beamside.errors import JournalError
 from beamside.execution.executors import start_executor
 from beamside.flow import control
 from beamside.flow.arrivals import ArrivalThread, Looked, NotTaken, Taken
+from beamside.flow.changing import Changed, changes_between, check_running, with_values
 from beamside.flow.commands import ForHolder, ForSession, Recompute, Stop
 from beamside.flow.comparing import METADATA, metadata_remarks
 from beamside.flow.dispatch import Dispatcher, Finished, failure
@@ -39,6 +40,7 @@ from beamside.flow.settings import SessionSettings
 from beamside.flow.space import SpaceWatch
 from beamside.flow.stages import Stage
 from beamside.flow.steps import ENDING, Steps
+from beamside.flow.stored_settings import store_settings
 from beamside.flow.sweeping import Sweeper
 from beamside.flow.table import Tables
 from beamside.flow.waiting import waits
@@ -194,6 +196,29 @@ class Session:
     def answer_gain(self, answer: Mapping[str, Any]) -> list[dict[str, Any]]:
         """Take a person's answer about the gain reference; returns the records of what it has decided."""
         return self.gain.answer(answer) or record_answer(self.writer, answer)  # no movie of that case has come yet
+
+    def change(self, values: Mapping[str, Any]) -> Changed:
+        """Go on with other values of settings: what depends on them is computed again, and what is in flight when it comes."""
+        new = with_values(self.settings, values)
+        changes = changes_between(self.settings, new)
+        check_running(changes)
+        if not changes:
+            return Changed((), 0)
+        store_settings(self.project, new)
+        self.writer.settings(new.to_json())
+        workers = new.execution.workers != self.settings.execution.workers
+        self.settings.take_over(new)
+        self.problems.forget(METADATA)  # they compare with what was given before
+        self._empty_looks = 0
+        again = self.tables.take_parameters()
+        if isinstance(self.arrivals.prepare, MicrographPreparation):
+            self.arrivals.prepare.pixel_size = new.optics.pixel_size
+        self.space.wanted = new.execution.min_free_space
+        later = ""
+        if workers and not self.dispatcher.limit(new.execution.worker_count()):
+            later = f"Now all {self.dispatcher.workers} workers that there are work; more are started when the session is resumed."
+        self.projection.write_options()
+        return Changed(changes, again, later=later)
 
     def report(self, *, final: bool = False) -> None:
         """Write the report now."""

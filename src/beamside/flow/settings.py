@@ -127,6 +127,12 @@ class SessionSettings(BaseModel):
         """Return the parameters of the first job that has one of this name; None when there is none."""
         return next((job for job in self.jobs.values() if name in type(job).model_fields), None)
 
+    def take_over(self, other: SessionSettings) -> None:
+        """Have the values of `other` from now on; whoever holds these settings has them too."""
+        self.session, self.optics, self.acquisition = other.session, other.optics, other.acquisition
+        self.execution = other.execution
+        self.jobs.update(other.jobs)
+
     def _parts(self) -> Iterator[tuple[Section, ParameterModel]]:
         for section in sections(self.workflow):
             yield section, self.jobs[section.key] if section.key in self.jobs else getattr(self, section.key)

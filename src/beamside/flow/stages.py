@@ -54,6 +54,12 @@ class Stage:
         """True for the stage that has what acquisition takes in."""
         return not self.upstreams
 
+    def take(self, parameters: ParameterModel, optics: Optics) -> None:
+        """Have other parameters, or other optics, from now on; the keys of results change with them."""
+        self.parameters, self.optics = parameters, optics
+        self._settings.clear()
+        self._made_by.clear()
+
     @cached_property
     def before(self) -> tuple[Stage, ...]:
         """The stages that this one is made from, directly or not, each after those that it is made from."""

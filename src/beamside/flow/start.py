@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
@@ -14,25 +13,21 @@ from beamside.acquisition.gain import check_defects
 from beamside.acquisition.scan import Scanner
 from beamside.errors import BeamsideError, InputError, ProjectBusyError
 from beamside.flow.again import DoneAgain
-from beamside.flow.incoming import file_hash
+from beamside.flow.cost import cost_of
 from beamside.flow.missing import survey
 from beamside.flow.registry import register
 from beamside.flow.settings import SessionSettings
-from beamside.flow.stored_settings import settings_path
-from beamside.flow.table import INPUTS_CHANGED, is_gone, open_stages, stale_items
-from beamside.formats.atomic import atomic_path
+from beamside.flow.stored_settings import store_settings
+from beamside.flow.table import INPUTS_CHANGED, is_gone, open_stages
 from beamside.formats.image import read_image
 from beamside.formats.leftovers import temporary_name
-from beamside.project.guard import PRIVATE_FILE, guard
+from beamside.project.guard import guard
 from beamside.project.journal import read_journal
 from beamside.project.project import Project
-from beamside.project.records import FINAL_STATES, ProjectState
+from beamside.project.records import FINAL_STATES
 from beamside.project.relion_recovery import read_pipeline
 
 _WAIT_HINT = ", or add --gain-wait when it comes with the first movies"
-
-CAMERA_SETTINGS = ("gain", "gain_rotate", "gain_flip", "gain_mode", "defects")
-"""Settings of what is taken in that change what movies become."""
 
 START_SECONDS = 240.0
 """How long a session may take to say that it runs: it may first wait until it is known that the holder of RELION's lock is dead."""
@@ -60,9 +55,7 @@ def prepare(settings: SessionSettings) -> list[str]:
     _check_file(settings.acquisition.defects, "defects file", "--defects")
     if settings.acquisition.defects:
         check_defects(settings.acquisition.defects)
-    with atomic_path(settings_path(project)) as temporary:
-        temporary.touch(mode=PRIVATE_FILE)
-        temporary.write_text(json.dumps(settings.to_json(), indent=1))
+    store_settings(project, settings)
     return [*filter(None, [register(project), awaited]), *_source_warnings(settings)]
 
 
@@ -76,37 +69,8 @@ def adopt_files(settings: SessionSettings) -> SessionSettings:
 
 
 def recompute_cost(settings: SessionSettings) -> dict[str, int]:
-    """Return how many finished items of each job type would be computed again with `settings`, by title.
-
-    Another gain reference, or one that is used in another way, concerns everything that was made of movies.
-    """
-    project = Project(settings.root)
-    if not project.exists:
-        return {}
-    state = project.load()
-    cost = stale_items(settings, state)
-    if camera_has_changed(settings, state):
-        for stage in open_stages(settings, state):
-            if stage.is_source:
-                continue
-            made = sum(entry.state in FINAL_STATES and entry.result is not None for entry in stage.job.items.values())
-            if made and not stage.job_type.aggregate:
-                cost[stage.title] = made
-    return cost
-
-
-def camera_has_changed(settings: SessionSettings, state: ProjectState) -> bool:
-    """Tell whether `settings` name another gain reference or other defects than a project's session had, or another way of using them."""
-    now, before = settings.to_json(), state.settings
-    counting = (*CAMERA_SETTINGS, *(["gain_check"] if now["gain"] else []))
-    changed = {name for name in counting if name in before and before[name] != now[name]}
-    if settings.mode != "movies" or not changed:
-        return False
-    known = {record.get("reference_sha256") for record in state.gains.values() if record["state"] == "decided"}
-    try:  # the same reference at another place changes nothing
-        return changed != {"gain"} or file_hash(Path(settings.acquisition.gain)) not in known
-    except OSError:
-        return True
+    """Return how many results of each job would be computed again with `settings`, by the job's title."""
+    return {cost.title: cost.results for cost in cost_of(settings)}
 
 
 def state_of_results(project: Project, settings: SessionSettings) -> list[Trouble]:

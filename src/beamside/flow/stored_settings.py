@@ -13,6 +13,8 @@ from pydantic import ValidationError
 from beamside.errors import ConfigError
 from beamside.flow.settings import SessionSettings, all_parameters, known_names, present_names, sections
 from beamside.flow.workflow import Workflow, workflow_of
+from beamside.formats.atomic import atomic_path
+from beamside.project.guard import PRIVATE_FILE
 from beamside.project.project import Project
 
 log = logging.getLogger(__name__)
@@ -23,6 +25,13 @@ Tell = Callable[[str], object]
 def settings_path(project: Project) -> Path:
     """Return the file through which settings are handed to the session process."""
     return project.private / "settings.json"
+
+
+def store_settings(project: Project, settings: SessionSettings) -> None:
+    """Leave settings in a project for its next session."""
+    with atomic_path(settings_path(project)) as temporary:
+        temporary.touch(mode=PRIVATE_FILE)
+        temporary.write_text(json.dumps(settings.to_json(), indent=1))
 
 
 def load_settings(project: Project, tell: Tell = log.warning) -> SessionSettings:

@@ -115,6 +115,25 @@ class Tables:
                 if entry.state is ItemState.DONE:
                     self._advance(stage, entry.name)
 
+    def take_parameters(self) -> int:
+        """The settings have changed: what depends on them is done again, what is in flight when it comes; returns how many results wait for it."""
+        again = 0
+        for stage in self.stages:
+            parameters = self.settings.jobs[stage.label]
+            dumped = parameters.model_dump(mode="json")
+            if stage.job.parameters != dumped:
+                self.writer.set_parameters(stage.job.name, dumped)
+            stage.take(parameters, self.settings.optics.optics())
+        for stage in self.stages:
+            for name in stage.stale():
+                self.redo(stage, name, INPUTS_CHANGED)
+                again += stage.job.items[name].state is ItemState.WAITING
+            failed = [entry for entry in stage.job.items.values() if entry.state is ItemState.FAILED]
+            for entry in failed if stage.job_type.aggregate else []:
+                if not stage.settings_version(entry):
+                    self._record(stage, entry.name, ItemState.WAITING, attempt=0, reason=INPUTS_CHANGED)
+        return again
+
     def retry_failed(self) -> int:
         """Let every failed item be tried again, and every failed round; returns how many there are."""
         again = 0
@@ -249,20 +268,27 @@ class Tables:
             self._finish(stage, name, state, key=key, result=result, reason=rejected, seconds=seconds)
             stage.in_flight.discard(name)
             self._warn(stage, name, result["values"].get("warnings", {}))
-            if not stage.job_type.aggregate and key != stage.expected_key(name):
+            if self._is_out_of_date(stage, name):
                 self.redo(stage, name, "inputs changed while this was processed")
             return
         reason = outcome["reason"]
         log.warning("%s: %s: %s%s", stage.title, name, reason, "\n" + outcome["log"] if outcome["log"] else "")
         if outcome["permanent"] or entry.attempt >= self.settings.execution.item_attempts:
             self._finish(stage, name, ItemState.FAILED, key=key, reason=reason, seconds=seconds)
-            if not stage.job_type.aggregate and key != stage.expected_key(name):
+            if self._is_out_of_date(stage, name):
                 self.redo(stage, name, "inputs changed while this was processed")
         else:
             self._record(stage, name, ItemState.WAITING, reason=reason)
             stage.not_before[name] = time.monotonic() + RETRY_SECONDS * entry.attempt
             stage.waiting[name] = None
         stage.in_flight.discard(name)
+
+    def _is_out_of_date(self, stage: Stage, name: str) -> bool:
+        """Tell whether the inputs or parameters of a result that has just come have changed since it was begun; of a round, the parameters."""
+        entry = stage.job.items[name]
+        if stage.job_type.aggregate:
+            return not stage.settings_version(entry)
+        return entry.key != stage.expected_key(name)
 
     def _warn(self, stage: Stage, name: str, warnings: Mapping[str, str]) -> None:
         """Tell what a result warns of, and no longer what an earlier one did: of the same item, or of the rounds before."""
@@ -400,9 +426,3 @@ def open_stages(settings: SessionSettings, state: ProjectState) -> list[Stage]:
         if job is not None and all(label in there for label, _ in planned.inputs.values()):
             stages.append(made_stage(settings, planned, job, stages))
     return stages
-
-
-def stale_items(settings: SessionSettings, state: ProjectState) -> dict[str, int]:
-    """Return how many finished items of each job would be computed again with `settings`, by the job's title."""
-    counts = {stage.title: len(stage.stale()) for stage in open_stages(settings, state)}
-    return {title: number for title, number in counts.items() if number}

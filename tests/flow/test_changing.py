@@ -1,0 +1,265 @@
+"""Settings of a session that exists get other values: what depends on them is computed again, once, and nothing else."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from beamside.errors import ConfigError
+from beamside.flow import control
+from beamside.flow.asking import ask
+from beamside.flow.changing import changes_between, check_running, with_values
+from beamside.flow.cost import cost_of
+from beamside.flow.dispatch import Dispatcher
+from beamside.flow.session import Session
+from beamside.flow.settings import SessionSettings
+from beamside.flow.start import prepare
+from beamside.flow.stored_settings import load_settings
+from beamside.flow.table import Tables
+from beamside.project.project import Project
+from beamside.project.records import ItemState
+
+Settings = Callable[..., SessionSettings]
+WriteMovie = Callable[..., Path]
+
+
+def run(settings: SessionSettings) -> Project:
+    assert Session(settings, until_empty=True).run() == "finished"
+    return Project(settings.root)
+
+
+def calls(project: Project) -> Counter[str]:
+    """What was computed since this was asked last."""
+    path = project.root / "calls.txt"
+    found = Counter(
+        path.read_text().replace("_fractions", "").replace("raw/", "").splitlines() if path.exists() else []
+    )
+    path.unlink(missing_ok=True)
+    return found
+
+
+def keys(project: Project) -> dict[str, dict[str, tuple[ItemState, str]]]:
+    """State and key of every item; of rounds, of which there may be more, those of the newest."""
+    found = {}
+    for job in project.load().jobs.values():
+        table = {entry.name: (entry.state, entry.key) for entry in job.items.values()}
+        found[job.type_name] = {"newest": list(table.values())[-1]} if "round001" in table else table
+    return found
+
+
+def answers(project: Project) -> list[tuple[str, str]]:
+    return [(record["outcome"], record["sentence"]) for record in project.load().commands.values()]
+
+
+def when(monkeypatch: pytest.MonkeyPatch, due: Callable[[Session], bool], do: Callable[[], object]) -> None:
+    """Do something once, in the loop of a session that runs, as soon as it is due."""
+    loop, done = Session._take_events, list[bool]()
+
+    def look(session: Session) -> None:
+        if not done and due(session):
+            done.append(True)
+            do()
+        loop(session)
+
+    monkeypatch.setattr(Session, "_take_events", look)
+
+
+@pytest.mark.usefixtures("light_workflow")
+@pytest.mark.parametrize("value", [3, "3"])
+def test_a_running_session_goes_on_with_other_parameters_as_if_it_had_begun_with_them(
+    session_settings: Settings, write_movie: WriteMovie, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, value: Any
+) -> None:
+    for name in ("a", "b", "c"):
+        write_movie(name)
+    settings = session_settings()
+    prepare(settings)
+    project = Project(settings.root)
+    with monkeypatch.context() as patched:
+        when(
+            patched,
+            lambda session: sum(bool(entry.result) for entry in session.tables.stages[2].job.items.values()) == 3,
+            lambda: control.send(project, "set", {"values": {"patches_x": value}}),
+        )
+        run(settings)
+    assert calls(project) == {f"{job} {name}": 2 for job in ("motion", "extract") for name in "abc"}
+    ((kind, sentence),) = answers(project)
+    assert kind == "done"
+    assert sentence == "--patches-x is 3 (was 5). 6 results are computed again."
+    state = project.load()
+    assert state.settings["patches_x"] == 3
+    assert next(job for job in state.jobs.values() if job.type_name == "motion").parameters["patches_x"] == 3
+    assert load_settings(project).to_json()["patches_x"] == 3
+
+    assert keys(project) == keys(run(session_settings(name="fresh", patches_x=3)))
+    run(load_settings(project))
+    assert calls(project) == {}, "the next session has them too, and nothing to do"
+
+
+@pytest.mark.usefixtures("light_workflow")
+def test_a_session_that_dies_while_it_changes_is_resumed_with_the_change_and_answers_once(
+    session_settings: Settings, write_movie: WriteMovie, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("a", "b"):
+        write_movie(name)
+    settings = session_settings()
+    project = run(settings)
+    calls(project)
+    control.send(project, "set", {"values": {"patches_x": 3}})
+
+    class Death(BaseException):
+        """The process ends at once."""
+
+    def die(_tables: Tables) -> int:
+        raise Death
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Tables, "take_parameters", die)
+        with pytest.raises(Death):
+            Session(settings, until_empty=True).run()
+    assert len(control.receive(project)) == 1
+    run(load_settings(project))
+    assert calls(project) == {f"{job} {name}": 1 for job in ("motion", "extract") for name in "ab"}
+    assert answers(project) == [("done", "The session has these settings already.")]
+
+
+@pytest.mark.usefixtures("light_workflow")
+def test_where_no_session_runs_the_next_one_has_the_change_and_its_cost_is_known_before(
+    session_settings: Settings, write_movie: WriteMovie
+) -> None:
+    for name in ("a", "b"):
+        write_movie(name)
+    settings = session_settings()
+    prepare(settings)
+    project = run(settings)
+    calls(project)
+    costs = cost_of(with_values(load_settings(project), {"classes": 7}))
+    assert [(cost.title, cost.results) for cost in costs] == [("Gathering", 1)]
+    assert costs[0].seconds == list(project.load().jobs["Class2D/job004"].items.values())[-1].seconds > 0
+    outcome = ask(project, "set", {"values": {"classes": 7, "workers": 2}}, seconds=0.0)
+    assert outcome is not None
+    assert outcome.sentence == (
+        "--classes is 7 (was 50); --workers is 2 (was 0). 1 result is computed again when the session goes on."
+    )
+    assert project.load().settings["classes"] == 50, "the journal says what sessions had"
+    run(load_settings(project))
+    assert calls(project) == {}
+    assert project.load().settings["classes"] == 7
+    assert keys(project) == keys(run(session_settings(name="fresh", classes=7)))
+
+
+REFUSED = [
+    ({"patchesx": 3}, "There is no setting 'patchesx'; did you mean"),
+    ({"name": "other"}, "--name says which session it is"),
+    ({"patches_x": -3}, "--patches-x is -3: "),
+    ({"voltage": "high"}, '--voltage is "high": '),
+]
+
+
+@pytest.mark.usefixtures("light_workflow")
+@pytest.mark.parametrize(("values", "sentence"), REFUSED)
+def test_what_is_impossible_is_refused_and_changes_nothing(
+    session_settings: Settings, write_movie: WriteMovie, values: dict[str, Any], sentence: str
+) -> None:
+    settings = session_settings()
+    prepare(settings)
+    control.send(Project(settings.root), "set", {"values": {**values, "cs": 2.0}})
+    write_movie("a")
+    project = run(settings)
+    ((kind, said),) = answers(project)
+    assert kind == "refused"
+    assert sentence in said
+    assert project.load().settings == settings.to_json()
+    assert load_settings(project) == settings
+
+
+def test_what_is_taken_at_the_start_is_refused_while_a_session_runs(session_settings: Settings) -> None:
+    settings = session_settings()
+    changed = with_values(settings, {"data": ["/elsewhere/*.tiff"], "gain_flip": "none", "cs": 2.0})
+    with pytest.raises(ConfigError, match="--data and --gain-flip can be changed only while the session does not run"):
+        check_running(changes_between(settings, changed))
+    check_running(changes_between(settings, with_values(settings, {"cs": 2.0, "workers": 3, "idle_minutes": 5})))
+
+
+class TestTables:
+    """What is in the workers' hands while the settings change."""
+
+    @pytest.fixture
+    def toy_run(self, toy: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+        for job in (toy.Step, toy.Second, toy.Third, toy.Gather, toy.Choose):
+            monkeypatch.setattr(job, "optics_used", ("voltage",) if job is toy.Second else ())
+        found = toy.Toy(tmp_path, class_min=10)
+        yield found
+        found.writer.close()
+
+    def change(self, run: Any, **values: Any) -> int:
+        run.settings.take_over(with_values(run.settings, values))
+        return int(run.tables.take_parameters())
+
+    def test_what_is_in_flight_is_done_again_when_it_comes(self, toy_run: Any) -> None:
+        toy_run.arrive("m1")
+        toy_run.dispatcher.fill()
+        toy_run.finish()
+        toy_run.dispatcher.fill()
+        assert toy_run.given() == [("second", "m1")]
+        assert self.change(toy_run, voltage=200) == 0, "nothing is there that is done again"
+        toy_run.finish()
+        assert toy_run.states("m1") == ["done", "done", "waiting"]
+        toy_run.work_off()
+        assert toy_run.entry("first", "m1").attempt == 1
+        for job in ("second", "third"):
+            assert toy_run.entry(job, "m1").key == toy_run.stage(job).expected_key("raw/m1")
+
+    def test_what_has_failed_is_tried_with_the_new_parameters(self, toy_run: Any) -> None:
+        toy_run.arrive("m1", content="bad")
+        toy_run.work_off()
+        assert toy_run.entry("second", "m1").state is ItemState.FAILED
+        assert self.change(toy_run, voltage=200) >= 1
+        toy_run.dispatcher.fill()
+        assert toy_run.given() == [("second", "m1")]
+
+    @pytest.mark.parametrize("fails", [False, True])
+    def test_a_round_in_flight_is_made_again_when_it_comes(self, toy_run: Any, fails: bool) -> None:
+        toy_run.arrive("m1", "m2")
+        toy_run.work_off()
+        assert toy_run.rounds.consider(final=True)
+        assert self.change(toy_run, classes=7) == 0
+        failed = {"result": None, "reason": "no", "permanent": True, "log": "", "seconds": 1.0}
+        toy_run.finish(0, failed if fails else None)
+        rounds = toy_run.stage("class2d").job.items
+        assert [entry.state for entry in rounds.values()] == [ItemState.WAITING]
+        assert toy_run.rounds.consider(final=True)
+        toy_run.finish()
+        assert [entry.key[:8] for entry in rounds.values()] == [toy_run.stage("class2d").settings_key()]
+
+    def test_a_round_is_looked_for_anew_when_the_rule_for_it_has_changed(self, toy_run: Any) -> None:
+        self.change(toy_run, class_min=1000)
+        toy_run.arrive("m1", "m2")
+        toy_run.work_off()
+        assert not toy_run.rounds.consider(final=False)
+        self.change(toy_run, class_min=10)
+        assert toy_run.rounds.consider(final=False)
+
+    def test_a_change_and_back_is_no_change_for_what_was_not_begun_again(self, toy_run: Any) -> None:
+        toy_run.arrive("m1")
+        toy_run.work_off()
+        key = toy_run.entry("second", "m1").key
+        assert self.change(toy_run, voltage=200) == 2
+        self.change(toy_run, voltage=300)
+        toy_run.work_off()
+        assert toy_run.entry("second", "m1").key == key
+
+
+def test_fewer_workers_work_from_the_next_task_on_and_no_more_than_there_are(toy: ModuleType, tmp_path: Path) -> None:
+    run = toy.Toy(tmp_path, executor="local", workers=4)
+    dispatcher: Dispatcher = run.dispatcher
+    assert dispatcher.free_places == 5, "one is ready for the worker that comes free first"
+    assert dispatcher.limit(2)
+    assert dispatcher.free_places == 2, "all that are given out are begun"
+    assert not dispatcher.limit(9)
+    assert (dispatcher.workers, dispatcher.free_places) == (4, 5)
+    run.writer.close()
