@@ -40,6 +40,34 @@ def project(home: Path) -> Project:
     return found
 
 
+TWO_FITS = {
+    "jobs": {
+        "micrographs": {"type": "import_micrographs"},
+        "coarse": {"type": "ctf", "inputs": {"micrographs": "micrographs.micrographs"}},
+        "fine": {"type": "ctf", "inputs": {"micrographs": "micrographs.micrographs"}},
+    }
+}
+
+
+def test_a_session_of_another_workflow_has_the_options_of_its_own_jobs(beamside, home: Path) -> None:
+    settings = SessionSettings.from_flat(
+        {"target": home / "out", "group": "lab", "name": "two", "data": (str(home / "*.mrc"),), "pixel_size": 1.0}
+        | {"voltage": 300, "workflow": TWO_FITS}
+    )
+    prepare(settings)
+    found = Project(settings.root)
+    with ProjectWriter(found) as writer:
+        writer.settings(settings.to_json())
+        Tables(settings, writer)
+    code, out, err = beamside("session", "set", "two", "--fine.max-defocus", "40000")
+    assert code == 0, err
+    assert "--fine.max-defocus: 50000 -> 40000" in out
+    assert (stored(found)["fine.max_defocus"], stored(found)["coarse.max_defocus"]) == (40000.0, 50000.0)
+    code, _, err = beamside("session", "set", "two", "--binning", "2")
+    assert code == 2
+    assert "--binning" in err
+
+
 @pytest.fixture
 def terminal(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(sys.stdin, "isatty", lambda: True, raising=False)

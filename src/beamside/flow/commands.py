@@ -273,7 +273,8 @@ class _Word(ForHolder):
 
     items: tuple[str, ...] = parameter(..., "Items by name, or by the end of it that no other item has.", min_length=1)
     job: str = parameter(
-        "", "The job in whose output they are meant, by its name, number or type; without it, where that makes sense."
+        "",
+        "The job in whose output they are meant, by its name, number, label or type; without it, where that makes sense.",
     )
     undo: bool = parameter(False, "Take back what was said of them.")
 

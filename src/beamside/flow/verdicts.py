@@ -50,7 +50,7 @@ def _job(state: ProjectState, given: str) -> JobEntry:
     for job in reversed(state.jobs.values()):
         if given in (job.name, PurePosixPath(job.name).name, job.label, job.type_name):
             return job
-    listed = ", ".join(f"{job.type_name} ({job.name})" for job in state.jobs.values()) or "none yet"
+    listed = ", ".join(f"{job.label or job.type_name} ({job.name})" for job in state.jobs.values()) or "none yet"
     raise ProjectError(f"There is no job {given!r}; the project's jobs: {listed}.")
 
 
