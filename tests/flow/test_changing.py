@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -9,6 +10,9 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import settings as examples
+from hypothesis import strategies as st
 
 from beamside.errors import ConfigError
 from beamside.flow import control
@@ -26,6 +30,16 @@ from beamside.project.records import ItemState
 
 Settings = Callable[..., SessionSettings]
 WriteMovie = Callable[..., Path]
+
+
+def toy_jobs() -> ModuleType:
+    """The jobs of `toy.py`, for a test that uses them for many examples."""
+    spec = importlib.util.spec_from_file_location("toy", Path(__file__).with_name("toy.py"))
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def run(settings: SessionSettings) -> Project:
@@ -252,6 +266,75 @@ class TestTables:
         self.change(toy_run, voltage=300)
         toy_run.work_off()
         assert toy_run.entry("second", "m1").key == key
+
+
+STEPS = (
+    st.tuples(st.just("arrive"), st.sampled_from(["m1", "m2", "m3 bad", "m4 odd"]))
+    | st.tuples(st.just("voltage"), st.sampled_from([200, 300]))
+    | st.tuples(st.just("classes"), st.sampled_from([7, 50]))
+    | st.tuples(st.sampled_from(["work", "round", "kill", "finish", "work off", "end"]), st.integers(0, 3))
+)
+
+
+@examples(max_examples=40, deadline=None)
+@given(story=st.lists(STEPS, max_size=25))
+def test_whatever_is_changed_when_the_end_is_that_of_a_session_that_began_with_it(
+    tmp_path_factory: pytest.TempPathFactory, story: list[tuple[str, Any]]
+) -> None:
+    with pytest.MonkeyPatch.context() as patched:
+        toy = toy_jobs()
+        toy.install(patched.setitem)
+        patched.setattr("beamside.flow.table.RETRY_SECONDS", 0.0)
+        patched.setattr("os.fsync", lambda _descriptor: None)
+        for job in (toy.Step, toy.Second, toy.Third, toy.Gather, toy.Choose):
+            patched.setattr(job, "optics_used", ("voltage",) if job is toy.Second else ())
+        run, files = toy.Toy(tmp_path_factory.mktemp("changed"), class_min=10), dict[str, str]()
+        for what, which in story:
+            if what == "arrive":
+                files[which] = which.partition(" ")[2] or "a"
+                run.arrive(which, content=files[which])
+            elif what in ("voltage", "classes"):
+                run.settings.take_over(with_values(run.settings, {what: which}))
+                run.tables.take_parameters()
+            elif what == "work":
+                run.dispatcher.fill()
+            elif what == "round":
+                run.rounds.consider(final=False)
+            elif what == "work off":
+                run.work_off()
+            elif what == "end":
+                end(run)
+            elif what == "kill":
+                run.reopen()
+            elif run.hands.tasks:
+                run.finish(which % len(run.hands.tasks))
+        end(run)
+        fresh = toy.Toy(tmp_path_factory.mktemp("fresh"), class_min=10)
+        fresh.settings.take_over(run.settings.model_copy(update={"session": fresh.settings.session}))
+        fresh.tables.take_parameters()
+        for name, content in files.items():
+            fresh.arrive(name, content=content)
+        end(fresh)
+        assert tables_of(run) == tables_of(fresh)
+        for found in (run, fresh):
+            found.writer.close()
+
+
+def end(run: Any) -> None:
+    """Do all that is left, with the last round."""
+    run.work_off()
+    while run.rounds.consider(final=True):
+        run.work_off()
+
+
+def tables_of(run: Any) -> dict[str, Any]:
+    """State, key and result of each item; of rounds those of the newest that is done, with its items in any order."""
+    found = {name: dict(table) for name, table in run.table().items() if name not in ("class2d", "select")}
+    for name in ("class2d", "select"):
+        rounds = [entry for entry in run.stage(name).job.items.values() if entry.state is ItemState.DONE]
+        newest = rounds[-1] if rounds else None
+        found[name] = newest and (newest.key[:8], sorted(newest.result["values"]["of"]) if name == "class2d" else None)
+    return found
 
 
 def test_fewer_workers_work_from_the_next_task_on_and_no_more_than_there_are(toy: ModuleType, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import click
 from beamside.cli.options import SectionedCommand, by_parameter, click_options, declared_parameters, value_text
 from beamside.cli.resolution import absolute, validated
 from beamside.cli.session_settings import change_origins
-from beamside.cli.telling import named, tell, warn, with_project
+from beamside.cli.telling import named, tell, tell_how_to_go_on, warn, with_project
 from beamside.config import COMMAND_LINE, DEFAULT, Setting
 from beamside.errors import BeamsideError, ConfigError
 from beamside.flow.changing import IDENTITY, Change, changes_between, check_running
@@ -63,7 +63,7 @@ def set_(project: str | None, yes: bool, **given: Any) -> None:
     if not changes:
         click.echo(f"The session {found.root} has these settings already.")
         return
-    if found.writer_process() is not None:
+    if runs := found.writer_process() is not None:
         check_running(changes)
     costs = cost_in(now, found.load())
     _show(changes, costs)
@@ -72,6 +72,8 @@ def set_(project: str | None, yes: bool, **given: Any) -> None:
     if outcome := tell(found, "set", {"values": {change.name: change.now for change in changes}}):
         change_origins(found, [change.name for change in changes])
         click.echo(outcome.sentence)
+        if not runs:
+            tell_how_to_go_on(found)
 
 
 set_.params += click_options()

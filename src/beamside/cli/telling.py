@@ -94,7 +94,12 @@ def _tell_and_show(project: Project, declared: type[ForSession] | type[ForHolder
     if outcome := tell(project, declared.name, fields):
         click.echo(outcome.sentence)
     if not runs and issubclass(declared, ForHolder):
-        click.echo(f"It counts when the session goes on: beamside session resume {shlex.quote(str(project.root))}")
+        tell_how_to_go_on(project)
+
+
+def tell_how_to_go_on(project: Project) -> None:
+    """Say what makes that count which was done while no session runs."""
+    click.echo(f"It counts when the session goes on: beamside session resume {shlex.quote(str(project.root))}")
 
 
 def _option(info: ParameterInfo) -> click.Parameter:

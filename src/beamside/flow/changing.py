@@ -83,4 +83,9 @@ def check_running(changes: tuple[Change, ...]) -> None:
 
 
 def _shown(value: Any) -> str:
+    """Return a value for people: 2 and not 2.0, and lists without brackets."""
+    if isinstance(value, list):
+        return ", ".join(map(_shown, value)) or "empty"
+    if isinstance(value, float):
+        return f"{value:.10g}"
     return value if isinstance(value, str) and value else json.dumps(value, ensure_ascii=False)

@@ -178,6 +178,8 @@ class Retry(ForHolder):
     def carry_out(self, holder: Holder, who: str) -> str:
         """Do it."""
         number = holder.retry()
+        if number == 0:
+            return "No result has failed; files that could not be taken in are tried again."
         what = "1 result that has failed is" if number == 1 else f"{number} results that have failed are"
         return f"{what} tried again, and so are files that could not be taken in."
 

@@ -216,7 +216,7 @@ class Session:
         self.space.wanted = new.execution.min_free_space
         later = ""
         if workers and not self.dispatcher.limit(new.execution.worker_count()):
-            later = f"Now all {self.dispatcher.workers} workers that there are work; more are started when the session is resumed."
+            later = f"The session was started with {self.dispatcher.workers}; more are started when it is stopped and resumed."
         self.projection.write_options()
         return Changed(changes, again, later=later)
 

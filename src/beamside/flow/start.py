@@ -46,7 +46,7 @@ def prepare(settings: SessionSettings) -> list[str]:
     if holder is not None:
         raise ProjectBusyError(
             f"The session {project.root} is running already (process {holder.pid} on {holder.host}); "
-            "use `beamside session status`, or stop it first."
+            "use `beamside session status`, change its settings with `beamside session set`, or stop it first."
         )
     awaited = _awaited_gain(settings)
     if not awaited:
