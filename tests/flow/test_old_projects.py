@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from beamside.cli.main import main
 from beamside.errors import ConfigError
+from beamside.flow import control
 from beamside.flow.projection import rebuild
 from beamside.flow.session import Session
 from beamside.flow.settings import SessionSettings
@@ -121,24 +122,41 @@ def test_a_session_goes_on_past_a_damaged_line_and_the_item_is_finished_again(
     assert len(read_star(project.root / "MotionCorr/job002/corrected_micrographs.star")["micrographs"]) == 2
 
 
+LATER: Mapping[int, tuple[frozenset[str], frozenset[str]]] = {
+    1: (frozenset({"made_from", "label", "ports", "who"}), frozenset({"command", "problem", "format", "verdict"})),
+    2: (frozenset({"label", "ports", "who"}), frozenset({"verdict"})),
+}
+"""What records, and which events, a format does not have."""
+
+
+def as_written_in(number: int, record: dict[str, Any]) -> dict[str, Any]:
+    """Return a record as projects of an earlier format have it."""
+    old = {name: value for name, value in record.items() if name not in LATER[number][0]}
+    if "format" in old:
+        old["format"] = number
+    if "workflow" in old.get("settings", {}):
+        settings = dict(old["settings"])
+        old["settings"] = {"mode": settings.pop("workflow"), **settings}
+    return old
+
+
+@pytest.mark.parametrize("number", LATER)
 @pytest.mark.usefixtures("light_workflow")
-def test_a_project_of_the_first_format_goes_on_without_computing_anything_again(
-    session_settings: Settings, write_movie: Callable[..., Path]
+def test_a_project_of_an_earlier_format_goes_on_without_computing_anything_again(
+    session_settings: Settings, write_movie: Callable[..., Path], number: int
 ) -> None:
-    for number in range(3):
-        write_movie(f"m{number}")
+    for movie in range(3):
+        write_movie(f"m{movie}")
     session = session_settings()
+    control.send(Project(session.root), "report")
     assert Session(session, until_empty=True).run() == "finished"
     project = Project(session.root)
-    journals = list(project.journals.glob("*.jsonl"))
-    for (
-        journal
-    ) in journals:  # as the first version wrote them: without commands, problems, and what a round was made from
+    for journal in project.journals.glob("*.jsonl"):
         records = [json.loads(line) for line in journal.read_text().splitlines()]
-        old = [{name: value for name, value in record.items() if name != "made_from"} for record in records]
-        old = [record for record in old if record.get("event") not in ("command", "problem", "format")]
-        lines = (json.dumps({**record, "format": 1} if "format" in record else record) for record in old)
-        journal.write_text("".join(f"{line}\n" for line in lines))
+        old = [as_written_in(number, record) for record in records if record.get("event") not in LATER[number][1]]
+        journal.write_text("".join(f"{json.dumps(record)}\n" for record in old))
+    assert project.load().format == number
+    assert len(project.load().commands) == (number > 1)
     calls = (project.root / "calls.txt").read_text()
     rounds = (project.root / "rounds.txt").read_text()
     assert Session(session, until_empty=True).run() == "finished"

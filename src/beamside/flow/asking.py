@@ -42,7 +42,7 @@ def ask(
             try:
                 if isinstance(command, ForHolder):
                     carry_out_waiting(project)
-                elif withdraw(project, identity):
+                elif withdraw(project, identity, offset):
                     return Outcome("ended", "The session ended before this reached it.")
                 if outcome := recorded(project, identity, offset):
                     return outcome

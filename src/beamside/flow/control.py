@@ -129,11 +129,14 @@ def _understood(path: Path, content: Mapping[str, Any]) -> Message:
         return Message(name, path, fields, who, refusal=str(error))
 
 
-def withdraw(project: Project, identity: str) -> bool:
-    """Take a command back that nobody has taken; returns False when somebody has. Raises ProjectBusyError when a session runs."""
+def withdraw(project: Project, identity: str, offset: int = 0) -> bool:
+    """Take a command back that nobody has taken; returns False when somebody has: then the journal says so behind `offset`.
+
+    Raises ProjectBusyError when a session runs.
+    """
     lease = Lease(project.lease_path)  # nobody carries it out at the same moment
     try:
-        if recorded(project, identity):
+        if recorded(project, identity, offset):
             return False
         (project.inbox / f"{identity}.json").unlink()
     except FileNotFoundError:
