@@ -131,6 +131,7 @@ def test_what_costs_nothing_is_done_at_once(beamside, project: Project) -> None:
         (["--binning", "99"], "--binning 99: must be"),
         (["--name", "other"], "unknown option --name"),
         (["--gain-rotate", "90"], "--gain-rotate 90"),
+        (["--gain", "nowhere.mrc"], "nowhere.mrc does not exist; check --gain"),
     ],
 )
 def test_what_cannot_be_set_is_refused(beamside, project: Project, words: list[str], sentence: str) -> None:

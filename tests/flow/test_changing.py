@@ -9,7 +9,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import pytest
+import tifffile
 from hypothesis import given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
@@ -164,6 +166,30 @@ def test_where_no_session_runs_the_next_one_has_the_change_and_its_cost_is_known
     assert calls(project) == {}
     assert project.load().settings["classes"] == 7
     assert keys(project) == keys(run(session_settings(name="fresh", classes=7)))
+
+
+@pytest.mark.usefixtures("light_workflow")
+def test_a_gain_reference_that_is_named_later_concerns_all_that_was_made_without_it(
+    session_settings: Settings, write_movie: WriteMovie, tmp_path: Path
+) -> None:
+    write_movie("a")
+    settings = session_settings(gain_check=False)
+    prepare(settings)
+    project = run(settings)
+    calls(project)
+    reference = tmp_path / "facility/references/camera/k3.tiff"  # not where other tests' sessions look for one
+    reference.parent.mkdir(parents=True)
+    tifffile.imwrite(reference, np.linspace(0.5, 1.5, 64 * 64, dtype=np.float32).reshape(64, 64))
+    costs = cost_of(with_values(load_settings(project), {"gain": str(reference)}))
+    assert [(cost.title, cost.results) for cost in costs] == [("Measuring", 1), ("Cutting", 1)]
+    outcome = ask(project, "set", {"values": {"gain": str(reference)}}, seconds=0.0)
+    assert outcome is not None
+    assert "2 results are computed again when the session goes on" in outcome.sentence
+    run(load_settings(project))
+    assert calls(project) == {"motion a": 1, "extract a": 1}
+    outcome = ask(project, "set", {"values": {"gain": str(tmp_path / "nothing.mrc")}}, seconds=0.0)
+    assert outcome is not None
+    assert outcome.kind == "refused"
 
 
 REFUSED = [

@@ -15,10 +15,9 @@ from beamside.cli.session_settings import change_origins
 from beamside.cli.telling import named, tell, tell_how_to_go_on, warn, with_project
 from beamside.config import COMMAND_LINE, DEFAULT, Setting
 from beamside.errors import BeamsideError, ConfigError
-from beamside.flow.changing import IDENTITY, Change, changes_between, check_running
+from beamside.flow.changing import IDENTITY, Change, changes_between, check_running, with_values
 from beamside.flow.cost import Cost, cost_in
 from beamside.flow.settings import SessionSettings
-from beamside.flow.start import adopt_files
 from beamside.flow.stored_settings import load_settings
 from beamside.flow.workflow import STANDARD, Workflow, find_workflow
 from beamside.monitor.report_text import duration
@@ -87,7 +86,8 @@ def _with(settings: SessionSettings, values: Mapping[str, Any]) -> SessionSettin
         flags = [declared_parameters()[name].info.flag for name in foreign]
         raise ConfigError(f"{' and '.join(flags)}: no job of this session has that; --help shows what there is")
     given = {name: absolute(name, Setting(value, COMMAND_LINE)) for name, value in values.items()}
-    return adopt_files(validated({**all_, **given}, settings.workflow))
+    flat = validated({**all_, **given}, settings.workflow).to_json()
+    return with_values(settings, {name: flat[name] for name in given})
 
 
 def _show(changes: Sequence[Change], costs: Sequence[Cost]) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 from beamside.config import suggestion
 from beamside.errors import ConfigError
 from beamside.flow.settings import SessionSettings, all_parameters
-from beamside.flow.start import adopt_files
+from beamside.flow.start import adopt_files, check_files
 from beamside.flow.stored_settings import impossible
 
 IDENTITY = frozenset({"target", "group", "name", "workflow"})
@@ -59,7 +59,10 @@ def with_values(settings: SessionSettings, values: Mapping[str, Any]) -> Session
     flat = {**settings.to_json(), **values}
     if wrong := impossible(flat, settings.workflow):
         raise ConfigError("; ".join(f"{known.get(name, name)} {why}" for name, why in wrong.items()) + ".")
-    return adopt_files(SessionSettings.from_flat(flat))
+    new = adopt_files(SessionSettings.from_flat(flat))
+    if new.acquisition != settings.acquisition:
+        check_files(new)
+    return new
 
 
 def changes_between(before: SessionSettings, now: SessionSettings) -> tuple[Change, ...]:

@@ -14,14 +14,14 @@ def no_question(gain: str, other: bool = False) -> str:
     """Return why an answer was not taken: `gain` is the session's reference, and `other` says that it asks something else."""
     if not gain:
         return (
-            "No gain reference is used, so nothing is asked about one; to use one, stop the session and start it again with the same options, "
-            "--gain FILE and --recompute"
+            "No gain reference is used, so nothing is asked about one; to use one, stop the session, "
+            "give 'beamside session set --gain FILE', and resume it"
         )
     if other:
         return "The session asks something else about its gain reference: 'beamside session status' shows what, with what to type"
     return (
-        "The session asks nothing about its gain reference; to use it in another way, stop the session and start it again with the same options, "
-        "--gain-rotate, --gain-flip, --gain-mode and --recompute"
+        "The session asks nothing about its gain reference; to use it in another way, stop the session, give 'beamside session set' with "
+        "--gain-rotate, --gain-flip or --gain-mode, and resume it"
     )
 
 

@@ -48,15 +48,19 @@ def prepare(settings: SessionSettings) -> list[str]:
             f"The session {project.root} is running already (process {holder.pid} on {holder.host}); "
             "use `beamside session status`, change its settings with `beamside session set`, or stop it first."
         )
-    awaited = _awaited_gain(settings)
-    if not awaited:
+    check_files(settings)
+    store_settings(project, settings)
+    return [*filter(None, [register(project), _awaited_gain(settings)]), *_source_warnings(settings)]
+
+
+def check_files(settings: SessionSettings) -> None:
+    """Raise InputError when the gain reference or the defects cannot be used, unless the session is to wait for them."""
+    if not _awaited_gain(settings):
         _check_file(settings.acquisition.gain, "gain reference", "--gain", _WAIT_HINT)
         _check_gain(settings.acquisition.gain)
     _check_file(settings.acquisition.defects, "defects file", "--defects")
     if settings.acquisition.defects:
         check_defects(settings.acquisition.defects)
-    store_settings(project, settings)
-    return [*filter(None, [register(project), awaited]), *_source_warnings(settings)]
 
 
 def adopt_files(settings: SessionSettings) -> SessionSettings:
