@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from beamside.acquisition.arrivals import LookReport, TakenFile
-from beamside.acquisition.bystanders import Mode
 from beamside.acquisition.intake import Intake
+from beamside.acquisition.kinds import MOVIE, SourceKind
 from beamside.acquisition.manifest import Manifest
 from beamside.acquisition.settings import AcquisitionSettings
 from beamside.formats.tiff import write_tiff
@@ -38,14 +38,14 @@ class Rig:
             "data": (str(self.camera / "**" / "*.tiff"), str(self.camera / "**" / "*.mrc")),
             "attempts": 3,
         }
-        self.mode: Mode = "movies"
+        self.kind: SourceKind = MOVIE
         self.intake = self.start()
 
     def start(self, **options: object) -> Intake:
         self.options |= options
         self.manifest = Manifest(self.project)
         settings = AcquisitionSettings(**self.options)
-        self.intake = Intake(settings, self.raw, self.manifest, mode=self.mode, clock=self.clock)
+        self.intake = Intake(settings, self.raw, self.manifest, kind=self.kind, clock=self.clock)
         return self.intake
 
     def look(self, seconds: float = 3.0) -> LookReport:

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from beamside.acquisition import passed_over
-from beamside.acquisition.bystanders import bystander, is_image_stack, is_temporary
+from beamside.acquisition.bystanders import among_micrographs, is_image_stack, is_temporary
+from beamside.acquisition.kinds import MICROGRAPH, source_kind
 from beamside.formats.mrc import write_mrc
 from beamside.formats.tiff import write_tiff
 
@@ -148,23 +149,23 @@ def test_a_montage_is_an_image_stack_and_one_section_is_not(tmp_path: Path) -> N
     ],
 )
 def test_among_micrographs_names_decide_and_a_pattern_can_ask_for_them(name: str, asked: str, subject: str) -> None:
-    found = bystander(name, 1, "micrographs", asked)
+    found = among_micrographs(name, 1, asked)
     assert (found.subject if found else None) == subject
 
 
-@pytest.mark.parametrize(("mode", "other", "frames"), [("movies", "micrographs", 1), ("micrographs", "movies", 3)])
+@pytest.mark.parametrize(("mode", "other", "frames"), [("movie", "micrographs", 1), ("micrograph", "movies", 3)])
 def test_a_session_in_the_wrong_mode_is_told_so_until_something_is_taken(
     rig: Any, counts: Any, mode: str, other: str, frames: int
 ) -> None:
     for number in range(2):
         write_tiff(rig.camera / f"m{number}.tiff", counts(number, frames))
-    rig.mode = mode
+    rig.kind = source_kind(mode)
     rig.start()
     looks(rig)
     (trouble,) = rig.look().standing
     assert trouble.key == "wrong-mode"
     assert "2 files have" in trouble.sentence
-    assert f"--mode {other}" in trouble.sentence
+    assert f"--workflow {other}" in trouble.sentence
     write_tiff(rig.camera / "right.tiff", counts(7, 4 - frames))
     looks(rig)
     assert rig.look().standing == []
@@ -173,12 +174,12 @@ def test_a_session_in_the_wrong_mode_is_told_so_until_something_is_taken(
 def test_movies_among_micrographs_are_passed_over(rig: Any) -> None:
     rig.movie("m_Fractions.tiff")
     write_mrc(rig.camera / "m.mrc", RNG.normal(size=(32, 48)).astype(np.float32))
-    rig.mode = "micrographs"
+    rig.kind = MICROGRAPH
     rig.start()
     taken, remarks = looks(rig)
     assert taken == ["raw/m"]
     assert [remark.subject for remark in remarks] == ["movie-among-micrographs"]
-    assert "--mode movies" in remarks[0].sentence
+    assert "--workflow movies" in remarks[0].sentence
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from beamside.acquisition.epu import read_epu_xml, read_mdoc
 from beamside.acquisition.frames import SHARED_BY, UsualFrames, judge, statements
+from beamside.acquisition.kinds import MICROGRAPH
 from beamside.formats.mrc import write_mrc
 
 FRAME_MDOC = (
@@ -83,7 +84,7 @@ def test_frames_can_be_counted_from_their_doses(tmp_path: Path, doses: str, fram
 
 
 def test_a_micrograph_is_not_measured_by_a_record_of_its_movie(rig: Any) -> None:
-    rig.mode = "micrographs"
+    rig.kind = MICROGRAPH
     rig.start(remove_source=True)
     path = rig.movie("sum.tiff", frames=1)
     rig.record("sum.tiff", 40)

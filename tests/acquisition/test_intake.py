@@ -15,6 +15,7 @@ import tifffile
 from PIL import Image
 
 from beamside.acquisition import storage, transfer
+from beamside.acquisition.kinds import MICROGRAPH
 from beamside.acquisition.manifest import Manifest, verify_manifest
 from beamside.acquisition.transfer import DestinationError
 from beamside.errors import ConfigError, NotReadyError, TransferError
@@ -455,7 +456,7 @@ def test_a_movie_with_fewer_frames_than_its_xml_says_waits(rig: Any) -> None:
 
 
 def test_micrographs_of_every_format_are_taken_as_they_are(rig: Any, counts: Callable[..., np.ndarray]) -> None:
-    rig.mode = "micrographs"
+    rig.kind = MICROGRAPH
     rig.start(data=str(rig.camera))
     image = counts(frames=1, dtype="u2")[0]
     Image.fromarray(image).save(rig.camera / "p.png")

@@ -14,6 +14,7 @@ import tifffile
 from PIL import Image
 
 from beamside.acquisition import transfer
+from beamside.acquisition.kinds import MICROGRAPH
 from beamside.acquisition.manifest import verify_manifest
 from beamside.errors import TransferError
 from beamside.formats.movies import open_movie
@@ -361,7 +362,7 @@ def test_sidecars_are_removed_with_their_movie_and_stay_with_it(rig: Any) -> Non
 
 
 def test_a_micrograph_is_one_image_and_goes_at_once(rig: Any, counts: Callable[..., np.ndarray]) -> None:
-    rig.mode = "micrographs"
+    rig.kind = MICROGRAPH
     rig.start(data=(str(rig.camera),), remove_source=True)
     Image.fromarray(counts(frames=1)[0]).save(rig.camera / "p.png")
     rig.movie("t.tiff", frames=1)

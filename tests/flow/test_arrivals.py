@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import queue
 import struct
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from beamside.acquisition import intake as intake_module
 from beamside.acquisition.arrivals import TakenFile
 from beamside.acquisition.intake import Intake
+from beamside.acquisition.kinds import MOVIE, SourceKind
 from beamside.acquisition.manifest import Manifest
 from beamside.acquisition.passed_over import PassedOver
 from beamside.acquisition.settings import AcquisitionSettings
@@ -59,11 +60,11 @@ def claim_32_gib(path: Path) -> None:
     path.write_bytes(data)
 
 
-def run(folder: Path) -> tuple[set[str], dict[str, str]]:
+def run(folder: Path, source: SourceKind = MOVIE) -> tuple[set[str], dict[str, str]]:
     """Let the thread work until nothing waits; return the names of what was taken, and why files were set aside."""
     settings = AcquisitionSettings(data=(str(folder / "camera"),), poll_seconds=0.01, settle_seconds=0.0, attempts=2)
     events: queue.Queue[Any] = queue.Queue()
-    intake = Intake(settings, folder / "project/raw", Manifest(folder / "project"))
+    intake = Intake(settings, folder / "project/raw", Manifest(folder / "project"), kind=source)
     thread = ArrivalThread(intake, Prepare(), events, 0.01)
     thread.start()
     taken, aside = set(), {}
@@ -98,7 +99,7 @@ def test_whatever_a_file_raises_fails_that_file(
 ) -> None:
     for number, name in enumerate(("a.tiff", "odd.tiff", "z.tiff")):
         movie(tmp_path / "camera" / name, number)
-    inspect, kind, store = intake_module.inspect_file, PassedOver.remark, Storage.store_movie
+    inspect, kind, store = MOVIE.inspect, PassedOver.remark, Storage.store_movie
 
     def odd_inspect(path: str) -> Any:
         if "odd" in path and where == "inspecting":
@@ -115,10 +116,9 @@ def test_whatever_a_file_raises_fails_that_file(
             raise error
         return store(storage, sighting, *rest)
 
-    monkeypatch.setattr(intake_module, "inspect_file", odd_inspect)
     monkeypatch.setattr(PassedOver, "remark", odd_kind)
     monkeypatch.setattr(Storage, "store_movie", odd_store)
-    taken, aside = run(tmp_path)
+    taken, aside = run(tmp_path, replace(MOVIE, inspect=odd_inspect))
     assert taken == {"a.tiff", "z.tiff"}
     assert type(error).__name__ in aside["odd.tiff"]
 

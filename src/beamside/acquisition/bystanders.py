@@ -1,6 +1,6 @@
 """What lies beside the movies in a camera's folder and is none: references, sums, maps, and the folders and left-overs of other programs.
 
-In movies mode a file's content decides: a single image is no movie, whatever it is called, and a movie of several frames is one even if it is
+Among movies, a file's content decides: a single image is no movie, whatever it is called, and a movie of several frames is one even if it is
 called "Atlas". The name only says what the image is. Among micrographs, which are single images too, the names of acquisition programs decide;
 a pattern that asks for such names by their own word (``--data '/run/Atlas_*.mrc'``) gets them.
 """
@@ -10,9 +10,6 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path, PurePath
-from typing import Literal
-
-Mode = Literal["movies", "micrographs"]
 
 _SYSTEM_FOLDERS = frozenset(
     {
@@ -133,19 +130,17 @@ def kind_by_name(path: str) -> Kind | None:
     return next((kind for kind, pattern in _NAMES if pattern.search(stem)), None)
 
 
-def bystander(path: str, frames: int, mode: Mode, asked: str = "") -> Kind | None:
-    """Return what a complete file is when it is not what a session of this mode processes; None when it is.
+def among_movies(path: str, frames: int, asked: str = "") -> Kind | None:
+    """Return what a complete file of so many images is when it is no movie; None when it is one."""
+    return None if frames > 1 else kind_by_name(path) or SINGLE
 
-    Parameters
-    ----------
-    path : the file
-    frames : images in it
-    mode : what the camera writes
-    asked : the pattern that matched it, as far as it has wildcards
+
+def among_micrographs(path: str, frames: int, asked: str = "") -> Kind | None:
+    """Return what a complete file of so many images is when it is no micrograph; None when it is one.
+
+    `asked` is the pattern that matched it, as far as it has wildcards.
     """
     named = kind_by_name(path)
-    if mode == "movies":
-        return None if frames > 1 else named or SINGLE
     if frames > 1:
         return MOVIE
     if named is None or named is SUM or any(word in asked.lower() for word in named.asked_by):
@@ -167,13 +162,19 @@ def is_image_stack(sidecar: Path) -> bool:
     return "FrameSet" not in sections and (sections.count("ZValue") > 1 or "MontSection" in sections)
 
 
-def sentence(kind: Kind, path: str, mode: Mode) -> str:
-    """Return what is told of one file that is passed over."""
-    if mode == "micrographs":
-        if kind is MOVIE:
-            return f"{path} has several images, and the session takes micrographs: it is not used. Give --mode movies to process movies."
-        return f"{path} is {kind.words} by its name: it is not used as a micrograph. Name it in --data if it is one."
+def sentence_among_movies(kind: Kind, path: str) -> str:
+    """Return what is told of one file that is passed over among movies."""
     if kind is STACK:
         return f"{path} is {kind.words}: it is not used as a movie."
-    hint = " Give --mode micrographs if the images to process are sums already." if kind in (SUM, SINGLE) else ""
+    hint = " Give --workflow micrographs if the images to process are sums already." if kind in (SUM, SINGLE) else ""
     return f"{path} is {kind.words} and not a movie: it is not used.{hint}"
+
+
+def sentence_among_micrographs(kind: Kind, path: str) -> str:
+    """Return what is told of one file that is passed over among micrographs."""
+    if kind is MOVIE:
+        return (
+            f"{path} has several images, and the session takes micrographs: it is not used. "
+            "Give --workflow movies to process movies."
+        )
+    return f"{path} is {kind.words} by its name: it is not used as a micrograph. Name it in --data if it is one."

@@ -20,13 +20,14 @@ from beamside.acquisition.arrivals import (
     Waiting,
     taken_file,
 )
-from beamside.acquisition.bystanders import Mode, is_robocopy_date, kind_by_name
+from beamside.acquisition.bystanders import is_robocopy_date, kind_by_name
 from beamside.acquisition.frame_check import FrameCheck, changed
 from beamside.acquisition.frames import UsualFrames
+from beamside.acquisition.kinds import MOVIE, SourceKind
 from beamside.acquisition.late_sidecars import SidecarTaking
 from beamside.acquisition.manifest import Manifest, ManifestEntry
 from beamside.acquisition.passed_over import PassedOver
-from beamside.acquisition.readiness import Settling, inspect_file
+from beamside.acquisition.readiness import Settling
 from beamside.acquisition.removals import Removals
 from beamside.acquisition.scan import Scanner, ScanResult, Sighting, look_at
 from beamside.acquisition.settings import AcquisitionSettings
@@ -56,7 +57,7 @@ class Intake:
     settings : what to take and how
     raw_dir : the folder that receives the files, inside the manifest's project
     manifest : the record of what was taken; with it, a new process continues where the last one stopped
-    mode : what the camera writes; other images are passed over
+    kind : what is taken in; other files are passed over
     clock : monotonic seconds
 
     Raises
@@ -73,15 +74,15 @@ class Intake:
         raw_dir: str | os.PathLike[str],
         manifest: Manifest,
         *,
-        mode: Mode = "movies",
+        kind: SourceKind = MOVIE,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._settings = settings
+        self._settings, self._kind = settings, kind
         self._manifest = manifest
         self._clock = clock
         excluded = [os.path.abspath(os.path.expanduser(path)) for path in (settings.gain, settings.defects) if path]
-        self._scanner = Scanner(settings.data, settings.sidecars, excluded)
-        self._passed_over = PassedOver(mode, self._scanner.asked, settings.gain, clock)
+        self._scanner = Scanner(settings.data, settings.sidecars, excluded, endings=kind.endings, formats=kind.formats)
+        self._passed_over = PassedOver(kind, self._scanner.asked, settings.gain, clock)
         self._temporary_names = TemporaryNames(clock)
         self._storage = Storage(Path(raw_dir).absolute(), manifest, compress=settings.compress)
         self._settling = Settling(settings.settle_seconds, clock)
@@ -98,7 +99,7 @@ class Intake:
                 self._taken,
                 self._usual,
                 quiet_seconds=settings.remove_after,
-                single_images=mode == "micrographs",
+                single_images=not kind.in_parts,
                 clock=clock,
             )
             if settings.remove_source
@@ -108,7 +109,7 @@ class Intake:
         self._new_set_aside: list[SetAside] = []
         self._pending_remarks: list[Remark] = []
         self._ever_matched = bool(self._taken.movies)
-        self._frames = FrameCheck(self._taken, self._usual, single_images=mode == "micrographs")
+        self._frames = FrameCheck(self._taken, self._usual, single_images=not kind.in_parts)
         self._advice: tuple[float, str] | None = None
 
     # what is known
@@ -202,7 +203,7 @@ class Intake:
         self, sighting: Sighting, sidecars: tuple[Sighting, ...], state: SourceState, report: LookReport
     ) -> None:
         try:
-            info = inspect_file(sighting.path)
+            info = self._kind.inspect(sighting.path)
             doubt = self._frames.doubt(sighting, info, sidecars)
             remark = self._passed_over.remark(sighting, info, sidecars)
         except InputError as error:

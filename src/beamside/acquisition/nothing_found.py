@@ -13,6 +13,7 @@ from beamside.formats.movies import MRC_SUFFIXES, PNG_SUFFIXES, TIFF_SUFFIXES
 from beamside.formats.rendering import EER_SUFFIX
 
 MOVIE_SUFFIXES = (*TIFF_SUFFIXES, *MRC_SUFFIXES, EER_SUFFIX, *PNG_SUFFIXES)
+FORMATS = "TIFF, MRC, EER or PNG"
 COMPRESSED = (".bz2", ".gz", ".zst", ".xz", ".lz4", ".zip", ".7z", ".rar", ".tbz", ".tgz")
 _SAME_ENDINGS = {".tiff": ".tif", ".mrcs": ".mrc"}
 _MOST_ENTRIES = 5000
@@ -29,7 +30,9 @@ class Pattern:
     parts: tuple[str, ...]
 
 
-def what_is_there(patterns: Sequence[Pattern], given: Collection[str] = ()) -> str:
+def what_is_there(
+    patterns: Sequence[Pattern], given: Collection[str] = (), endings: tuple[str, ...] = MOVIE_SUFFIXES
+) -> str:
     """Return sentences about the files that nearly match one of the patterns, or else about those that are there at all.
 
     `given` are the files that are the gain reference or the defects, and so no movies.
@@ -42,12 +45,12 @@ def what_is_there(patterns: Sequence[Pattern], given: Collection[str] = ()) -> s
         if not files and os.path.isdir(pattern.root):
             empty.append(pattern.root)
         for path in files:
-            differences = how_it_differs(path, pattern)
+            differences = how_it_differs(path, pattern, endings)
             if os.path.realpath(path) in given:
                 differences = ("given",) if differences == () else None
             if differences is not None:
                 found.setdefault(differences, []).append(path)
-            elif _base(path).lower().endswith(MOVIE_SUFFIXES) and os.path.realpath(path) not in given:
+            elif _base(path).lower().endswith(endings) and os.path.realpath(path) not in given:
                 others.setdefault("" if _base(path) == path else "compressed ", []).append(path)
     near = [_sentence(differences, sorted(set(paths))) for differences, paths in sorted(found.items())]
     if near:
@@ -57,7 +60,7 @@ def what_is_there(patterns: Sequence[Pattern], given: Collection[str] = ()) -> s
     return " ".join(f"The folder {root} has no files." for root in dict.fromkeys(empty))
 
 
-def how_it_differs(path: str, pattern: Pattern) -> tuple[str, ...] | None:
+def how_it_differs(path: str, pattern: Pattern, endings: tuple[str, ...] = MOVIE_SUFFIXES) -> tuple[str, ...] | None:
     """Return in what a file differs from a pattern: of "place", "case", "ending", "compressed", "unfinished" and "format"; None when in more.
 
     An empty tuple means that it matches.
@@ -75,7 +78,7 @@ def how_it_differs(path: str, pattern: Pattern) -> tuple[str, ...] | None:
         differences.add("unfinished")
     elif name.lower().endswith(COMPRESSED):
         differences.add("compressed")
-    elif not plain.lower().endswith(MOVIE_SUFFIXES):
+    elif not plain.lower().endswith(endings):
         differences.add("format")
     return tuple(sorted(differences))
 

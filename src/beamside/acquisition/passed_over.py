@@ -15,11 +15,9 @@ from beamside.acquisition.bystanders import (
     STACK,
     SUM,
     Kind,
-    Mode,
-    bystander,
     is_image_stack,
-    sentence,
 )
+from beamside.acquisition.kinds import SourceKind
 from beamside.acquisition.remarks import Remark, Trouble
 from beamside.acquisition.scan import ScanResult, Sighting, look_at
 from beamside.acquisition.transfer import hash_file
@@ -31,22 +29,22 @@ _MOST_COMPARED = 5
 
 
 class PassedOver:
-    """The rules by which a session's intake passes over what is no movie (or no micrograph).
+    """The rules by which a session's intake passes over what is not of its kind.
 
     Parameters
     ----------
-    mode : what the camera writes
-    asked : what the patterns say of names; see `bystander`
+    source : what is taken in
+    asked : what the patterns say of names
     gain : the session's gain reference, or ""
     clock : monotonic seconds
     """
 
-    def __init__(self, mode: Mode, asked: str, gain: str, clock: Callable[[], float]) -> None:
-        self._mode, self._asked, self._clock = mode, asked, clock
+    def __init__(self, source: SourceKind, asked: str, gain: str, clock: Callable[[], float]) -> None:
+        self._source, self._asked, self._clock = source, asked, clock
         self._gain = os.path.abspath(os.path.expanduser(gain)) if gain else ""
         self._gain_hash: tuple[Sighting, str] | None = None
         self._compared = 0
-        self._other_mode: set[str] = set()
+        self._other_kind: set[str] = set()
         self._told_folders: set[str] = set()
 
     def remark(self, sighting: Sighting, info: ImageInfo, sidecars: Iterable[Sighting]) -> Remark | None:
@@ -55,23 +53,19 @@ class PassedOver:
         if kind is None:
             return None
         if kind in (SINGLE, SUM, MOVIE):
-            self._other_mode.add(sighting.path)
-        return Remark(kind.subject, sentence(kind, sighting.path, self._mode), sighting.path, severity="info")
+            self._other_kind.add(sighting.path)
+        return Remark(kind.subject, self._source.tells(kind, sighting.path), sighting.path, severity="info")
 
     def nothing_else(self) -> list[Trouble]:
-        """Return what to say when nothing was taken so far: the session may have the wrong mode."""
-        if not self._other_mode:
+        """Return what to say when nothing was taken so far: the session may take in the wrong kind."""
+        wrong = self._source.wrong
+        if wrong is None or not self._other_kind:
             return []
-        count, one = len(self._other_mode), len(self._other_mode) == 1
+        count, one = len(self._other_kind), len(self._other_kind) == 1
         many = "1 file has" if one else f"{count} files have"
-        holds, comes, other = (
-            ("a single image", "no movie", "micrographs")
-            if self._mode == "movies"
-            else ("several images", "no micrograph", "movies")
-        )
         sentence = (
-            f"{many} {holds}{'' if one else ' each'}, and {comes} has come so far: nothing is processed. "
-            f"Give --mode {other} (in a new session) if these are what should be processed."
+            f"{many} {wrong.holds}{'' if one else ' each'}, and {wrong.missing} has come so far: nothing is processed. "
+            f"Give --workflow {wrong.workflow} (in a new session) if these are what should be processed."
         )
         return [Trouble("wrong-mode", sentence)]
 
@@ -92,9 +86,9 @@ class PassedOver:
     def _kind(self, sighting: Sighting, info: ImageInfo, sidecars: Iterable[Sighting]) -> Kind | None:
         if self._has_gain_content(sighting, info):
             return GAIN
-        if self._mode == "movies" and info.frames > 1 and _is_described_as_stack(sighting, sidecars):
+        if self._source.in_parts and info.frames > 1 and _is_described_as_stack(sighting, sidecars):
             return STACK
-        kind = bystander(sighting.path, info.frames, self._mode, self._asked)
+        kind = self._source.passes_over(sighting.path, info.frames, self._asked)
         return GAIN if kind is SINGLE and self._has_gain_pixels(sighting, info) else kind
 
     def _has_gain_content(self, sighting: Sighting, info: ImageInfo) -> bool:

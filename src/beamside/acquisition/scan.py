@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from beamside.acquisition.bystanders import final_names, is_system_folder, is_temporary
-from beamside.acquisition.nothing_found import MOVIE_SUFFIXES, Pattern, nearest_folder, what_is_there
+from beamside.acquisition.nothing_found import FORMATS, MOVIE_SUFFIXES, Pattern, nearest_folder, what_is_there
 from beamside.acquisition.remarks import Trouble
 from beamside.errors import ConfigError
 
@@ -39,8 +39,8 @@ class ScanResult:
 
     Attributes
     ----------
-    sightings : files of movie formats that match and are not known yet
-    matched : number of files of movie formats that match, known ones included
+    sightings : files of the kind that match and are not known yet
+    matched : number of files of the kind that match, known ones included
     sidecars : paths of files with a sidecar's ending in the folders walked
     standing : what could not be looked at
     complete : whether every folder could be read; only then is an absent file really gone
@@ -66,7 +66,8 @@ class Scanner:
     ----------
     patterns : paths with ``*``, ``?``, ``[...]``, ``{a,b}`` and ``**`` (any depth); a folder means everything in it
     sidecar_suffixes : endings of the files that belong to movies
-    exclude : files that are never movies, such as the gain reference
+    exclude : files that are never taken in, such as the gain reference
+    endings, formats : of the files that are taken in, and the same in words
 
     Raises
     ------
@@ -75,13 +76,19 @@ class Scanner:
     """
 
     def __init__(
-        self, patterns: Sequence[str], sidecar_suffixes: Sequence[str] = (), exclude: Sequence[str] = ()
+        self,
+        patterns: Sequence[str],
+        sidecar_suffixes: Sequence[str] = (),
+        exclude: Sequence[str] = (),
+        *,
+        endings: tuple[str, ...] = MOVIE_SUFFIXES,
+        formats: str = FORMATS,
     ) -> None:
         if not patterns or not all(pattern.strip() for pattern in patterns):
             raise ConfigError(
-                "No data pattern is given: say where the movies appear with --data '/camera/run1/**/*_fractions.tiff'."
+                "No data pattern is given: say where the files appear with --data '/camera/run1/**/*_fractions.tiff'."
             )
-        self._given = tuple(patterns)
+        self._given, self._endings, self._formats = tuple(patterns), endings, formats
         self._known: dict[str, Pattern] = {}
         self._seen_roots: set[str] = set()
         self._understand()
@@ -130,7 +137,7 @@ class Scanner:
                 continue
             self._seen_roots.add(pattern.root)
             for entry in self._walk(pattern.root, pattern.parts, result, walked):
-                if entry.path in seen or not self._is_movie(entry):
+                if entry.path in seen or not self._is_wanted(entry):
                     continue
                 seen.add(entry.path)
                 result.matched += 1
@@ -146,11 +153,11 @@ class Scanner:
     def nothing_matches(self) -> str:
         """Return what to say when a scan found nothing: what there is instead."""
         given = ", ".join(f"'{text}'" for text in dict.fromkeys(pattern.text for pattern in self._patterns))
-        there = what_is_there(self._patterns, self._exclude)
-        return f"No TIFF, MRC, EER or PNG file matches --data {given} so far. {there}".rstrip()
+        there = what_is_there(self._patterns, self._exclude, self._endings)
+        return f"No {self._formats} file matches --data {given} so far. {there}".rstrip()
 
-    def _is_movie(self, entry: os.DirEntry[str]) -> bool:
-        if not entry.name.lower().endswith(MOVIE_SUFFIXES):
+    def _is_wanted(self, entry: os.DirEntry[str]) -> bool:
+        if not entry.name.lower().endswith(self._endings):
             return False
         return not (entry.name in self._exclude_names and os.path.realpath(entry.path) in self._exclude)
 
@@ -177,7 +184,7 @@ class Scanner:
             matches = fnmatch.fnmatchcase(entry.name, head)
             if not rest:
                 if is_temporary(entry.name):
-                    if _would_match(entry.name, head) and not _is_folder(entry, follow=True):
+                    if _would_match(entry.name, head, self._endings) and not _is_folder(entry, follow=True):
                         result.temporary.append(entry.path)
                 elif matches:
                     yield entry
@@ -220,10 +227,10 @@ def _is_passed_over(folder: os.DirEntry[str], result: ScanResult) -> bool:
     return is_system_folder(folder.name) or folder.name.startswith(".")
 
 
-def _would_match(name: str, wanted: str) -> bool:
-    """Tell whether a file with a temporary or hidden name would be a movie that is asked for under the name that it may get."""
+def _would_match(name: str, wanted: str, endings: tuple[str, ...]) -> bool:
+    """Tell whether a file with a temporary or hidden name would be one that is asked for under the name that it may get."""
     return any(
-        final.lower().endswith(MOVIE_SUFFIXES) and any(fnmatch.fnmatchcase(one, wanted) for one in (final, name))
+        final.lower().endswith(endings) and any(fnmatch.fnmatchcase(one, wanted) for one in (final, name))
         for final in final_names(name)
     )
 

@@ -8,13 +8,16 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from beamside.acquisition.arrivals import Arrival, LookReport, TakenFile, Trouble, Waiting
 from beamside.acquisition.intake import Intake
 from beamside.acquisition.transfer import DestinationError
 from beamside.errors import BeamsideError, GainAwaitedError, InputError, NotReadyError
 from beamside.flow.lanes import Lanes
+
+if TYPE_CHECKING:
+    from beamside.flow.settings import SessionSettings
 
 log = logging.getLogger(__name__)
 
@@ -53,6 +56,9 @@ class Prepare(Protocol):
 
     def retry(self) -> None:
         """Forget what was remembered of failures."""
+
+    def take_settings(self, settings: SessionSettings) -> None:
+        """Go on with settings that have changed."""
 
 
 AGAIN_SECONDS, LONGEST_AGAIN_SECONDS = 2.0, 300.0

@@ -1,4 +1,4 @@
-"""What a movie's metadata say beside what the session was told."""
+"""What the metadata of what was taken in say beside what the session was told."""
 
 from __future__ import annotations
 
@@ -13,19 +13,28 @@ METADATA = "metadata-"
 """How the subjects of these remarks begin; they are made anew when the settings change."""
 
 
-def metadata_remarks(settings: SessionSettings, taken: TakenFile) -> Iterator[Remark]:
+def movie_remarks(settings: SessionSettings, taken: TakenFile) -> Iterator[Remark]:
     """Yield a remark on each value that the microscope gives otherwise, and on raw frames that are not used."""
     optics, motion = settings.optics.optics(), settings.having("eer_upsampling")
-    movies = settings.mode == "movies"
+    yield from _compared(settings, taken, optics.frame_dose(taken.frames) * taken.frames)
+    if motion is not None and (told := left_over_sentence(taken.path, taken.frames, motion, optics)):
+        yield Remark(f"{METADATA}frames-left-over", told, taken.name)
+
+
+def micrograph_remarks(settings: SessionSettings, taken: TakenFile) -> Iterator[Remark]:
+    """Yield a remark on each value that the microscope gives otherwise; the dose of a sum is nobody's choice any more."""
+    yield from _compared(settings, taken, 0.0)
+
+
+def _compared(settings: SessionSettings, taken: TakenFile, total_dose: float) -> Iterator[Remark]:
+    optics, motion = settings.optics.optics(), settings.having("eer_upsampling")
     given = Given(
         pixel_size=optics.pixel_size,
         voltage=optics.voltage,
-        total_dose=optics.frame_dose(taken.frames) * taken.frames if movies else 0.0,
+        total_dose=total_dose,
         frames=taken.frames,
         dose_flag="--total-dose" if optics.total_dose > 0 else "--dose",
         width=taken.shape[1],
         upsampling=upsampling_of(taken.path, motion) if motion is not None else 1,
     )
     yield from compare_metadata(taken.metadata, given, item=taken.name)
-    if movies and motion is not None and (told := left_over_sentence(taken.path, taken.frames, motion, optics)):
-        yield Remark(f"{METADATA}frames-left-over", told, taken.name)

@@ -58,7 +58,7 @@ def camera_has_changed(settings: SessionSettings, state: ProjectState) -> bool:
     now, before = settings.to_json(), state.settings
     counting = (*CAMERA_SETTINGS, *(["gain_check"] if now["gain"] else []))
     changed = {name for name in counting if name in before and before[name] != now[name]}
-    if settings.mode != "movies" or not changed:
+    if not settings.source_kind.in_parts or not changed:
         return False
     known = {record.get("reference_sha256") for record in state.gains.values() if record["state"] == "decided"}
     try:  # the same reference at another place changes nothing

@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path, PurePath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from beamside.acquisition.arrivals import TakenFile
 from beamside.acquisition.gain import prepare_defects
@@ -16,6 +16,9 @@ from beamside.errors import GainAwaitedError, GainError, GainNotReadyError, Inpu
 from beamside.formats.atomic import replace_file
 from beamside.formats.image import read_image
 from beamside.formats.mrc import write_mrc
+
+if TYPE_CHECKING:
+    from beamside.flow.settings import SessionSettings
 
 Shape = tuple[int, int]
 
@@ -74,6 +77,9 @@ class MoviePreparation:
         """Look again at what did not fit."""
         with self._lock:
             self._defects_of = {shape: found for shape, found in self._defects_of.items() if "gain_error" not in found}
+
+    def take_settings(self, settings: SessionSettings) -> None:
+        """Nothing that can change while a session runs matters here."""
 
     def _gain(self) -> dict[str, Any]:
         """Copy the reference into the project, where workers and later sessions have it; again when it has changed and come to rest."""
@@ -176,6 +182,10 @@ class MicrographPreparation:
     def retry(self) -> None:
         """Nothing is remembered of what did not work."""
 
+    def take_settings(self, settings: SessionSettings) -> None:
+        """Write the pixel size that holds now into what comes from now on."""
+        self.pixel_size = settings.optics.pixel_size
+
     def __call__(self, taken: TakenFile) -> tuple[dict[str, str], dict[str, Any]]:
         """Return the outputs and values of a micrograph that was taken in."""
         relative = f"{self.job}/{PurePath(taken.path).with_suffix('.mrc')}"  # of a new version of the file, another one
@@ -184,6 +194,21 @@ class MicrographPreparation:
             output.parent.mkdir(parents=True, exist_ok=True)
             write_mrc(output, read_image(self.root / taken.path), self.pixel_size)
         return {"micrograph": relative, "original": taken.path}, {"shape": list(taken.shape)}
+
+
+def prepare_movies(
+    root: Path, job: str, settings: SessionSettings, records: Iterable[Mapping[str, Any]]
+) -> MoviePreparation:
+    """Return what makes movies ready; `records` are the journal's of gain references."""
+    known = known_reference(root, settings.acquisition.gain, records)
+    return MoviePreparation(root, job, settings.acquisition, known)
+
+
+def prepare_micrographs(
+    root: Path, job: str, settings: SessionSettings, records: Iterable[Mapping[str, Any]]
+) -> MicrographPreparation:
+    """Return what makes micrographs ready."""
+    return MicrographPreparation(root, job, settings.optics.pixel_size)
 
 
 def file_hash(path: Path) -> str:

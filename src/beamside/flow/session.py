@@ -24,19 +24,19 @@ from beamside.flow import control
 from beamside.flow.arrivals import ArrivalThread, Looked, NotTaken, Taken
 from beamside.flow.changing import Changed, changes_between, check_running, with_values
 from beamside.flow.commands import ForHolder, ForSession, Recompute, Stop
-from beamside.flow.comparing import METADATA, metadata_remarks
+from beamside.flow.comparing import METADATA
 from beamside.flow.dispatch import Dispatcher, Finished, failure
 from beamside.flow.former_sessions import left_finishing, left_unfinished
 from beamside.flow.gain import GainChecked, GainDesk
 from beamside.flow.gain_answers import record_answer
 from beamside.flow.inbox import Inbox
-from beamside.flow.incoming import MicrographPreparation, MoviePreparation, known_reference
 from beamside.flow.missing import WhatAgain
 from beamside.flow.problems import Problems
 from beamside.flow.projection import Pace, Projection
 from beamside.flow.recovery import Recovery
 from beamside.flow.rounds import Rounds
 from beamside.flow.settings import SessionSettings
+from beamside.flow.sources import comparison, preparation
 from beamside.flow.space import SpaceWatch
 from beamside.flow.stages import Stage
 from beamside.flow.steps import ENDING, Steps
@@ -211,8 +211,7 @@ class Session:
         self.problems.forget(METADATA)  # they compare with what was given before
         self._empty_looks = 0
         again = self.tables.take_parameters()
-        if isinstance(self.arrivals.prepare, MicrographPreparation):
-            self.arrivals.prepare.pixel_size = new.optics.pixel_size
+        self.arrivals.prepare.take_settings(new)
         self.space.wanted = new.execution.min_free_space
         later = ""
         if workers and not self.dispatcher.limit(new.execution.worker_count()):
@@ -256,17 +255,10 @@ class Session:
 
     def _start_arrivals(self, stage: Stage) -> ArrivalThread:
         acquisition = self.settings.acquisition
-        intake = Intake(acquisition, self.project.raw, Manifest(self.project.root), mode=self.settings.mode)
-        prepare = (
-            MoviePreparation(
-                self.project.root,
-                stage.job.name,
-                acquisition,
-                known_reference(self.project.root, acquisition.gain, self.writer.state.gains.values()),
-            )
-            if self.settings.mode == "movies"
-            else MicrographPreparation(self.project.root, stage.job.name, self.settings.optics.pixel_size)
-        )
+        kind = self.settings.source_kind
+        self._compare = comparison(kind)
+        prepare = preparation(kind, self.project.root, stage.job.name, self.settings, self.writer.state.gains.values())
+        intake = Intake(acquisition, self.project.raw, Manifest(self.project.root), kind=kind)
         thread = ArrivalThread(intake, prepare, self.events, acquisition.poll_seconds)
         thread.start()
         return thread
@@ -369,7 +361,7 @@ class Session:
             raise event
 
     def _compare_metadata(self, event: Taken) -> None:
-        remarks = list(metadata_remarks(self.settings, event.taken))
+        remarks = list(self._compare(self.settings, event.taken))
         self.problems.withdraw(METADATA, event.taken.name, but=[remark.subject for remark in remarks])
         for remark in remarks:
             self.problems.remark(remark)

@@ -6,10 +6,11 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, field_validator
 
+from beamside.acquisition.kinds import SourceKind, source_kind
 from beamside.acquisition.settings import AcquisitionSettings
 from beamside.execution.settings import ExecutionSettings
 from beamside.flow.workflow import STANDARD, Workflow, standard_workflow, workflow_of
@@ -103,9 +104,9 @@ class SessionSettings(BaseModel):
         return self.session.target.absolute() / self.session.group / self.session.name
 
     @property
-    def mode(self) -> Literal["movies", "micrographs"]:
-        """What is taken in: "movies" or "micrographs"."""
-        return "movies" if self.workflow.source.type.name == "import" else "micrographs"
+    def source_kind(self) -> SourceKind:
+        """What is taken in: the kind of source of the items that the workflow's first job gives."""
+        return source_kind(self.workflow.source.type.outputs[0].kind.name)
 
     def to_json(self) -> dict[str, Any]:
         """Return the settings as one flat JSON object, by parameter name."""

@@ -1,0 +1,63 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from beamside.acquisition.kinds import BUILT_IN, MICROGRAPH, MOVIE, SourceKind, without_pixels
+from beamside.acquisition.settings import AcquisitionSettings
+from beamside.errors import ConfigError
+from beamside.flow.incoming import MicrographPreparation, MoviePreparation
+from beamside.flow.sources import comparison, preparation
+from beamside.jobs.registry import job_types
+
+TEXT = SourceKind("text", (".txt",), "text", lambda path: without_pixels(), role="text")
+
+
+def settings() -> Any:
+    return SimpleNamespace(acquisition=AcquisitionSettings(data=("x",)), optics=SimpleNamespace(pixel_size=1.5))
+
+
+def test_a_kind_that_names_nothing_is_used_as_it_is_and_compared_with_nothing(tmp_path: Path) -> None:
+    taken: Any = SimpleNamespace(path="raw/a.txt", metadata={"lines": 4})
+    prepare = preparation(TEXT, tmp_path, "Texts/job001", settings(), ())
+    assert prepare(taken) == ({"text": "raw/a.txt"}, {"lines": 4})
+    prepare.retry()
+    prepare.take_settings(settings())
+    assert list(comparison(TEXT)(settings(), taken)) == []
+
+
+def test_the_kinds_of_microscopy_name_what_makes_them_ready(tmp_path: Path) -> None:
+    movies = preparation(MOVIE, tmp_path, "Import/job001", settings(), ())
+    micrographs = preparation(MICROGRAPH, tmp_path, "Import/job001", settings(), ())
+    assert isinstance(movies, MoviePreparation)
+    assert isinstance(micrographs, MicrographPreparation)
+    other = settings()
+    other.optics.pixel_size = 2.0
+    micrographs.take_settings(other)
+    assert micrographs.pixel_size == 2.0
+    assert all(callable(comparison(kind)) for kind in BUILT_IN.values())
+
+
+@pytest.mark.parametrize("field", ["prepare", "compare"])
+def test_what_a_kind_names_and_is_not_there_is_told_with_the_kind(tmp_path: Path, field: str) -> None:
+    named: dict[str, Any] = {field: "texts.that_are_missing:make"}
+    kind = replace(TEXT, **named)
+    with pytest.raises(ConfigError, match=r"kind of source 'text' names 'texts.that_are_missing:make'"):
+        _ = preparation(kind, tmp_path, "Texts/job001", settings(), ()) and comparison(kind)
+
+
+def test_the_items_of_every_shipped_source_have_a_kind_with_their_role() -> None:
+    sources = [one for one in job_types().values() if not one.inputs]
+    assert sources
+    for source in sources:
+        given = source.outputs[0].kind
+        assert BUILT_IN[given.name].role in given.files
+
+
+def test_files_that_are_no_images_have_no_pixels() -> None:
+    info = without_pixels({"lines": 2})
+    assert (info.frames, info.shape, info.metadata) == (1, (0, 0), {"lines": 2})
