@@ -101,6 +101,7 @@ def _run(task: Task) -> dict[str, Any]:
     else:
         result = work(items[0], parameters, workspace)
     check_contract(kind, result, items)
+    check_files(kind, result, workspace.root)
     return {**result.to_json(), "version": kind.version}
 
 
@@ -119,6 +120,24 @@ def check_contract(kind: JobType, result: Result, items: Sequence[Item]) -> None
             raise ConfigError(
                 f"The result of the job type {kind.name!r} cannot be used: as {output.kind.name!r} it must have {' and '.join(lacking)}."
             )
+
+
+def check_files(kind: JobType, result: Result, root: Path) -> None:
+    """Raise ConfigError when a file that a result names is not there, as a plain file in the project at `root`.
+
+    A result without its files would be found to be gone, and the item made again, as often as it is made.
+    """
+    for role, path in result.outputs.items():
+        relative = Path(path)
+        if relative.is_absolute() or ".." in relative.parts:
+            fault = "which is not a path in the project"
+        elif not (root / relative).is_file():
+            fault = "and there is no such file"
+        else:
+            continue
+        raise ConfigError(
+            f"The job type {kind.name!r} says that it wrote {path!r} as {role!r}, {fault}; tell whoever provides the job type."
+        )
 
 
 def _limit_threads(threads: int) -> None:
