@@ -29,9 +29,9 @@ import numpy as np
 import tifffile
 
 from beamside.acquisition.intake import Intake
+from beamside.camera.preparing import MoviePreparation
 from beamside.flow import session as session_module
 from beamside.flow.dispatch import Dispatcher
-from beamside.flow.incoming import MoviePreparation
 from beamside.flow.projection import Projection
 from beamside.flow.rounds import Rounds
 from beamside.flow.session import Session

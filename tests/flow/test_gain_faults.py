@@ -16,11 +16,11 @@ from click.testing import CliRunner
 
 from beamside.acquisition.arrivals import LookReport, TakenFile
 from beamside.acquisition.settings import AcquisitionSettings
+from beamside.camera.preparing import MoviePreparation
 from beamside.cli.session import retry
 from beamside.errors import NotReadyError, ProcessingError
 from beamside.flow import control
 from beamside.flow.arrivals import ArrivalThread, Looked, Taken
-from beamside.flow.incoming import MoviePreparation
 from beamside.flow.session import Session
 from beamside.flow.settings import SessionSettings
 from beamside.formats.mrc import write_mrc

@@ -13,9 +13,9 @@ import pytest
 from beamside.acquisition.intake import Intake
 from beamside.acquisition.manifest import Manifest
 from beamside.acquisition.settings import AcquisitionSettings
+from beamside.camera.preparing import MoviePreparation
 from beamside.errors import InputError
 from beamside.flow.arrivals import ArrivalThread, Looked, Taken
-from beamside.flow.incoming import MoviePreparation
 from beamside.flow.settings import SessionSettings
 from beamside.flow.start import prepare
 from beamside.formats.mrc import write_mrc

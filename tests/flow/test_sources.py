@@ -9,8 +9,8 @@ import pytest
 
 from beamside.acquisition.kinds import BUILT_IN, MICROGRAPH, MOVIE, SourceKind, without_pixels
 from beamside.acquisition.settings import AcquisitionSettings
+from beamside.camera.preparing import MicrographPreparation, MoviePreparation
 from beamside.errors import ConfigError
-from beamside.flow.incoming import MicrographPreparation, MoviePreparation
 from beamside.flow.sources import comparison, preparation
 from beamside.jobs.registry import job_types
 

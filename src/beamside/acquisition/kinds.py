@@ -99,8 +99,8 @@ MOVIE = SourceKind(
     passes_over=among_movies,
     tells=sentence_among_movies,
     wrong=WrongKind("a single image", "no movie", "micrographs"),
-    prepare="beamside.flow.incoming:prepare_movies",
-    compare="beamside.flow.comparing:movie_remarks",
+    prepare="beamside.camera.preparing:prepare_movies",
+    compare="beamside.camera.comparing:movie_remarks",
 )
 
 MICROGRAPH = SourceKind(
@@ -112,8 +112,8 @@ MICROGRAPH = SourceKind(
     passes_over=among_micrographs,
     tells=sentence_among_micrographs,
     wrong=WrongKind("several images", "no micrograph", "movies"),
-    prepare="beamside.flow.incoming:prepare_micrographs",
-    compare="beamside.flow.comparing:micrograph_remarks",
+    prepare="beamside.camera.preparing:prepare_micrographs",
+    compare="beamside.camera.comparing:micrograph_remarks",
 )
 
 BUILT_IN = {kind.name: kind for kind in (MOVIE, MICROGRAPH)}

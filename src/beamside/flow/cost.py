@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from beamside.flow.incoming import file_hash
+from beamside.acquisition.transfer import hash_file
 from beamside.flow.settings import SessionSettings
 from beamside.flow.table import open_stages
 from beamside.project.project import Project
@@ -62,6 +62,6 @@ def camera_has_changed(settings: SessionSettings, state: ProjectState) -> bool:
         return False
     known = {record.get("reference_sha256") for record in state.gains.values() if record["state"] == "decided"}
     try:  # the same reference at another place changes nothing
-        return changed != {"gain"} or file_hash(Path(settings.acquisition.gain)) not in known
+        return changed != {"gain"} or hash_file(Path(settings.acquisition.gain)) not in known
     except OSError:
         return True

@@ -24,7 +24,6 @@ from beamside.flow import control
 from beamside.flow.arrivals import ArrivalThread, Looked, NotTaken, Taken
 from beamside.flow.changing import Changed, changes_between, check_running, with_values
 from beamside.flow.commands import ForHolder, ForSession, Recompute, Stop
-from beamside.flow.comparing import METADATA
 from beamside.flow.dispatch import Dispatcher, Finished, failure
 from beamside.flow.former_sessions import left_finishing, left_unfinished
 from beamside.flow.gain import GainChecked, GainDesk
@@ -36,7 +35,7 @@ from beamside.flow.projection import Pace, Projection
 from beamside.flow.recovery import Recovery
 from beamside.flow.rounds import Rounds
 from beamside.flow.settings import SessionSettings
-from beamside.flow.sources import comparison, preparation
+from beamside.flow.sources import METADATA, comparison, preparation
 from beamside.flow.space import SpaceWatch
 from beamside.flow.stages import Stage
 from beamside.flow.steps import ENDING, Steps

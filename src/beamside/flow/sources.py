@@ -12,6 +12,9 @@ from beamside.flow.arrivals import Prepare
 from beamside.flow.settings import SessionSettings
 from beamside.jobs.loading import load_function
 
+METADATA = "metadata-"
+"""How the subjects of these remarks begin; they are made anew when the settings change."""
+
 Compare = Callable[[SessionSettings, TakenFile], Iterable[Remark]]
 
 

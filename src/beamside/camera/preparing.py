@@ -7,18 +7,17 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path, PurePath
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from beamside.acquisition.arrivals import TakenFile
 from beamside.acquisition.gain import prepare_defects
 from beamside.acquisition.settings import AcquisitionSettings
+from beamside.acquisition.transfer import hash_file
 from beamside.errors import GainAwaitedError, GainError, GainNotReadyError, InputError, NotReadyError
+from beamside.flow.settings import SessionSettings
 from beamside.formats.atomic import replace_file
 from beamside.formats.image import read_image
 from beamside.formats.mrc import write_mrc
-
-if TYPE_CHECKING:
-    from beamside.flow.settings import SessionSettings
 
 Shape = tuple[int, int]
 
@@ -158,7 +157,7 @@ class MoviePreparation:
         output = self.root / self.job / name
         output.parent.mkdir(parents=True, exist_ok=True)
         prepare_defects(self.settings.defects, shape, output=output)
-        return {"defects": self._relative(output), "defects_sha256": file_hash(output)}
+        return {"defects": self._relative(output), "defects_sha256": hash_file(output)}
 
     def _relative(self, path: Path) -> str:
         return path.relative_to(self.root).as_posix()
@@ -209,9 +208,3 @@ def prepare_micrographs(
 ) -> MicrographPreparation:
     """Return what makes micrographs ready."""
     return MicrographPreparation(root, job, settings.optics.pixel_size)
-
-
-def file_hash(path: Path) -> str:
-    """Return the SHA-256 of a file's content."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

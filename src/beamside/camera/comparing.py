@@ -7,10 +7,8 @@ from collections.abc import Iterator
 from beamside.acquisition.arrivals import Remark, TakenFile
 from beamside.acquisition.metadata_check import Given, compare_metadata
 from beamside.flow.settings import SessionSettings
+from beamside.flow.sources import METADATA
 from beamside.jobs.fractions import left_over_sentence, upsampling_of
-
-METADATA = "metadata-"
-"""How the subjects of these remarks begin; they are made anew when the settings change."""
 
 
 def movie_remarks(settings: SessionSettings, taken: TakenFile) -> Iterator[Remark]:
