@@ -32,6 +32,11 @@ def load_jobs(name: str = "light_jobs") -> ModuleType:
 
 
 @pytest.fixture
+def load_flow_jobs() -> Callable[[str], ModuleType]:
+    return load_jobs
+
+
+@pytest.fixture
 def light_jobs_program() -> Path:
     return LIGHT_JOBS
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -86,6 +87,12 @@ class OpticsParameters(ParameterModel):
         return Optics(self.pixel_size, self.voltage, self.cs, self.amplitude_contrast, self.dose, self.total_dose)
 
 
+NO_OPTICS = OpticsParameters.model_construct(
+    pixel_size=math.nan, voltage=math.nan, cs=math.nan, amplitude_contrast=math.nan, dose=math.nan, total_dose=math.nan
+)
+"""For a workflow without optics: no job uses them, and whoever did by mistake would get no number that looks right."""
+
+
 class SessionSettings(BaseModel):
     """Everything that defines a session; ``jobs`` has the parameters of each job by its label in the workflow."""
 
@@ -147,7 +154,7 @@ class SessionSettings(BaseModel):
         """
         values = present_names(values)
         workflow = workflow_of(values.get("workflow"))
-        parts: dict[str, ParameterModel] = {}
+        parts: dict[str, ParameterModel] = {"optics": NO_OPTICS}
         known: set[str] = set()
         for section in sections(workflow):
             known.update(section.names.values())
@@ -218,9 +225,10 @@ def _sections(workflow: Workflow) -> tuple[Section, ...]:
         ("execution", "Computing", ExecutionSettings),
     )
     reserved = {name for _, _, model in fixed for name in model.model_fields}
-    first, second, third, last = (
+    *first, last = (
         Section(key=key, title=title, model=model, names={name: name for name in model.model_fields})
         for key, title, model in fixed
+        if key != "optics" or has_optics(workflow)
     )
     jobs = tuple(
         Section(
@@ -235,7 +243,12 @@ def _sections(workflow: Workflow) -> tuple[Section, ...]:
         )
         for job in workflow.jobs
     )
-    return (first, second, third, *jobs, last)
+    return (*first, *jobs, last)
+
+
+def has_optics(workflow: Workflow) -> bool:
+    """Tell whether the optics matter to a workflow: to the result of one of its jobs, or to RELION's tables."""
+    return any(job.type.optics_used or job.type.relion_type is not None for job in workflow.jobs)
 
 
 def present_names(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -256,5 +269,6 @@ def all_parameters(workflow: Workflow | None = None) -> Iterator[tuple[Section, 
 
 
 def known_names() -> frozenset[str]:
-    """Return the own names of all parameters that any job type has: settings of another workflow may have them."""
-    return frozenset(name for kind in job_types().values() for name in kind.Parameters.model_fields)
+    """Return the own names of all parameters that any job type has, and of the optics: settings of another workflow may have them."""
+    own = (name for kind in job_types().values() for name in kind.Parameters.model_fields)
+    return frozenset((*own, *OpticsParameters.model_fields))
