@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from beamside.flow.registry import register
+from beamside.flow.known_projects import register
 from beamside.monitor.status import read_status
 from beamside.project.project import Project, ProjectWriter
 

@@ -14,7 +14,7 @@ from beamside.cli.root import SentenceGroup
 from beamside.cli.session import session
 from beamside.cli.session_looks import OUTPUT_HELP, write_report_now
 from beamside.cli.workflow import workflow
-from beamside.flow.registry import find_project
+from beamside.flow.known_projects import find_project
 
 
 @click.group(cls=SentenceGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})

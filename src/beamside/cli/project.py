@@ -7,7 +7,7 @@ import shlex
 import click
 
 from beamside.errors import ProjectError
-from beamside.flow.registry import find_project
+from beamside.flow.known_projects import find_project
 from beamside.formats.printable import printable
 from beamside.project.journal import damage_sentences
 

@@ -14,7 +14,7 @@ from beamside.cli.session_settings import print_settings, with_origins
 from beamside.cli.telling import warn
 from beamside.config import expanded
 from beamside.errors import ConfigError, ProjectError
-from beamside.flow.registry import find_project, known_projects
+from beamside.flow.known_projects import find_project, known_projects
 from beamside.flow.stored_settings import load_settings
 from beamside.project.project import Project
 

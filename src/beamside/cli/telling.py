@@ -16,7 +16,7 @@ from beamside.errors import ConfigError, ProjectError
 from beamside.flow.asking import ask
 from beamside.flow.commands import DECLARED, ForHolder, ForSession, command_of
 from beamside.flow.control import Outcome
-from beamside.flow.registry import find_project
+from beamside.flow.known_projects import find_project
 from beamside.parameters import ParameterInfo, describe
 from beamside.project.project import Project
 

@@ -14,8 +14,8 @@ from beamside.acquisition.scan import Scanner
 from beamside.errors import BeamsideError, InputError, ProjectBusyError
 from beamside.flow.again import DoneAgain
 from beamside.flow.cost import cost_of
+from beamside.flow.known_projects import register
 from beamside.flow.missing import survey
-from beamside.flow.registry import register
 from beamside.flow.settings import SessionSettings
 from beamside.flow.stored_settings import store_settings
 from beamside.flow.table import INPUTS_CHANGED, is_gone, open_stages
