@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from beamside.acquisition import kinds
 from beamside.acquisition.manifest import Manifest
 from beamside.acquisition.transfer import hash_file
 from beamside.cli.resolution import resolve_session
@@ -108,3 +110,13 @@ def test_its_report_and_status_are_made_without_a_microscope(texts: Path) -> Non
     project = Project(given.root)
     assert {stage.title: stage.done for stage in read_status(project).stages} == {"Texts": 2, "Words": 2}
     assert "Words" in write_report(project).read_text("utf-8")
+
+
+@pytest.mark.parametrize("field", ["prepare", "compare"])
+def test_a_kind_that_names_what_is_not_there_stops_the_start_with_a_sentence(
+    texts: Path, monkeypatch: pytest.MonkeyPatch, field: str
+) -> None:
+    named: dict[str, Any] = {field: "texts.that_are_missing:make"}
+    monkeypatch.setitem(kinds.BUILT_IN, "text", replace(kinds.BUILT_IN["text"], **named))
+    with pytest.raises(ConfigError, match=r"kind of source 'text' names 'texts\.that_are_missing:make'"):
+        Session(settings(texts), until_empty=True).run()
