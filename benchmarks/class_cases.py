@@ -21,10 +21,10 @@ from PIL import Image
 from scipy.spatial import cKDTree
 
 from beamside.imaging.boxes import choose_box
-from beamside.imaging.class_shape import class_shapes, origins_after_recentring
+from beamside.imaging.classes.shape import class_shapes, origins_after_recentring
 from beamside.imaging.classify2d import ClassifySettings, classify
 from beamside.imaging.particles import extract_particles
-from beamside.imaging.picking import BlobSettings, pick_blobs
+from beamside.imaging.picking.blobs import BlobSettings, pick_blobs
 from beamside.simulate.movie import MovieSettings, MovieTruth, simulate_micrograph
 from beamside.simulate.specimen import make_specimen
 
@@ -76,7 +76,7 @@ class Classified:
     Attributes
     ----------
     averages : ``(k, b, b)``
-    counts, resolution, pmax, evidence : ``(k,)``, see `beamside.imaging.class_quality.ClassStatistics`
+    counts, resolution, pmax, evidence : ``(k,)``, see `beamside.imaging.classes.quality.ClassStatistics`
     kinds : ``(k, len(KINDS))`` number of picks of each kind
     pixel_size, mask_diameter, max_diameter : Å
     """

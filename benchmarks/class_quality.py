@@ -1,7 +1,7 @@
 """The class quality score: how well it tells good classes from junk, on specimens that its weights were not fitted to.
 
 ``python -m benchmarks.class_quality FOLDER`` (FOLDER is filled by `benchmarks.class_cases` where it is empty). With ``--fit`` it prints the table of
-weights for `beamside.imaging.class_quality`; with ``--data`` it also scores classes of real apoferritin; with ``--pictures`` it draws the classes.
+weights for `beamside.imaging.classes.quality`; with ``--data`` it also scores classes of real apoferritin; with ``--pictures`` it draws the classes.
 
 "Left out" scores each specimen with weights fitted to the other specimens only. Area is that under the ROC curve of particles (each with the score of
 its class); kept and removed are the parts of good particles and of junk on either side of the threshold.
@@ -19,8 +19,8 @@ import torch
 from numpy.typing import NDArray
 from scipy.optimize import minimize
 
-from beamside.imaging import class_quality
-from beamside.imaging.class_quality import LARGEST, ClassStatistics, class_scores, measure_classes
+from beamside.imaging.classes import quality
+from beamside.imaging.classes.quality import LARGEST, ClassStatistics, class_scores, measure_classes
 from beamside.imaging.pictures import class_montage
 from benchmarks.class_cases import KINDS, Case, Classified, apoferritin, cases, classified
 
@@ -131,7 +131,7 @@ def main() -> None:
         for seed in options.seeds
         if _wanted(options, case, seed)
     ]
-    names = [feature.name for feature in class_quality.FEATURES] or sorted(samples[0].features)
+    names = [feature.name for feature in quality.FEATURES] or sorted(samples[0].features)
     print(HEADING)
     left_out = []
     for one in samples:
@@ -139,7 +139,7 @@ def main() -> None:
         left_out.append((one, model.scores(one.features)))
         print(row(one.name, left_out[-1:]))
     print(row("left out, all", left_out))
-    if class_quality.FEATURES:
+    if quality.FEATURES:
         print(row("built-in weights, all", [(one, class_scores(one.features)) for one in samples]))
     if options.data:
         real = sample("apoferritin (real)", "apoferritin", apoferritin(options.folder, options.data))
@@ -147,7 +147,7 @@ def main() -> None:
         print(
             row(
                 real.name,
-                [(real, class_scores(real.features) if class_quality.FEATURES else model.scores(real.features))],
+                [(real, class_scores(real.features) if quality.FEATURES else model.scores(real.features))],
             )
         )
         left_out.append((real, model.scores(real.features)))

@@ -21,8 +21,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from beamside.imaging.ctf import LEAST_SIGNIFICANCE, CtfSettings, estimate_ctf, micrograph_spectrum
-from beamside.imaging.ctf_tilt import estimate_tilt
+from beamside.imaging.ctf.estimation import LEAST_SIGNIFICANCE, CtfSettings, estimate_ctf, micrograph_spectrum
+from beamside.imaging.ctf.tilt import estimate_tilt
 from beamside.imaging.spectrum import tile_powers
 from beamside.simulate.movie import MovieSettings, MovieTruth, simulate_micrograph
 from beamside.simulate.score import defocus_error

@@ -13,7 +13,7 @@ import mrcfile
 import numpy as np
 from numpy.typing import NDArray
 
-from beamside.imaging.ctf import CtfSettings
+from beamside.imaging.ctf.estimation import CtfSettings
 from beamside.simulate.movie import MovieSettings, MovieTruth, simulate_micrograph
 from beamside.simulate.specimen import make_specimen
 

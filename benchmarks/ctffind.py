@@ -12,7 +12,7 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-from beamside.imaging.ctf import CtfSettings
+from beamside.imaging.ctf.estimation import CtfSettings
 
 BOX = 512
 STEP = 100.0

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from scipy.ndimage import gaussian_filter
 
 from beamside.formats.orientation import ORIENTATIONS, Orientation
-from beamside.imaging.gain_orientation import Verdict, compare, compared_window
+from beamside.imaging.gain.orientation import Verdict, compare, compared_window
 from beamside.simulate.gain import gain_reference
 
 Image = npt.NDArray[np.float32]

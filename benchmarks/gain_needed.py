@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.ndimage import gaussian_filter
 
-from beamside.imaging.gain_needed import shared_pattern
+from beamside.imaging.gain.need import shared_pattern
 from beamside.simulate.gain import gain_reference
 
 Image = npt.NDArray[np.float32]

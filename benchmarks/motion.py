@@ -30,8 +30,8 @@ import torch
 from beamside.formats.movies import open_movie
 from beamside.formats.mrc import read_mrc, write_mrc
 from beamside.formats.star import StarBlock, read_star, write_star
-from beamside.imaging.motion import MotionSettings, correct_movie, model_shifts, polynomial_shifts
-from beamside.imaging.motion_model import relion_shifts
+from beamside.imaging.motion.correction import MotionSettings, correct_movie, model_shifts, polynomial_shifts
+from beamside.imaging.motion.model import relion_shifts
 from beamside.simulate.displacement import FAMILIES
 from beamside.simulate.movie import MovieSettings, simulate_micrograph
 from beamside.simulate.score import grid_points, motion_error

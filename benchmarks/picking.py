@@ -32,11 +32,11 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from beamside.imaging.candidates import accept
 from beamside.imaging.particles import extract_particles
-from beamside.imaging.picking import BlobSettings, pick_blobs
+from beamside.imaging.picking.blobs import BlobSettings, pick_blobs
+from beamside.imaging.picking.candidates import accept
+from beamside.imaging.picking.templates import Ctf, References, pick_templates
 from beamside.imaging.pictures import picks_overlay
-from beamside.imaging.template_picking import Ctf, References, pick_templates
 from beamside.simulate.movie import MovieSettings, MovieTruth, simulate_micrograph
 from beamside.simulate.particles import particle_ctf
 from beamside.simulate.score import Picks, match_picks

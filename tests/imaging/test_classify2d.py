@@ -23,7 +23,7 @@ from beamside.imaging.classify2d.expectation import (
 )
 from beamside.imaging.classify2d.maximisation import empty_classes, signal_power
 from beamside.imaging.classify2d.polar import PolarTransform, make_grid
-from beamside.imaging.ctf_model import ctf_2d
+from beamside.imaging.ctf.model import ctf_2d
 from beamside.simulate.particles import ParticleStack, simulate_stack
 from beamside.simulate.score import adjusted_rand_index, purity
 from beamside.simulate.specimen import make_specimen, view_directions
@@ -305,7 +305,7 @@ def test_the_log_likelihood_ratio_equals_a_sum_over_all_fourier_pixels_in_float6
 
 
 def ctf_on(radius: torch.Tensor, angle: torch.Tensor) -> torch.Tensor:
-    from beamside.imaging.ctf_model import aberration_phase, directional_defocus
+    from beamside.imaging.ctf.model import aberration_phase, directional_defocus
 
     defocus = directional_defocus(6000.0, 5000.0, 30.0, angle)
     phase = aberration_phase(radius**2, defocus, voltage=300.0, spherical_aberration=2.7, amplitude_contrast=0.1)

@@ -10,7 +10,7 @@ from beamside.imaging.classify2d import ClassifySettings
 from beamside.imaging.classify2d.classes import Duplicates, follow, recentre
 from beamside.imaging.classify2d.expectation import turned
 from beamside.imaging.classify2d.geometry import Geometry, geometry_of
-from beamside.imaging.ctf_model import ctf_2d
+from beamside.imaging.ctf.model import ctf_2d
 from beamside.simulate.specimen import make_specimen, project, rotation_from_euler
 
 BOX, PIXEL = 48, 6.0

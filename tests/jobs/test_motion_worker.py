@@ -98,7 +98,7 @@ def test_a_movie_too_large_for_memory_is_read_twice_and_gives_the_same(
 ) -> None:
     held, _ = correct(project, "job007", patches_x=3, patches_y=3)
     monkeypatch.setattr(motion_worker, "_HELD_BYTES", 0)
-    monkeypatch.setattr("beamside.imaging.motion_frames._GROUP_BYTES", 2 * 256 * 320 * 2)
+    monkeypatch.setattr("beamside.imaging.motion.frames._GROUP_BYTES", 2 * 256 * 320 * 2)
     streamed, _ = correct(project, "job005", patches_x=3, patches_y=3)
     first, second = (pixels(project, result.outputs["micrograph"]) for result in (held, streamed))
     assert np.allclose(first, second, atol=1e-4)

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from beamside.errors import ConfigError, CorruptFileError
 from beamside.formats.mrc import read_mrc
 from beamside.formats.star import StarBlock, read_star, write_star
-from beamside.imaging.class_shape import Shape
+from beamside.imaging.classes.shape import Shape
 from beamside.jobs.base import Item, Optics, Result, Workspace
 from beamside.jobs.class2d_files import Round, write_round
 from beamside.jobs.extract import PARTICLE_COLUMNS

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from beamside.formats.mrc import write_mrc
-from beamside.imaging.candidates import accept
-from beamside.imaging.picking import BlobSettings
+from beamside.imaging.picking.blobs import BlobSettings
+from beamside.imaging.picking.candidates import accept
 from beamside.programs.topaz import FLOOR, check_version, pick_with_topaz
 from beamside.simulate.movie import MovieSettings, simulate_micrograph
 from beamside.simulate.score import match_picks

@@ -10,7 +10,7 @@ from beamside.acquisition.settings import AcquisitionSettings, GainFlip, GainMod
 from beamside.formats.orientation import ORIENTATIONS, Flip, Orientation, Rotation
 
 if TYPE_CHECKING:  # the session decides nothing by itself, and does not load the numerics
-    from beamside.imaging.gain_orientation import Match, Mode, Verdict
+    from beamside.imaging.gain.orientation import Match, Mode, Verdict
 
 MOST_MOVIES = 16
 """When so many movies have not settled it, a person is asked."""

@@ -10,7 +10,7 @@ from beamside.acquisition.gain_choice import Use, words
 from beamside.formats.orientation import Orientation
 
 if TYPE_CHECKING:  # the session decides nothing by itself, and does not load the numerics
-    from beamside.imaging.gain_orientation import Verdict
+    from beamside.imaging.gain.orientation import Verdict
 
 TOLD_ERROR = 0.1
 """One movie says by itself whether the reference's pattern shows in it when the error of its slope is below this."""

@@ -13,7 +13,7 @@ from typing import Any
 from beamside.cli.options import Declared, declared_parameters, value_text
 from beamside.config import COMMAND_LINE, DEFAULT, Setting
 from beamside.flow.settings import SessionSettings, sections
-from beamside.imaging.ctf_limits import DEFOCUS_STEP, enough_rings, finest_resolution
+from beamside.imaging.ctf.limits import DEFOCUS_STEP, enough_rings, finest_resolution
 from beamside.jobs.select import class_numbers
 
 

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from beamside.formats.mrc import read_mrc, write_mrc
 from beamside.imaging import pictures
-from beamside.imaging.ctf import CtfFit, CtfSettings, estimate_ctf
-from beamside.imaging.ctf_tilt import Tilt, estimate_tilt
+from beamside.imaging.ctf.estimation import CtfFit, CtfSettings, estimate_ctf
+from beamside.imaging.ctf.tilt import Tilt, estimate_tilt
 from beamside.imaging.spectrum import micrograph_spectrum, tile_powers
 from beamside.jobs.base import Item, Result, Workspace
 from beamside.jobs.ctf import CtfParameters

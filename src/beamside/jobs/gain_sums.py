@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from beamside.errors import BeamsideError
 from beamside.formats.movies import open_movie
 from beamside.formats.rendering import EER_SUFFIX
-from beamside.imaging.gain_orientation import compared_window
+from beamside.imaging.gain.orientation import compared_window
 
 
 def sum_of_movies(

@@ -19,8 +19,8 @@ from beamside.acquisition.gain_doubt import Doubt, MovieSlope, contradicts, find
 from beamside.execution.orphans import end_with_session
 from beamside.formats.atomic import sync_directory
 from beamside.formats.orientation import Orientation, fitting_ratio
-from beamside.imaging.gain_orientation import Mode, Verdict, compare, slope_of
-from beamside.imaging.gain_picture import gain_picture
+from beamside.imaging.gain.orientation import Mode, Verdict, compare, slope_of
+from beamside.imaging.gain.picture import gain_picture
 from beamside.jobs.gain_need_worker import look_for_need
 from beamside.jobs.gain_sums import file_hash, is_eer, sum_of_movies
 from beamside.jobs.gain_task import GainOutcome, GainTask

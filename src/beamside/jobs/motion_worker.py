@@ -18,7 +18,7 @@ from beamside.formats.movies import Movie, open_movie
 from beamside.formats.mrc import read_mrc, write_mrc
 from beamside.formats.star import StarBlock, Value, write_star
 from beamside.imaging import pictures
-from beamside.imaging.motion import MotionResult, MotionSettings, correct_movie
+from beamside.imaging.motion.correction import MotionResult, MotionSettings, correct_movie
 from beamside.jobs.base import Item, Optics, Result, Workspace
 from beamside.jobs.fractions import Fractions, fractions
 from beamside.jobs.motion import MotionParameters, relion_gain

@@ -17,9 +17,9 @@ from beamside.errors import BeamsideError
 from beamside.formats.mrc import read_mrc
 from beamside.formats.star import StarBlock, Value, read_star, write_star
 from beamside.imaging import pictures
-from beamside.imaging.candidates import STEPS, Candidates, OpenArea, accept
-from beamside.imaging.picking import BlobSettings, pick_blobs
-from beamside.imaging.template_picking import Ctf, References, pick_templates
+from beamside.imaging.picking.blobs import BlobSettings, pick_blobs
+from beamside.imaging.picking.candidates import STEPS, Candidates, OpenArea, accept
+from beamside.imaging.picking.templates import Ctf, References, pick_templates
 from beamside.jobs.base import Item, Result, Workspace
 from beamside.jobs.ctf import fit_of
 from beamside.jobs.output import save_picture

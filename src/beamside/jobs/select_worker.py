@@ -14,8 +14,8 @@ from beamside.errors import ConfigError, CorruptFileError
 from beamside.formats.mrc import read_mrc, write_mrc
 from beamside.formats.star import StarBlock, Value, read_star, write_star
 from beamside.imaging import pictures
-from beamside.imaging.class_quality import ClassStatistics, class_scores, measure_classes
-from beamside.imaging.class_shape import Shape, class_shapes, origins_after_recentring, recentred
+from beamside.imaging.classes.quality import ClassStatistics, class_scores, measure_classes
+from beamside.imaging.classes.shape import Shape, class_shapes, origins_after_recentring, recentred
 from beamside.imaging.duplicates import duplicates
 from beamside.jobs.base import Item, Result, Workspace
 from beamside.jobs.output import save_picture

@@ -19,9 +19,9 @@ import torch
 from numpy.typing import NDArray
 
 from beamside.errors import ProgramError
-from beamside.imaging.candidates import Candidates, OpenArea
-from beamside.imaging.picking import BlobSettings, make_detector
-from beamside.imaging.picking_image import inside_border, working_image
+from beamside.imaging.picking.blobs import BlobSettings, make_detector
+from beamside.imaging.picking.candidates import Candidates, OpenArea
+from beamside.imaging.picking.image import inside_border, working_image
 
 SUPPORTED = ((0, 2, 5), (0, 4, 0))
 """Versions of Topaz whose commands and output are known: from the first on, below the second."""

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from beamside.imaging.classify2d.model import ClassifySettings
 from beamside.imaging.classify2d.polar import PolarGrid, PolarTransform, make_grid, soft_disc
-from beamside.imaging.ctf_model import aberration_phase, directional_defocus
+from beamside.imaging.ctf.model import aberration_phase, directional_defocus
 
 USABLE = 0.95
 """Part of the Nyquist frequency up to which images are compared."""

@@ -1,0 +1,1 @@
+"""What class averages show: how good they are, and their shape."""

@@ -1,0 +1,1 @@
+"""CTF estimation: `estimation` is the whole of it; `limits` needs no torch."""

@@ -1,0 +1,1 @@
+"""Gain references: correcting frames, which way round a reference lies, and whether movies need one."""

@@ -1,0 +1,1 @@
+"""Motion correction: `correction` is the whole of it; the other modules are its steps."""
