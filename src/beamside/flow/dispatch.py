@@ -32,6 +32,7 @@ class Finished:
     stage: Stage
     name: str
     key: str
+    task: int
     future: Future[dict[str, Any]]
 
 
@@ -50,7 +51,7 @@ class Dispatcher:
         self.executor, self.events = executor, events
         self.workers = self.started = settings.execution.worker_count()
         self.cores = available_cores()
-        self._order: deque[tuple[Stage, str]] = deque()
+        self._order: deque[tuple[Stage, str, int]] = deque()
         self._session = (os.getpid(), process_created(os.getpid()))
 
     @property
@@ -83,12 +84,12 @@ class Dispatcher:
 
     def finished(self, event: Finished) -> None:
         """Take what a worker has brought."""
-        self._order = deque(pair for pair in self._order if pair != (event.stage, event.name))
+        self._order = deque(one for one in self._order if one != (event.stage, event.name, event.task))
         try:
             outcome: Mapping[str, Any] = event.future.result()
         except Exception as error:
             outcome = failure(f"the worker was lost ({type(error).__name__}: {error})", permanent=False)
-        self.tables.outcome(event.stage, event.name, event.key, outcome)
+        self.tables.outcome(event.stage, event.name, event.key, event.task, outcome)
         self._mark_running()
 
     def _ready(self, stage: Stage, limit: int) -> list[str]:
@@ -109,11 +110,10 @@ class Dispatcher:
             raise
         except Exception as error:
             log.exception("%s of %s could not be given out", stage.name, name)
-            self._order = deque(pair for pair in self._order if pair != (stage, name))
-            tried = stage.job.items[name].state is not ItemState.WAITING
-            stage.waiting.pop(name, None)
-            reason = f"it could not be given to a worker ({type(error).__name__}: {error})"
-            self.tables.outcome(stage, name, stage.expected_key(name), failure(reason, permanent=not tried))
+            self._order = deque(one for one in self._order if one[:2] != (stage, name))
+            self.tables.not_given_out(
+                stage, name, f"it could not be given to a worker ({type(error).__name__}: {error})"
+            )
 
     def _submit_item(self, stage: Stage, name: str) -> None:
         key = stage.key_made_now(name)
@@ -136,16 +136,17 @@ class Dispatcher:
         )
 
     def _submit(self, stage: Stage, name: str, key: str, task: Task) -> None:
-        self.tables.queued(stage, name)
-        self._order.append((stage, name))
+        number = self.tables.queued(stage, name)
+        self._order.append((stage, name, number))
         future = self.executor.submit(run_task, dict(vars(task)))  # not `asdict`, which copies all tables
-        future.add_done_callback(lambda done: self.events.put(Finished(stage, name, key, done)))
+        future.add_done_callback(lambda done: self.events.put(Finished(stage, name, key, number, done)))
         self._mark_running()
 
     def _mark_running(self) -> None:
         """The executor begins tasks in order, so the first ones, as many as there are workers, are running."""
-        for stage, name in list(self._order)[: self.workers]:
-            if stage.job.items[name].state is ItemState.QUEUED:
+        for stage, name, number in list(self._order)[: self.workers]:
+            entry = stage.job.items[name]
+            if entry.state is ItemState.QUEUED and entry.has_in_hand(number):
                 self.tables.running(stage, name)
 
 

@@ -332,7 +332,7 @@ class Session:
             self.steps.run(what, instead, None)
 
     def _fail_item(self, event: Finished, reason: str) -> None:
-        self.tables.outcome(event.stage, event.name, event.key, failure(reason))
+        self.tables.outcome(event.stage, event.name, event.key, event.task, failure(reason))
 
     def _fail_arrival(self, event: Taken, reason: str) -> None:
         self.tables.intake_done(Taken(event.taken, {}, {}, reason))

@@ -246,22 +246,35 @@ class Tables:
 
     # -- processing -------------------------------------------------------------------------------------------------
 
-    def queued(self, stage: Stage, name: str) -> None:
-        """An item was given to the executor."""
+    def queued(self, stage: Stage, name: str) -> int:
+        """An item is given to the executor; returns the number of this task of the item."""
         entry = stage.job.items[name]
         made_from = stage.gathered.job.revision if stage.job_type.aggregate else None
-        self._record(stage, name, ItemState.QUEUED, attempt=entry.attempt + 1, made_from=made_from)
+        attempt, task = entry.attempt + 1, entry.task + 1
+        self._record(stage, name, ItemState.QUEUED, attempt=attempt, made_from=made_from, task=task)
         stage.waiting.pop(name, None)
         stage.in_flight.add(name)
+        return task
 
     def running(self, stage: Stage, name: str) -> None:
         """A worker has begun with an item."""
         self._record(stage, name, ItemState.RUNNING)
 
-    def outcome(self, stage: Stage, name: str, key: str, outcome: Mapping[str, Any]) -> None:
-        """Record what became of an item that a worker had."""
+    def outcome(self, stage: Stage, name: str, key: str, task: int, outcome: Mapping[str, Any]) -> None:
+        """Record what became of a task that a worker had.
+
+        Of a task that was given up, or has an outcome already, nothing is taken: the first outcome of the present task counts.
+        """
         entry, seconds = stage.job.items[name], float(outcome["seconds"])
+        if not entry.has_in_hand(task):
+            log.warning("%s: %s: %s", stage.title, name, not_awaited(entry, task))
+            if entry.state not in IN_FLIGHT_STATES:
+                stage.in_flight.discard(name)
+            return
         result = outcome["result"]
+        if result is not None and (gone := files_not_there(self.root, result["outputs"])):
+            reason = f"what the worker says that it wrote is not there: {', '.join(gone)}"
+            outcome, result = {**outcome, "result": None, "reason": reason, "permanent": False}, None
         if result is not None:
             rejected = result.get("rejected", "")
             state = ItemState.REJECTED if rejected else ItemState.DONE
@@ -282,6 +295,17 @@ class Tables:
             stage.not_before[name] = time.monotonic() + RETRY_SECONDS * entry.attempt
             stage.waiting[name] = None
         stage.in_flight.discard(name)
+
+    def not_given_out(self, stage: Stage, name: str, reason: str) -> None:
+        """An item could not be given to the executor: one that never was fails, another attempt at one that was is made later."""
+        stage.waiting.pop(name, None)
+        key, entry = stage.expected_key(name), stage.job.items[name]
+        if entry.state in IN_FLIGHT_STATES:
+            nothing = {"result": None, "reason": reason, "permanent": False, "log": "", "seconds": 0.0}
+            self.outcome(stage, name, key, entry.task, nothing)
+        else:
+            log.warning("%s: %s: %s", stage.title, name, reason)
+            self._finish(stage, name, ItemState.FAILED, key=key, reason=reason, seconds=0.0)
 
     def _is_out_of_date(self, stage: Stage, name: str) -> bool:
         """Tell whether the inputs or parameters of a result that has just come have changed since it was begun; of a round, the parameters."""
@@ -389,6 +413,18 @@ class Tables:
                 follower.waiting.pop(name, None)
             elif entry is not None and entry.state is ItemState.DONE:
                 self._give_up_after(follower, name, state, reason)
+
+
+def not_awaited(entry: ItemEntry, task: int) -> str:
+    """Say why the outcome of a task changes nothing."""
+    if entry.task != task:
+        return f"the outcome of task {task} comes late and is left out: the item has since been given out again, as task {entry.task}"
+    return f"task {task} has an outcome already, or was given up; a further one is left out, and the item stays {entry.state.value}"
+
+
+def files_not_there(root: Path, outputs: Mapping[str, str]) -> list[str]:
+    """Return the files of a result that this process does not see, as on another machine a worker may have seen other disks."""
+    return [path for path in outputs.values() if not (root / path).is_file()]
 
 
 def is_gone(root: Path, job: JobEntry, pipeline: Pipeline, ours: Sequence[str]) -> bool:

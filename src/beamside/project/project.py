@@ -225,6 +225,7 @@ class ProjectWriter:
         result: Mapping[str, Any] | None = None,
         seconds: float | None = None,
         made_from: int | None = None,
+        task: int | None = None,
     ) -> ItemEntry:
         """Record an item's transition. Final ones are on disk when this returns; a lost intermediate one costs nothing.
 
@@ -238,6 +239,7 @@ class ProjectWriter:
             "result": result,
             "seconds": seconds,
             "made_from": made_from,
+            "task": task,
         }
         record.update({name: value for name, value in optional.items() if value is not None})
         check_item_record(self.state.jobs[job], record)

@@ -64,6 +64,9 @@ class ItemEntry:
     ``result`` and ``key`` stay those of the last finished attempt until a new one replaces them. Times are for people, as clocks step back; what came
     first is told by ``finished``, the number of the record in the job's journal that gave the present result. ``made_from`` is, for a round of an
     aggregate, the revision of the job before when the round was begun; -1 in journals that do not say it.
+
+    ``attempt`` begins anew when an item is done again; ``task``, the number of times that it was given out, never does, so that job, item and this
+    number are the identity of one task for ever.
     """
 
     name: str
@@ -77,6 +80,11 @@ class ItemEntry:
     seconds: float = 0.0
     finished: int = 0
     made_from: int = -1
+    task: int = 0
+
+    def has_in_hand(self, task: int) -> bool:
+        """Tell whether this task of the item is the one whose outcome is awaited."""
+        return self.state in IN_FLIGHT_STATES and self.task == task
 
 
 @dataclass
