@@ -15,7 +15,7 @@ from beamside.acquisition import compression, transfer
 from beamside.acquisition.compression import can_compress, compress_movie, same_pixels
 from beamside.acquisition.readiness import Settling, inspect_file
 from beamside.acquisition.scan import Sighting, look_at
-from beamside.acquisition.transfer import CHUNK_BYTES, DestinationError, copy_verified
+from beamside.acquisition.transfer import CHUNK_BYTES, DestinationError, copy_verified, hash_file
 from beamside.errors import CorruptFileError, InputError, NotReadyError, TransferError
 from beamside.formats.mrc import write_mrc
 from beamside.formats.tiff import write_tiff
@@ -211,3 +211,14 @@ def test_unreadable_and_foreign_files_get_a_sentence(tmp_path: Path) -> None:
         inspect_file(str(tmp_path / "folder.tiff"))
     with pytest.raises(InputError, match="not a movie"):
         inspect_file(str(tmp_path / "x.ser"))
+
+
+def test_a_file_that_is_longer_than_was_said_is_read_to_its_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "grown"
+    path.write_bytes(bytes(range(256)) * 20)
+    monkeypatch.setattr("beamside.acquisition.transfer._buffer", lambda _size: memoryview(bytearray(7)))
+    assert hash_file(path) == hashlib.sha256(path.read_bytes()).hexdigest()
+    with pytest.raises(NotReadyError):
+        copy_verified(Sighting(str(path), 3, path.stat().st_mtime_ns), tmp_path / "copy")

@@ -102,7 +102,7 @@ def _write_all(descriptor: int, chunk: memoryview) -> None:
 
 def _read_source(sighting: Sighting) -> Iterator[memoryview]:
     """Yield the source's bytes; raise unless it is what was sighted, before the first byte and after the last."""
-    buffer = memoryview(bytearray(CHUNK_BYTES))
+    buffer = _buffer(sighting.size)
     with _source_errors(sighting), open(sighting.path, "rb", buffering=0) as source:
         _check_unchanged(os.fstat(source.fileno()), sighting)
         total = 0
@@ -115,6 +115,11 @@ def _read_source(sighting: Sighting) -> Iterator[memoryview]:
             raise NotReadyError(
                 f"{sighting.path} gave {total:,} bytes instead of {sighting.size:,}: it is being written; it is tried again."
             )
+
+
+def _buffer(size: int) -> memoryview:
+    """Return room to read a file of this size by; of a small one no more than it needs, as new memory costs more than reading it."""
+    return memoryview(bytearray(min(CHUNK_BYTES, size + 1)))
 
 
 def _check_unchanged(status: os.stat_result, sighting: Sighting) -> None:
@@ -133,8 +138,8 @@ def hash_source(sighting: Sighting) -> str:
 def hash_file(path: Path, *, from_disk: bool = False) -> str:
     """Return the SHA-256 of a file; `from_disk` asks the system to forget its cached pages first."""
     digest = hashlib.sha256()
-    buffer = memoryview(bytearray(CHUNK_BYTES))
     with open(path, "rb", buffering=0) as file:
+        buffer = _buffer(os.fstat(file.fileno()).st_size)
         if from_disk:
             _drop_cache(file.fileno())
         while count := file.readinto(buffer):
