@@ -122,3 +122,24 @@ def test_whatever_the_system_refuses_is_told_as_a_journal_that_cannot_be_written
 
 def fails(*_: object) -> int:
     raise OSError(5, "Input/output error")
+
+
+@pytest.mark.parametrize(
+    ("line", "is_record"),
+    [
+        (b'{"a":"\xc3\xa9"}', True),
+        (b'\xef\xbb\xbf{"a":1}', True),
+        ('{"a":1}'.encode("utf-16-be"), False),
+        (b' {"a":1}', True),
+        (b'{"a":"\xff"}', False),
+        (b'{"a":1}{', False),
+        (b'{"', False),
+        (b"\x00\x00", False),
+    ],
+)
+def test_a_line_counts_whenever_json_takes_its_bytes(tmp_path: Path, line: bytes, is_record: bool) -> None:
+    path, damage = tmp_path / "odd.jsonl", list[Damage]()
+    path.write_bytes(line + b"\n" + b'{"b":2}\n')
+    found = [record for record, _ in read_journal(path, damaged=damage.append)]
+    assert found == ([json.loads(line)] if is_record else []) + [{"b": 2}]
+    assert len(damage) == (not is_record)

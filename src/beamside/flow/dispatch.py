@@ -70,7 +70,7 @@ class Dispatcher:
     def fill(self) -> None:
         """Give out what is ready, the last stages first, in each the oldest first."""
         for stage in reversed(self.tables.stages):
-            if stage.is_source or stage.job_type.aggregate or stage.deleted:
+            if not stage.waiting or stage.is_source or stage.job_type.aggregate or stage.deleted:
                 continue
             for name in self._ready(stage, self.free_places):
                 if self.recovery.inputs_ready(stage, name):

@@ -146,6 +146,9 @@ def _with_shared_names(value: Any) -> Any:
     """Return a result whose names are the same objects as those of all others: very many are kept, and names took nearly half of the room."""
     if isinstance(value, dict):
         return {
-            sys.intern(name) if type(name) is str else name: _with_shared_names(part) for name, part in value.items()
+            sys.intern(name) if type(name) is str else name: _with_shared_names(part)
+            if isinstance(part, dict)
+            else part
+            for name, part in value.items()
         }
     return value

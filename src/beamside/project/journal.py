@@ -18,6 +18,10 @@ from beamside.errors import JournalError, ProjectError
 
 Record = dict[str, Any]
 
+# `json.dumps` would make one of these for every record
+_PLAIN = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
+_ESCAPED = json.JSONEncoder(separators=(",", ":"))
+
 
 class JournalFile:
     """The writing end of one journal file. There is only one writer: see ``lease.py``."""
@@ -140,8 +144,9 @@ def read_journal(
 
 def _record(line: bytes) -> Record | str:
     """Return what a line says, or why it says nothing."""
-    try:
-        record = json.loads(line)
+    try:  # what begins so is UTF-8 for sure; of anything else, the encoding is looked at first
+        plain = line.startswith(b'{"')
+        record = json.loads(line.decode("utf-8", "surrogatepass") if plain else line)
     except (ValueError, RecursionError) as error:
         return str(error)
     return record if isinstance(record, dict) else "not an object"
@@ -149,11 +154,10 @@ def _record(line: bytes) -> Record | str:
 
 def _line(record: Mapping[str, Any]) -> bytes:
     """Return a record as a line. Names of files that are not UTF-8 can only be written escaped; either way they come back as they were."""
-    text = json.dumps(record, ensure_ascii=False, separators=(",", ":"), allow_nan=True)
     try:
-        return text.encode() + b"\n"
+        return _PLAIN.encode(record).encode() + b"\n"
     except UnicodeEncodeError:
-        return json.dumps(record, separators=(",", ":"), allow_nan=True).encode() + b"\n"
+        return _ESCAPED.encode(record).encode() + b"\n"
 
 
 def _remove_torn_tail(descriptor: int) -> None:
