@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
 import traceback
 from collections.abc import Mapping, Sequence
@@ -88,12 +89,12 @@ def run_task(task: Mapping[str, Any]) -> dict[str, Any]:
 def _run(task: Task) -> dict[str, Any]:
     if task.session[0]:
         end_with_session(*task.session)
-    _limit_threads(task.threads)
     kind = job_type(task.type_name)
     parameters = kind.Parameters(**task.parameters)
     workspace = Workspace(Path(task.root), task.job, Optics(**task.optics), task.threads)
     items = [item_of(name, results, task.wiring, task.label) for name, results in task.items]
     work = load_work(kind)
+    _limit_threads(task.threads)
     if kind.aggregate:
         result = work(items, parameters, workspace, round_name=task.round_name, final=task.final)
     elif isinstance(kind.trigger, Group):
@@ -141,8 +142,8 @@ def check_files(kind: JobType, result: Result, root: Path) -> None:
 
 
 def _limit_threads(threads: int) -> None:
-    import torch
-
-    if torch.get_num_threads() != threads:
-        torch.set_num_threads(threads)
+    """Let the work use so many threads. Work without torch need not wait for it; one that loads it later finds the variable."""
     os.environ["OMP_NUM_THREADS"] = str(threads)
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.get_num_threads() != threads:
+        torch.set_num_threads(threads)
