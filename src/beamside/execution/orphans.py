@@ -9,9 +9,12 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import socket
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
 
@@ -19,23 +22,81 @@ import psutil
 
 _INTERVAL = 1.0
 _SESSION, _GROUP = "BEAMSIDE_POOL_SESSION", "BEAMSIDE_POOL_GROUP"
-_watched: set[int] = set()
+STALE_SECONDS = 300.0
+"""A lease that has shown no sign of life for so long, by this host's own clock, is that of a session that is gone. Waits of NFS are far shorter."""
+
+_watched: set[tuple[str, int]] = set()
 _helpers: list[int] = []
 
 
-def end_with_session(pid: int, created: float) -> None:
+def session_mark(lease: Path) -> tuple[int, float, str, str, str]:
+    """Return how workers know the session that this process is: what `end_with_session` takes."""
+    pid = os.getpid()
+    return pid, process_created(pid), socket.gethostname(), str(lease), _read_lease(lease)[0]
+
+
+def end_with_session(pid: int, created: float, host: str = "", lease: str = "", content: str = "") -> None:
     """End this process, now or from a thread, once the session process `pid` that began at `created` is no longer there.
+
+    On another host than the session's (`host`, "" for this one) its process cannot be seen: there the file `lease`, with `content` while the session
+    holds it, tells.
 
     A new process may get the same number, so the time at which it began counts too. A process also ends when the one that started it is gone, and
     the pool when its helper is: without them nothing that it does reaches anybody. With any of a pool's processes its whole group ends.
     """
-    if pid in _watched or pid == os.getpid():
+    here = host in ("", socket.gethostname())
+    if (host, pid) in _watched or (here and pid == os.getpid()):
         return
-    _watched.add(pid)
+    _watched.add((host, pid))
     parent = os.getppid()
-    if not _is_there(pid, created):
+    holds: Callable[[], bool] = partial(_is_there, pid, created)
+    if not here:
+        holds = LeaseWatch(Path(lease), content).holds
+    if not holds():
         _end()
-    threading.Thread(target=_watch, args=(pid, created, parent), daemon=True, name="session-watch").start()
+    threading.Thread(target=_watch, args=(holds, parent), daemon=True, name="session-watch").start()
+
+
+@dataclass
+class LeaseWatch:
+    """What a worker on another host sees of its session: the lease's file, whose time the session sets anew again and again.
+
+    Attributes
+    ----------
+    lease, content : the file, and what is in it while the session holds it
+    clock : seconds of this host; its clock is never compared with that of the one that sets the file's time
+    """
+
+    lease: Path
+    content: str
+    clock: Callable[[], float] = time.monotonic
+    _seen: tuple[str, int] = ("", 0)
+    _since: float = field(default=-1.0)
+
+    def holds(self) -> bool:
+        """Tell whether the session is to be taken as alive.
+
+        A lease of another session ends it, when it is seen twice: one look may come while the file is written. A lease that was given back, is gone,
+        cannot be read, or is not set anew may be a fault of the network, and ends it after `STALE_SECONDS`.
+        """
+        seen, now = _read_lease(self.lease), self.clock()
+        another = seen[0] not in ("", self.content)
+        if another and self._seen[0] == seen[0]:
+            return False
+        beats = seen[0] == self.content and seen != self._seen
+        if beats or self._since < 0:
+            self._since = now
+        self._seen = seen
+        return now - self._since < STALE_SECONDS
+
+
+def _read_lease(lease: Path) -> tuple[str, int]:
+    """Return what is in the file of a lease, and its time. Opening it makes NFS ask the server."""
+    try:
+        with lease.open("rb") as stream:
+            return stream.read(4096).decode(errors="replace"), os.fstat(stream.fileno()).st_mtime_ns
+    except OSError:
+        return "", 0
 
 
 def begin_pool(pid: int, created: float) -> None:
@@ -86,8 +147,8 @@ def _is_there(pid: int, created: float) -> bool:
     return abs(process_created(pid) - created) < 1.0
 
 
-def _watch(pid: int, created: float, parent: int) -> None:
-    while _is_there(pid, created) and os.getppid() == parent and all(process_created(helper) for helper in _helpers):
+def _watch(holds: Callable[[], bool], parent: int) -> None:
+    while holds() and os.getppid() == parent and all(process_created(helper) for helper in _helpers):
         time.sleep(_INTERVAL)
     _end()
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import queue
 import time
 from collections import deque
@@ -12,7 +11,7 @@ from concurrent.futures import Executor, Future
 from dataclasses import dataclass
 from typing import Any
 
-from beamside.execution.orphans import process_created
+from beamside.execution.orphans import session_mark
 from beamside.execution.settings import available_cores
 from beamside.flow.recovery import Recovery
 from beamside.flow.settings import SessionSettings
@@ -52,7 +51,7 @@ class Dispatcher:
         self.workers = self.started = settings.execution.worker_count()
         self.cores = available_cores()
         self._order: deque[tuple[Stage, str, int]] = deque()
-        self._session = (os.getpid(), process_created(os.getpid()))
+        self._session = session_mark(tables.writer.project.lease_path)
 
     @property
     def free_places(self) -> int:

@@ -46,7 +46,7 @@ class Task:
     optics: Mapping[str, float]
     items: Sequence[TaskItem]
     wiring: Wiring
-    session: tuple[int, float] = (0, 0.0)
+    session: tuple[int, float, str, str, str] = (0, 0.0, "", "", "")
     threads: int = 1
     round_name: str = ""
     final: bool = False

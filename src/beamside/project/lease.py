@@ -1,16 +1,18 @@
 """One writer: the process that holds a project's lease.
 
 The lease is an advisory lock on a file, which the system takes back when its holder dies in whatever way. The file's content says who holds it,
-for people.
+for people and for workers on other hosts, and its time is set anew again and again while the lease is held.
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import json
 import os
 import socket
+import threading
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,6 +20,9 @@ from pathlib import Path
 from beamside.errors import ProjectBusyError, ProjectError
 
 LOCK_ATTEMPTS = 10
+
+BEAT_SECONDS = 15.0
+"""How often the holder sets the file's time."""
 
 
 @dataclass(frozen=True)
@@ -61,13 +66,28 @@ class Lease:
         content = json.dumps(asdict(Holder(os.getpid(), socket.gethostname(), time.time()))).encode()
         os.ftruncate(self._descriptor, 0)
         os.pwrite(self._descriptor, content, 0)
+        self._released = threading.Event()
+        self._beating = threading.Lock()
+        threading.Thread(target=self._beat, name="lease", daemon=True).start()
 
     def release(self) -> None:
         """Give the lease back."""
-        if self._descriptor >= 0:
-            os.ftruncate(self._descriptor, 0)
-            os.close(self._descriptor)
-            self._descriptor = -1
+        self._released.set()
+        with self._beating:
+            if self._descriptor >= 0:
+                os.ftruncate(self._descriptor, 0)
+                os.close(self._descriptor)
+                self._descriptor = -1
+
+    def beat(self) -> None:
+        """Set the file's time, by which other hosts see that the holder lives."""
+        with self._beating, contextlib.suppress(OSError):  # of a server that does not answer now
+            if self._descriptor >= 0:
+                os.utime(self._descriptor)
+
+    def _beat(self) -> None:
+        while not self._released.wait(BEAT_SECONDS):
+            self.beat()
 
 
 def current_holder(path: Path) -> Holder | None:
