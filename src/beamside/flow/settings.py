@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator, Mapping
+from copy import copy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -196,6 +197,10 @@ class Section(BaseModel):
         """Yield what is declared of each parameter, under the name and the flag that it has in settings."""
         for info in describe(self.model):
             flat = self.names[info.name]
+            if info.name in self.presets:
+                field = copy(info.field)
+                field.default = getattr(self.validate_own({}), info.name)
+                info = replace(info, field=field)  # noqa: PLW2901 - with the workflow's own value as default
             if flat == info.name:
                 yield info
             else:

@@ -361,7 +361,8 @@ class _Reader:
     def _error(self, label: str, sentence: str, near: str = "") -> ConfigError:
         line = self._line(label, near)
         where = f"{self.place}, line {line}" if line else self.place
-        return ConfigError(f"{where[:1].upper() + where[1:] if not self.lines else where}: {sentence}.")
+        where = where if self.lines else where[:1].upper() + where[1:]
+        return ConfigError(f"{where}: {sentence}{'' if sentence.endswith('?') else '.'}")
 
     def _line(self, label: str, near: str) -> int:
         """Return the number of the line that has a job's label, or what is near behind it; 0 when it is not known."""

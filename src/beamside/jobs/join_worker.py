@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from beamside.errors import ProcessingError
 from beamside.formats.mrc import read_mrc, write_mrc
@@ -41,7 +42,7 @@ def join(item: Item, parameters: JoinParameters, workspace: Workspace) -> Result
         return Result(metrics=metrics, values=values)
     stack, star = workspace.path(item, ".mrcs"), workspace.path(item, "_join.star")
     images = [
-        np.asarray(read_mrc(workspace.absolute(one.output("particles"))))[[_number(rows[index]) for index in indices]]
+        _stack(one, workspace)[[_number(rows[index]) for index in indices]]
         for one, rows, indices in zip(given, tables, kept, strict=True)
         if indices
     ]
@@ -59,6 +60,12 @@ def join(item: Item, parameters: JoinParameters, workspace: Workspace) -> Result
 def _rows(given: Given, workspace: Workspace) -> list[list[Value]]:
     path = given.result.outputs.get("particles_star")
     return [list(row) for row in particles_of(workspace.absolute(path)).rows] if path else []
+
+
+def _stack(given: Given, workspace: Workspace) -> NDArray[np.float32]:
+    """Return the images of a port as (n, height, width), also where there is only one."""
+    images = np.asarray(read_mrc(workspace.absolute(given.result.outputs["particles"])), dtype=np.float32)
+    return images.reshape(-1, *images.shape[-2:])
 
 
 def _number(row: Sequence[Value]) -> int:

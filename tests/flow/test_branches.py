@@ -1,0 +1,146 @@
+"""A workflow with branches: two jobs of one type on the same items, and what joins them."""
+
+from __future__ import annotations
+
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from beamside.flow import workflow
+from beamside.flow.cost import cost_in
+from beamside.jobs import registry
+from beamside.jobs.base import JobType
+from beamside.jobs.ports import Input, Output
+from beamside.parameters import ParameterModel, parameter
+from beamside.project.records import ItemState
+
+
+class LimitParameters(ParameterModel):
+    """One parameter, and one that came later."""
+
+    limit: int = parameter(1, "A limit.")
+
+
+@pytest.fixture
+def branches(toy: ModuleType, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """Import, then `first`; `left` and `right` of one type beside each other; `both` of the two; and `aside`, which nothing follows."""
+
+    class Choice(toy.Step):  # type: ignore[misc, name-defined]
+        name, title, Parameters = "choice", "Choosing", LimitParameters
+        inputs = (Input("things", toy.THING),)
+        outputs = (Output("things", toy.THING),)
+
+    class Both(toy.Step):  # type: ignore[misc, name-defined]
+        name, title = "both", "Joining"
+        inputs = (Input("one", toy.THING, optional=True), Input("two", toy.THING, optional=True))
+
+    types: tuple[type[JobType], ...] = (Choice, Both)
+    for kind in types:
+        monkeypatch.setitem(registry.BUILT_IN, kind.name, kind)
+    jobs: dict[str, Any] = {
+        "import": {"type": "import"},
+        "first": {"type": "first", "inputs": {"movies": "import.movies"}},
+        "left": {"type": "choice", "inputs": {"things": "first.things"}},
+        "right": {"type": "choice", "parameters": {"limit": 2}, "inputs": {"things": "first.things"}},
+        "aside": {"type": "choice", "inputs": {"things": "first.things"}},
+        "both": {"type": "both", "inputs": {"one": "left.things", "two": "right.things"}},
+    }
+    monkeypatch.setitem(workflow.SHIPPED, "movies", {"jobs": jobs})
+    return toy
+
+
+FAILURE = {"result": None, "reason": "nothing there", "permanent": True, "log": "", "seconds": 0.0}
+
+
+def finish(made: Any, label: str, outcome: Any = None) -> None:
+    """Let the worker that has a task of the job `label` end."""
+    made.dispatcher.fill()
+    number = next(number for number, (task, _) in enumerate(made.hands.tasks) if task["label"] == label)
+    made.finish(number, outcome)
+
+
+def begun(branches: ModuleType, tmp_path: Any) -> Any:
+    made = branches.Toy(tmp_path)
+    made.dispatcher.workers = 8
+    made.arrive("a")
+    finish(made, "first")
+    return made
+
+
+def test_several_jobs_of_a_type_have_their_own_numbers_parameters_and_results(
+    branches: ModuleType, tmp_path: Any
+) -> None:
+    made = begun(branches, tmp_path)
+    made.work_off()
+    left, right = made.stage("left"), made.stage("right")
+    assert left.job.name != right.job.name
+    assert (left.job.alias, right.job.alias) == ("left", "right")
+    assert left.job.items["raw/a"].key != right.job.items["raw/a"].key
+    assert (left.title, made.stage("both").title) == ("Choosing (left)", "Joining")
+    assert made.stage("both").job.ports == {"one": f"{left.job.name}.things", "two": f"{right.job.name}.things"}
+
+
+def test_what_joins_two_branches_waits_for_both(branches: ModuleType, tmp_path: Any) -> None:
+    made = begun(branches, tmp_path)
+    finish(made, "left")
+    made.dispatcher.fill()
+    assert "both" not in [task["label"] for task, _ in made.hands.tasks]
+    finish(made, "right")
+    made.dispatcher.fill()
+    [task] = [task for task, _ in made.hands.tasks if task["label"] == "both"]
+    assert task["wiring"]["both"] == {"one": "left", "two": "right"}
+    assert {"left", "right"} <= task["items"][0][1].keys()
+
+
+@pytest.mark.parametrize("order", [("left", "right"), ("right", "left")])
+def test_what_one_branch_has_given_up_is_joined_without_it_whichever_comes_first(
+    branches: ModuleType, tmp_path: Any, order: tuple[str, str]
+) -> None:
+    made = begun(branches, tmp_path)
+    for label in order:
+        finish(made, label, FAILURE if label == "left" else None)
+    made.dispatcher.fill()
+    [task] = [task for task, _ in made.hands.tasks if task["label"] == "both"]
+    assert "left" not in task["items"][0][1]
+    made.work_off()
+    assert made.stage("both").usable("raw/a")
+    key = made.stage("both").job.items["raw/a"].key
+    made.tables.retry_failed()
+    made.work_off()
+    assert made.stage("both").job.items["raw/a"].key != key, "with the other branch, it is another result"
+    assert made.stage("both").stale() == []
+
+
+def test_what_all_branches_have_given_up_is_given_up(branches: ModuleType, tmp_path: Any) -> None:
+    made = begun(branches, tmp_path)
+    finish(made, "left", FAILURE)
+    finish(made, "right", FAILURE)
+    made.work_off()
+    entry = made.stage("both").entry("raw/a")
+    assert entry is None or entry.state is ItemState.FAILED
+    assert all(stage.settled() for stage in made.tables.stages)
+
+
+def test_another_parameter_of_a_job_that_nothing_follows_recomputes_nothing_else(
+    branches: ModuleType, tmp_path: Any
+) -> None:
+    made = begun(branches, tmp_path)
+    made.work_off()
+    state = made.writer.state
+    other = branches.settings_in(tmp_path, **{"aside.limit": 5})
+    assert {cost.title: cost.results for cost in cost_in(other, state)} == {"Choosing (aside)": 1}
+    other = branches.settings_in(tmp_path, **{"left.limit": 5})
+    assert {cost.title: cost.results for cost in cost_in(other, state)} == {"Choosing (left)": 1, "Joining": 1}
+
+
+def test_a_project_with_branches_goes_on_after_its_process_was_killed(branches: ModuleType, tmp_path: Any) -> None:
+    made = begun(branches, tmp_path)
+    finish(made, "left")
+    made.reopen()
+    made.work_off()
+    before = made.table()
+    made.reopen()
+    made.work_off()
+    assert made.table() == before
+    assert made.stage("both").usable("raw/a")
