@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from beamside.flow.projection import SHARE, Pace, Projection, rebuild
+from beamside.flow.projection import SHARE, TOGETHER, Pace, Projection, rebuild
 from beamside.formats.star import read_star
 from beamside.project.index import Index
 from beamside.project.relion_files import ABORT_MARKER
@@ -122,3 +122,22 @@ def test_what_took_long_is_due_again_after_so_much_longer() -> None:
         assert pace.due()
     finally:
         clock.undo()
+
+
+def test_tables_index_and_pipeline_together_keep_to_their_part_of_the_time(
+    run: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now, worked = [0.0], 0.0
+    monkeypatch.setattr("beamside.flow.projection.time.monotonic", lambda: now[0])
+    projection = run.projection
+    paces = [*projection._star_pace.values(), projection._index_pace, projection._pipeline_pace]
+    assert len(paces) > len(run.tables.stages)
+    while now[0] < 5000.0:
+        for pace in paces:
+            if pace.due():
+                now[0] += 2.0
+                worked += 2.0
+                pace.done()
+        now[0] += 0.5
+    first_turns = 2.0 * len(paces)
+    assert 0.05 * now[0] < worked <= TOGETHER * now[0] + first_turns

@@ -39,7 +39,10 @@ from beamside.project.relion_publish import create_relion_root
 log = logging.getLogger(__name__)
 
 SHARE = 0.05
-"""Largest part of the time that a projection may take."""
+"""Largest part of the time that something that takes a while may take."""
+
+TOGETHER = 0.1
+"""Largest part of the time that everything whose cost grows with the tables may take together."""
 
 LONG_SECONDS = 1.0
 """After so long, files of further jobs are left to the next turn of the session's loop."""
@@ -50,10 +53,12 @@ class Pace:
     """Decides when something that takes a while is due again.
 
     `held` says how long the session has waited for its journal so far: a disk that was full for an hour says nothing about how long a step takes.
+    `share` is the largest part of the time that it may take; SHARE when it is not given.
     """
 
     interval: float
     held: Callable[[], float] = lambda: 0.0
+    share: float | None = None
     next_time: float = 0.0
     started: float = field(default=0.0, repr=False)
     _held_before: float = field(default=0.0, repr=False)
@@ -67,7 +72,7 @@ class Pace:
         """Plan the next time from how long this one took."""
         now = time.monotonic()
         took = now - self.started - (self.held() - self._held_before)
-        self.next_time = now + max(self.interval, took / SHARE)
+        self.next_time = now + max(self.interval, took / (SHARE if self.share is None else self.share))
 
 
 class Projection:
@@ -88,14 +93,14 @@ class Projection:
         self.steps = Steps(self.problems)
         self.root = writer.project.root
         self.index = Index(writer.project, elsewhere=False)
-        self._star_pace = {stage.name: Pace(3.0, self._held) for stage in stages}
+        share = TOGETHER / (len(stages) + 2)  # of each stage's files, the index and RELION's pipeline
+        self._star_pace = {stage.name: Pace(3.0, self._held, share) for stage in stages}
         self._tables = PartsWriter()
         self._seen: dict[str, tuple[int, ...]] = {}
         self._index_told = ""
         self.relion = RelionJobs(writer, stages, deleted=deleted, remark=self.problems.remark)
-        self._index_pace, self._live_pace, self._pipeline_pace, self._abort_pace = (
-            Pace(seconds, self._held) for seconds in (1.0, 1.0, 5.0, 1.0)
-        )
+        self._index_pace, self._pipeline_pace = (Pace(seconds, self._held, share) for seconds in (1.0, 5.0))
+        self._live_pace, self._abort_pace = (Pace(1.0, self._held) for _ in range(2))
 
     def _held(self) -> float:
         return self.writer.held_seconds
