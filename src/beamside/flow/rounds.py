@@ -13,6 +13,7 @@ import hashlib
 
 from beamside.acquisition.arrivals import Remark
 from beamside.flow.dispatch import Dispatcher
+from beamside.flow.gate import counts_as_done
 from beamside.flow.missing import without_inputs
 from beamside.flow.recovery import Recovery
 from beamside.flow.settings import SessionSettings
@@ -50,13 +51,13 @@ class Rounds:
         tables = (*before.revisions(), stage.job.records, stage.parameters, final)
         if self._not_due.get(stage.name) == tables:
             return False  # as when all items were looked at last
-        done = [entry for entry in before.job.items.values() if entry.state is ItemState.DONE and entry.result]
-        items = [entry.name for entry in done if before.usable(entry.name)]
+        done = _finished(before)
+        items = [entry.name for entry in done]
         number = sum(_count(entry, trigger.counts) for entry in done)
         key = self._key(stage, items)
         last = next((entry for entry in reversed(stage.job.items.values()) if entry.state in FINAL_STATES), None)
         failed = last is not None and last.state is ItemState.FAILED and last.key == key
-        redone = failed or any(before.being_redone(name) for name in before.job.items)
+        redone = failed or any(before.being_redone(name) and not before.is_shut(name) for name in before.job.items)
         if redone or not (self._final_due(stage, trigger, number, key) if final else self._due(stage, trigger, number)):
             self._not_due[stage.name] = tables
             return False
@@ -117,12 +118,19 @@ class Rounds:
         start, step = (int(getattr(stage.parameters, name)) for name in (trigger.start, trigger.step))
         rounds = [entry for entry in stage.job.items.values() if entry.state is ItemState.DONE and entry.result]
         taken = _count(rounds[-1], trigger.done) if rounds else 0
+        lost = max(0, min(taken - number, self._held_back(stage, trigger)))
         if rounds:
             taken = min(taken, number - self._fresh(stage, trigger, rounds[-1]))
         last = next(reversed(stage.job.items.values()), None)
         if last is not None and last.state is ItemState.FAILED:
             taken = max(taken, self._tried.get(stage.name, 0))
-        return number >= start and number - taken >= ((step or start) if rounds or taken else 1)
+        return number >= start and number - taken + lost >= ((step or start) if rounds or taken else 1)
+
+    def _held_back(self, stage: Stage, trigger: Increments) -> int:
+        """Return how many gates hold back: only these may be lost to a round, and not what is still to be made again."""
+        before = stage.gathered
+        shut = [entry for entry in before.job.items.values() if before.is_shut(entry.name)]
+        return sum(_count(entry, trigger.counts) for entry in shut)
 
     def _fresh(self, stage: Stage, trigger: Increments, last: ItemEntry) -> int:
         """Return how many were made after the `last` round began: new ones, and those that were made again."""
@@ -131,9 +139,7 @@ class Rounds:
         def later(entry: ItemEntry) -> bool:
             return entry.finished > last.made_from if last.made_from >= 0 else entry.changed > begin
 
-        entries = stage.gathered.job.items.values()
-        done = [entry for entry in entries if entry.state is ItemState.DONE and entry.result]
-        return sum(_count(entry, trigger.counts) for entry in done if later(entry))
+        return sum(_count(entry, trigger.counts) for entry in _finished(stage.gathered) if later(entry))
 
     def _final_due(self, stage: Stage, trigger: Increments, number: int, key: str) -> bool:
         last = next((entry for entry in reversed(stage.job.items.values()) if entry.state is ItemState.DONE), None)
@@ -157,6 +163,12 @@ class Rounds:
         for name in items:
             digest.update(f"{name}:{stage.gathered.job.items[name].key}\n".encode())
         return stage.settings_key() + digest.hexdigest()[:12]
+
+
+def _finished(stage: Stage) -> list[ItemEntry]:
+    """Return what a stage has to give on: results that are not being made again, and that no gate holds back."""
+    entries = stage.job.items.values()
+    return [entry for entry in entries if counts_as_done(stage.job, entry) and stage.usable(entry.name)]
 
 
 def _count(entry: ItemEntry, metric: str) -> int:

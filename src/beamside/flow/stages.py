@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+from beamside.flow.gate import counts_as_done, counts_as_given_up, is_shut
 from beamside.flow.keys import earlier_versions, key_of, key_settings
 from beamside.jobs.base import Item, JobType, Optics, Result, Row
 from beamside.jobs.ports import Wiring, linked
@@ -15,8 +16,6 @@ from beamside.project.records import FINAL_STATES, ItemEntry, ItemState, JobEntr
 
 SETTINGS_LENGTH = 8
 """Length of the part of an aggregate's keys that its parameters make."""
-
-GIVEN_UP = (ItemState.REJECTED, ItemState.FAILED)
 
 
 @dataclass(eq=False)
@@ -133,7 +132,8 @@ class Stage:
 
     def _expected_inputs(self, item: str) -> tuple[str, ...]:
         return tuple(
-            stage.expected_key(item) if stage in self.required or stage.usable(item) else "" for stage in self.counted
+            stage.expected_key(item) if stage in self.required or stage.has_usable(item) else ""
+            for stage in self.counted
         )
 
     def key_made_now(self, item: str) -> str:
@@ -167,12 +167,24 @@ class Stage:
         return [named] if named else earlier_versions(self.job_type)
 
     def usable(self, item: str) -> bool:
-        """Return True when the result of this stage may be used further: it is there and no stage that it needs has given the item up."""
+        """Return True when the result of this stage may be used further: none before it has given the item up, and no gate holds it back."""
+        return not self.is_shut(item) and self.has_usable(item)
+
+    def has_usable(self, item: str) -> bool:
+        """Return True when the result of this stage could be used further, were all gates open."""
         return self in _usable((*self.before, self), item)
+
+    def is_shut(self, item: str) -> bool:
+        """Return True when a gate holds back what this stage has of `item`: its own, or one before."""
+        return is_shut(self.job, item) or self.is_held_back(item)
+
+    def is_held_back(self, item: str) -> bool:
+        """Return True when a gate before this stage keeps `item` from it."""
+        return any(is_shut(stage.job, item) for stage in self.before)
 
     def is_ready(self, item: str) -> bool:
         """Return True when all that `item` is made from here is there, or will not come where it can be done without."""
-        if not all(stage.is_settled(item) for stage in self.required):
+        if self.is_held_back(item) or not all(stage.is_settled(item) for stage in self.required):
             return False
         there = [stage.is_settled(item) for stage in self.optional]
         return (bool(self.required) or any(there)) and all(
@@ -182,12 +194,12 @@ class Stage:
     def is_settled(self, item: str) -> bool:
         """Return True when `item` is done here, and all that it was made from is."""
         entry = self.job.items.get(item)
-        return entry is not None and entry.state is ItemState.DONE and (self.is_source or self.is_ready(item))
+        return counts_as_done(self.job, entry) and (self.is_source or self.is_ready(item))
 
     def has_given_up(self, item: str) -> bool:
         """Return True when `item` has no result here and will not get one, unless something is tried again."""
         entry = self.job.items.get(item)
-        return self.deleted or (entry is not None and entry.state in GIVEN_UP) or self.cannot_come(item)
+        return self.deleted or counts_as_given_up(self.job, entry) or self.cannot_come(item)
 
     def cannot_come(self, item: str) -> bool:
         """Return True when what `item` needs was given up in a stage before."""
@@ -199,6 +211,8 @@ class Stage:
 
     def may_begin(self, item: str) -> bool:
         """Return True when `item` is to be in this table: what it is made from directly is done."""
+        if self.is_held_back(item):
+            return False
         needed = [stage for stage in self.counted if stage in self.required]
         done = [_is_done(stage, item) for stage in (needed or self.optional)]
         return all(done) if needed else any(done)
@@ -210,7 +224,8 @@ class Stage:
             return [Row(self.item(entry.name), Result.from_json(entry.result or {})) for entry in entries]
         found = []
         for entry in self.job.items.values():
-            usable = _usable((*self.before, self), entry.name) if entry.result is not None else {}
+            there = entry.result is not None and not self.is_shut(entry.name)
+            usable = _usable((*self.before, self), entry.name) if there else {}
             if self in usable:
                 results = {
                     stage.label: Result.from_json(result) for stage, result in usable.items() if stage is not self
@@ -222,7 +237,8 @@ class Stage:
     def revisions(self) -> tuple[int, ...]:
         """Return what `rows` depends on: the revisions of the jobs whose items they show, which stay the same while the rows do."""
         stages = (*self.before, self)
-        return tuple(stage.job.revision for stage in stages if stage.job_type.aggregate == self.job_type.aggregate)
+        jobs = [stage.job for stage in stages if stage.job_type.aggregate == self.job_type.aggregate]
+        return tuple(number for job in jobs for number in (job.revision, job.words_given))
 
     def settings_key(self, version: str = "") -> str:
         """Return the part of an aggregate's keys that its parameters make; what it is made from makes the rest."""
@@ -279,7 +295,9 @@ class Stage:
 
     def settled(self) -> bool:
         """Return True when nothing waits that can be done, and nothing is being processed here."""
-        return not self.in_flight and (self.job_type.aggregate or self.deleted or not self.waiting)
+        return not self.in_flight and (
+            self.job_type.aggregate or self.deleted or all(self.is_held_back(name) for name in self.waiting)
+        )
 
     def entry(self, item: str) -> ItemEntry | None:
         """Return the table's entry of an item."""
@@ -307,7 +325,7 @@ def _is_done(stage: Stage, item: str) -> bool:
     entry = stage.entry(item)
     return (
         entry is not None
-        and entry.state is ItemState.DONE
+        and counts_as_done(stage.job, entry)
         and (stage.is_source or entry.key == stage.expected_key(item))
     )
 
@@ -321,9 +339,11 @@ def _usable(stages: Iterable[Stage], item: str) -> dict[Stage, dict[str, Any]]:
     found: dict[Stage, dict[str, Any]] = {}
     for stage in stages:
         entry = stage.job.items.get(item)
-        if entry is None or entry.result is None or entry.state in GIVEN_UP:
+        if entry is None or entry.result is None or counts_as_given_up(stage.job, entry):
             continue
-        if entry.result.get("rejected"):  # it stays out of the tables while it is processed again
+        if (
+            entry.result.get("rejected") and stage.job.words.get(item) != "accept"
+        ):  # it stays out of the tables while it is processed again
             continue
         if all(other in found for other in stage.required) and (
             stage.required or not stage.optional or any(other in found for other in stage.optional)

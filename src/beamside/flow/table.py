@@ -13,6 +13,7 @@ from typing import Any
 from beamside.acquisition.arrivals import LookReport, Remark
 from beamside.flow.again import DoneAgain
 from beamside.flow.arrivals import Taken
+from beamside.flow.gate import counts_as_done
 from beamside.flow.problems import Problems
 from beamside.flow.set_aside import SET_ASIDE, displaced, name_of
 from beamside.flow.settings import SessionSettings
@@ -26,6 +27,7 @@ from beamside.project.records import (
     ItemState,
     JobEntry,
     ProjectState,
+    Word,
 )
 from beamside.project.relion_pipeline import Pipeline
 from beamside.project.relion_publish import next_job_number
@@ -68,6 +70,7 @@ class Tables:
         self.problems = problems if problems is not None else Problems(writer)
         self.changed: set[str] = set()
         self.again = DoneAgain()
+        self._words: dict[str, tuple[int, dict[str, Word]]] = {}
         self.stages: list[Stage] = []
         pipeline, new = read_pipeline(self.root), list[Stage]()
         for planned in settings.workflow.jobs:
@@ -111,9 +114,30 @@ class Tables:
             for name in stage.stale():
                 self.redo(stage, name, INPUTS_CHANGED)
         for stage in self.stages:
-            for entry in list(stage.job.items.values()):
-                if entry.state is ItemState.DONE:
-                    self._advance(stage, entry.name)
+            self._words[stage.name] = stage.job.words_given, dict(stage.job.words)
+            for name in list(stage.job.items):
+                self._go_on(stage, name)
+
+    def take_words(self) -> None:
+        """Go on with the items of which a person has said something since this was asked last."""
+        changed: dict[str, None] = {}
+        for stage in self.stages:
+            given, words = self._words.get(stage.name, (0, {}))
+            if given != stage.job.words_given:
+                now = stage.job.words
+                changed |= dict.fromkeys(name for name in (words | now) if words.get(name) != now.get(name))
+                self._words[stage.name] = stage.job.words_given, dict(now)
+        for name in changed:
+            for stage in self.stages:
+                self._go_on(stage, name)
+
+    def _go_on(self, stage: Stage, name: str) -> None:
+        """Let the next stages have an item, or know that it does not come, as the stage says that has it."""
+        entry = stage.entry(name)
+        if counts_as_done(stage.job, entry):
+            self._advance(stage, name)
+        elif entry is not None and entry.state is ItemState.REJECTED:
+            self._give_up_after(stage, name, entry.state)
 
     def take_parameters(self) -> int:
         """The settings have changed: what depends on them is done again, what is in flight when it comes; returns how many results wait for it."""
@@ -375,7 +399,7 @@ class Tables:
         self._record(stage, name, state, **details)
         stage.not_before.pop(name, None)
         self.again.discard(stage, name)
-        if state is ItemState.DONE:
+        if counts_as_done(stage.job, stage.entry(name)):
             self._advance(stage, name)
         else:
             self._give_up_after(stage, name, state)

@@ -102,8 +102,14 @@ def _apply_newest(state: ProjectState, record: Record) -> None:
     else:
         about = (record["job"], record["item"])
         state.verdicts.pop(about, None)
+        job = state.jobs.get(record["job"])
+        if job is not None:
+            job.words_given += 1
+            job.words.pop(record["item"], None)
         if record["word"] != "none":
             state.verdicts[about] = record
+            if job is not None:
+                job.words[record["item"]] = record["word"]
 
 
 def _job(state: ProjectState, record: Record) -> JobEntry:

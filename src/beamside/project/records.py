@@ -95,7 +95,8 @@ class JobEntry:
     ("CtfFind/job003.micrographs").
 
     ``records`` counts the records of its journal. ``revision`` is the number of the last one that changed what the job's tables show, so two equal
-    revisions mean equal tables.
+    revisions mean equal tables as long as ``words_given``, how often a person has said something of its items, is the same too; ``words`` has what
+    holds now.
     """
 
     name: str
@@ -110,6 +111,8 @@ class JobEntry:
     records: int = 0
     revision: int = 0
     items: dict[str, ItemEntry] = field(default_factory=dict)
+    words: dict[str, Word] = field(default_factory=dict)
+    words_given: int = 0
 
     def counts(self) -> Counter[ItemState]:
         """Return how many items are in each state."""
