@@ -1,4 +1,4 @@
-"""For the tests of job types: run the work on one item as a worker does, and make job types and workflows known without a package.
+"""For the tests of job types: run the work on one item as a worker does, make types and workflows known without a package, and run small sessions.
 
 ::
 
@@ -9,18 +9,25 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, MutableMapping
+import os
+from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 from beamside.errors import ConfigError, ProcessingError
+from beamside.flow import table
+from beamside.flow.session import Session
+from beamside.flow.settings import SessionSettings
 from beamside.flow.workflow import SHIPPED
 from beamside.jobs.base import JobType, Optics, Result
 from beamside.jobs.ports import Given
 from beamside.jobs.registry import BUILT_IN
 from beamside.jobs.worker import Task, run_task
+from beamside.project.project import Project
+from beamside.project.records import ProjectState
 
 OPTICS = Optics(pixel_size=1.0, voltage=300.0, spherical_aberration=2.7, amplitude_contrast=0.1, dose_per_frame=1.0)
 """What the work is told where a test does not say."""
@@ -179,3 +186,45 @@ def _with_items(known: MutableMapping[str, Any], items: Mapping[str, Any]) -> It
     finally:
         known.clear()
         known.update(before)
+
+
+def run_session(workflow: str | Mapping[str, Any], files: Sequence[Path], root: Path, **settings: Any) -> ProjectState:
+    """Run a session over `files` in this process until all is done, and return what its project knows then; see `project_in`.
+
+    Job types that no installed package has are made known with `known_job_types` around it.
+
+    Parameters
+    ----------
+    workflow : its name, or its content
+    files : what is at the source
+    root : an empty folder, or that of an earlier call, whose session goes on
+    settings : of the session, by name
+
+    Raises
+    ------
+    ProcessingError
+        when the session did not come to its end
+    """
+    usual = {
+        "target": root / "target",
+        "group": "tests",
+        "name": "session",
+        "workflow": workflow,
+        "data": tuple(str(file) for file in files),
+        "pixel_size": OPTICS.pixel_size,
+        "voltage": OPTICS.voltage,
+        "poll_seconds": 0.05,
+        "settle_seconds": 0.0,
+        "executor": "inline",
+        "attempts": 2,
+    }
+    with patch.dict(os.environ, {"XDG_STATE_HOME": str(root / "state")}), patch.object(table, "RETRY_SECONDS", 0.01):
+        ended = Session(SessionSettings.from_flat({**usual, **settings}), until_empty=True).run()
+    if ended != "finished":
+        raise ProcessingError(f"The session in {project_in(root).root} is {ended}, and not finished.")
+    return project_in(root).load()
+
+
+def project_in(root: Path) -> Project:
+    """Return the project that `run_session` makes in the folder `root`."""
+    return Project(root / "target" / "tests" / "session")
