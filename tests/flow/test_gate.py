@@ -75,6 +75,8 @@ def test_what_waits_behind_a_shut_gate_does_not_keep_a_session_from_its_end(run:
     say(run, "reject", "m1", "import")
     run.work_off()
     assert run.states("m1") == ["done", "waiting"]
+    assert len(run.stage("first").waiting) == 1
+    assert run.stage("first").to_do() == 0
     assert all(stage.settled() for stage in run.tables.stages)
 
 

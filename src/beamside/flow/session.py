@@ -297,7 +297,7 @@ class Session:
             given.append("the gain reference")
         works = self.state == "running" and not self.space.full
         stages = [stage for stage in self.tables.stages if not stage.job_type.aggregate and not stage.deleted]
-        waiting = sum(len(stage.waiting) for stage in stages) if works else 0
+        waiting = sum(stage.to_do() for stage in stages) if works else 0
         return Work(given, waiting, self._completed, self.arrivals.doing)
 
     def _take_events(self) -> None:

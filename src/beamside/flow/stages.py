@@ -295,9 +295,11 @@ class Stage:
 
     def settled(self) -> bool:
         """Return True when nothing waits that can be done, and nothing is being processed here."""
-        return not self.in_flight and (
-            self.job_type.aggregate or self.deleted or all(self.is_held_back(name) for name in self.waiting)
-        )
+        return not self.in_flight and (self.job_type.aggregate or self.deleted or not self.to_do())
+
+    def to_do(self) -> int:
+        """Return how many items wait here that no gate holds back."""
+        return sum(not self.is_held_back(name) for name in self.waiting)
 
     def entry(self, item: str) -> ItemEntry | None:
         """Return the table's entry of an item."""
