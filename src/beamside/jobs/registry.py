@@ -85,6 +85,8 @@ def _loaded(point: EntryPoint) -> JobType:
         raise ConfigError(f"{owner} cannot be loaded: {type(error).__name__}: {error}.") from error
     if not (isinstance(kind, type) and issubclass(kind, JobType)):
         raise ConfigError(f"{owner} is not a JobType; name the class in the package's entry point.")
+    if not isinstance(getattr(kind, "name", None), str):
+        raise ConfigError(f"{owner} has no name; give the class the line name = {point.name!r}.")
     if kind.name != point.name:
         raise ConfigError(f"{owner} calls itself {kind.name!r}; give both the same name.")
     return _made(kind)
