@@ -83,14 +83,10 @@ class Optics:
 
 @dataclass(frozen=True)
 class Item:
-    """One thing to process: its name (path below the project without extension), and what each port of the job gives of it.
-
-    ``members`` are, of a group, the items that belong to it.
-    """
+    """One thing to process: its name (path below the project without extension), and what each port of the job gives of it."""
 
     name: str
     inputs: Mapping[str, Given] = field(default_factory=dict)
-    members: tuple[Item, ...] = ()
 
     def find(self, role: str) -> str:
         """Return the path of the nearest output `role`; "" when there is none."""
@@ -265,8 +261,9 @@ class JobType:
     It is called as ``function(item, parameters, workspace)``, reads its inputs, writes its outputs atomically, and returns a small `Result`.
 
     That of a job that works in rounds is called as ``function(items, parameters, workspace, round_name=..., final=...)`` and takes all items in,
-    continuing from the checkpoint in the job directory. One that follows the rounds of another gets one item: the round that it is about. Of a group,
-    the item has its members. Sentences for people go to ``values["warnings"]``, by what they are about.
+    continuing from the checkpoint in the job directory. One that follows the rounds of another gets one item: the round that it is about.
+
+    Sentences for people go to ``values["warnings"]``, by what they are about.
     """
     Parameters: ClassVar[type[ParameterModel]]
     metrics: ClassVar[tuple[Metric, ...]] = ()

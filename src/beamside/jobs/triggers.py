@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 
 @dataclass(frozen=True)
@@ -38,22 +36,4 @@ class EachRound:
     """After each round of the job that it follows: about the newest one."""
 
 
-GroupOf = Callable[[str, Mapping[str, Any], Any], str]
-"""Called with an item's name, the values of what its input gives, and the job's parameters; returns the name of its group, "" for none."""
-
-
-@dataclass(frozen=True)
-class Group:
-    """For items that belong together, as one.
-
-    Attributes
-    ----------
-    group_of : the function that names an item's group
-    size : parameter that says how many members make a group complete; 0: it is complete when nothing more comes
-    """
-
-    group_of: GroupOf
-    size: str = ""
-
-
-Trigger = EachItem | Increments | EachRound | Group
+Trigger = EachItem | Increments | EachRound

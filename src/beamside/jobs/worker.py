@@ -17,7 +17,6 @@ from beamside.jobs.base import Item, JobType, Optics, Result, Workspace
 from beamside.jobs.loading import load_work
 from beamside.jobs.ports import Given, Wiring, linked
 from beamside.jobs.registry import job_type
-from beamside.jobs.triggers import Group
 
 PERMANENT = (ConfigError, InputError, ProcessingError)
 """Errors that another attempt at the same inputs would only repeat."""
@@ -35,7 +34,7 @@ class Task:
     ----------
     type_name, label, job : of the job
     wiring : how the jobs that it is made from are connected, by label
-    items : each with its results by the label of the job, and the names of its members where it is a group
+    items : each with its results by the label of the job
     """
 
     type_name: str
@@ -97,8 +96,6 @@ def _run(task: Task) -> dict[str, Any]:
     _limit_threads(task.threads)
     if kind.aggregate:
         result = work(items, parameters, workspace, round_name=task.round_name, final=task.final)
-    elif isinstance(kind.trigger, Group):
-        result = work(Item(task.round_name, {}, tuple(items)), parameters, workspace)
     else:
         result = work(items[0], parameters, workspace)
     check_contract(kind, result, items)

@@ -9,7 +9,6 @@ from typing import Any
 from beamside.flow.settings import Section, present_names, sections
 from beamside.flow.workflow import Workflow, workflow_of
 from beamside.jobs.base import JobType, Metric, Picture
-from beamside.jobs.triggers import Group
 
 
 @dataclass(frozen=True)
@@ -42,8 +41,8 @@ class JobView:
 
     @property
     def aggregate(self) -> bool:
-        """True when its items are not those of the source: rounds, or groups."""
-        return self.type.aggregate or isinstance(self.type.trigger, Group)
+        """True when its items are rounds, and not those of the source."""
+        return self.type.aggregate
 
     @property
     def counted(self) -> str:
@@ -59,12 +58,7 @@ def session_workflow(settings: Mapping[str, Any]) -> Workflow:
 def job_views(settings: Mapping[str, Any]) -> tuple[JobView, ...]:
     """Return the jobs of a session in the order of its workflow."""
     workflow = session_workflow(settings)
-    followed = {
-        label
-        for job in workflow.jobs
-        if not job.type.aggregate and not isinstance(job.type.trigger, Group)
-        for label, _ in job.inputs.values()
-    }
+    followed = {label for job in workflow.jobs if not job.type.aggregate for label, _ in job.inputs.values()}
     return tuple(
         JobView(
             job.label,
