@@ -86,9 +86,9 @@ def run_items(
     final: bool = False,
     optics: Optics = OPTICS,
 ) -> Result:
-    """Do the work of a job type that works in rounds, or on a group, on `items`: the inputs of each by its name; see `run_item`.
+    """Do the work of a job type that works in rounds, on `items`: the inputs of each by its name; see `run_item`.
 
-    ``round_name`` is the name of the round or of the group, and ``final`` tells that it is the last round.
+    ``round_name`` is the name of the round, and ``final`` tells that it is the last round.
     """
     kind = job_type() if isinstance(job_type, type) else job_type
     label, wiring, results = kind.name, dict[str, dict[str, str]](), list[tuple[str, dict[str, Any]]]()

@@ -95,7 +95,9 @@ def status_table(status: SessionStatus, width: int) -> Group:
     wide = width >= WIDE
     table = Table(box=None, pad_edge=False, header_style="dim")
     for heading in ("Step", "waiting", "running", "done", "rejected", "failed", "per hour"):
-        table.add_column(heading, justify="left" if heading == "Step" else "right", no_wrap=True)
+        table.add_column(
+            heading, justify="left" if heading == "Step" else "right", no_wrap=True, min_width=len(heading)
+        )
     if wide:
         table.add_column("last values", no_wrap=True, overflow="ellipsis", style="cyan")
     for stage in status.stages:
