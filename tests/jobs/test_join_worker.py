@@ -10,9 +10,10 @@ import pytest
 from beamside.errors import ProcessingError
 from beamside.formats.mrc import read_mrc, write_mrc
 from beamside.formats.star import read_star, write_star
-from beamside.jobs.base import Item, Optics, Result, Workspace
+from beamside.formats.star_parts import PartsWriter, StarParts
+from beamside.jobs.base import Item, Optics, Result, Row, Workspace
 from beamside.jobs.extract import particles_block
-from beamside.jobs.join import JoinParameters
+from beamside.jobs.join import Joining, JoinParameters
 from beamside.jobs.join_worker import join
 from beamside.jobs.ports import Given
 
@@ -88,3 +89,24 @@ def test_particles_of_different_sizes_are_refused_in_words(tmp_path: Path) -> No
     first, second = extracted(tmp_path, "a", [(0.0, 0.0)]), extracted(tmp_path, "b", [(90.0, 0.0)], size=6)
     with pytest.raises(ProcessingError, match=r"4 px of 2 Å and 6 px of 2 Å\. Extract them with the same box"):
         joined(tmp_path, first=first, second=second)
+
+
+def test_the_table_of_all_keeps_the_rows_of_files_that_were_cleaned_and_they_are_written_again(tmp_path: Path) -> None:
+    first, second = extracted(tmp_path, "a", [(0.0, 0.0)]), extracted(tmp_path, "b", [(100.0, 0.0)])
+    result, _, _ = joined(tmp_path, first=first, second=second)
+    row, job = Row(Item("raw/m"), result), "JoinStar/job009"
+
+    def table() -> int:
+        content = Joining().star_files([row], JoinParameters(), OPTICS, job, tmp_path)["join_particles.star"]
+        assert isinstance(content, StarParts)
+        PartsWriter().write(tmp_path / job / "join_particles.star", content)
+        return len(read_star(tmp_path / job / "join_particles.star")["particles"])
+
+    assert table() == 2
+    star = tmp_path / result.outputs["particles_star"]
+    content = star.read_bytes()
+    star.unlink()
+    assert table() == 2, "a selection must not shrink because RELION has cleaned"
+    assert Joining().restore([result], job, tmp_path) == 1
+    assert read_star(star)["images"].rows == read_star(tmp_path / job / "join_particles.star")["particles"].rows
+    assert len(star.read_bytes()) == pytest.approx(len(content), rel=0.1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import cache, lru_cache, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from beamside.errors import InputError
 from beamside.formats.star import StarBlock, Value, format_rows, format_star, read_star, write_star
@@ -63,7 +63,58 @@ class ExtractParameters(ParameterModel):
     )
 
 
-class Extraction(JobType):
+class ParticleTables(JobType):
+    """A job that writes the particles of each micrograph, with a STAR file of each; the table of all has the rows of these."""
+
+    table: ClassVar[str]
+    """Name of the table of all particles, in the job directory."""
+
+    def star_files(
+        self, rows: Sequence[Row], parameters: Any, optics: Optics, job: str, root: Path
+    ) -> dict[str, StarContent]:
+        """Return the table of all particles: the rows of all micrographs' own STAR files."""
+        parts = list[Part]()
+        before: dict[str, list[list[Value]]] | None = None
+        for outputs in (row.result.outputs for row in rows):
+            if "particles_star" not in outputs:
+                continue
+            path = root / outputs["particles_star"]
+            try:
+                parts.append(Part((outputs["particles_star"], path.stat().st_mtime_ns), partial(particle_lines, path)))
+            except FileNotFoundError:  # the table keeps what it has of files that were cleaned, as RELION's does
+                before = particles_by_stack(root / job / self.table) if before is None else before
+                kept = format_rows(before.get(outputs["particles"], []))
+                parts.append(Part((outputs["particles_star"], tuple(kept)), partial("".join, kept)))
+        return {self.table: StarParts(particles_star(list(PARTICLE_COLUMNS), [], rows, optics), parts)}
+
+    def restorable(self, result: Result, role: str, job: str, root: Path) -> bool:
+        """The STAR file of a micrograph's particles, while the particles and the table of all are there."""
+        return (
+            role == "particles_star"
+            and (root / result.outputs["particles"]).exists()
+            and (root / job / self.table).exists()
+        )
+
+    def restore(self, results: Sequence[Result], job: str, root: Path) -> int:
+        """Write the STAR files of micrographs whose particles are there, from the table of all: RELION's gentle cleaning takes these files away."""
+        gone = [
+            result
+            for result in results
+            if "particles_star" in result.outputs
+            and not (root / result.outputs["particles_star"]).exists()
+            and (root / result.outputs["particles"]).exists()
+        ]
+        kept = particles_by_stack(root / job / self.table) if gone else {}
+        restored = 0
+        for result in gone:
+            rows = kept.get(result.outputs["particles"], [])
+            if len(rows) == int(result.metrics["extracted"]):
+                write_star(root / result.outputs["particles_star"], [particles_block(rows)])
+                restored += 1
+        return restored
+
+
+class Extraction(ParticleTables):
     """Cut out, normalise and scale particles."""
 
     name = "extract"
@@ -90,6 +141,7 @@ class Extraction(JobType):
             description="Picks left out because their box leaves the micrograph.",
         ),
     )
+    table = "particles.star"
     nodes = (Node("particles.star", 3, "ParticlesData.star.relion"),)
     pictures = (Picture("particles_image", "Extracted particles"),)
 
@@ -122,54 +174,6 @@ class Extraction(JobType):
             return {}
         box = float(newest["image_pixel_size"] * newest["image_size"])
         return {"box_size": int(newest["box"]), "background_diameter": BACKGROUND_FRACTION * box}
-
-    def star_files(
-        self, rows: Sequence[Row], parameters: Any, optics: Optics, job: str, root: Path
-    ) -> dict[str, StarContent]:
-        """Return ``particles.star``: the rows of all micrographs' own STAR files."""
-        parts = list[Part]()
-        before: dict[str, list[list[Value]]] | None = None
-        for outputs in (row.result.outputs for row in rows):
-            if "particles_star" not in outputs:
-                continue
-            path = root / outputs["particles_star"]
-            try:
-                parts.append(Part((outputs["particles_star"], path.stat().st_mtime_ns), partial(particle_lines, path)))
-            except FileNotFoundError:  # the table keeps what it has of files that were cleaned, as RELION's does
-                before = particles_by_stack(root / job / PARTICLES) if before is None else before
-                kept = format_rows(before.get(outputs["particles"], []))
-                parts.append(Part((outputs["particles_star"], tuple(kept)), partial("".join, kept)))
-        return {PARTICLES: StarParts(particles_star(list(PARTICLE_COLUMNS), [], rows, optics), parts)}
-
-    def restorable(self, result: Result, role: str, job: str, root: Path) -> bool:
-        """The STAR file of a micrograph's particles, while the particles and the table of all are there."""
-        return (
-            role == "particles_star"
-            and (root / result.outputs["particles"]).exists()
-            and (root / job / PARTICLES).exists()
-        )
-
-    def restore(self, results: Sequence[Result], job: str, root: Path) -> int:
-        """Write the STAR files of micrographs whose particles are there, from the table of all: RELION's gentle cleaning takes these files away."""
-        gone = [
-            result
-            for result in results
-            if "particles_star" in result.outputs
-            and not (root / result.outputs["particles_star"]).exists()
-            and (root / result.outputs["particles"]).exists()
-        ]
-        kept = particles_by_stack(root / job / PARTICLES) if gone else {}
-        restored = 0
-        for result in gone:
-            rows = kept.get(result.outputs["particles"], [])
-            if len(rows) == int(result.metrics["extracted"]):
-                write_star(root / result.outputs["particles_star"], [particles_block(rows)])
-                restored += 1
-        return restored
-
-
-PARTICLES = "particles.star"
-"""The table of all particles, in the job directory."""
 
 
 def default_box(max_diameter: float, pixel_size: float, class_box: int) -> int:

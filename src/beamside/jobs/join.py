@@ -2,14 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import partial
-from pathlib import Path
-from typing import Any
-
-from beamside.formats.star_parts import Part, StarParts
-from beamside.jobs.base import JobType, Metric, Node, Optics, RelionContext, Row, StarContent
-from beamside.jobs.extract import PARTICLE_COLUMNS, particle_lines, particles_star
+from beamside.jobs.base import Metric, Node, RelionContext
+from beamside.jobs.extract import ParticleTables
 from beamside.jobs.item_kinds import PARTICLES
 from beamside.jobs.ports import Input, Output
 from beamside.parameters import ParameterModel, parameter
@@ -29,7 +23,7 @@ class JoinParameters(ParameterModel):
     )
 
 
-class Joining(JobType):
+class Joining(ParticleTables):
     """Put the particles of up to four jobs together, and leave out duplicates. A micrograph that one of them has given up is taken without it."""
 
     name = "join"
@@ -52,6 +46,7 @@ class Joining(JobType):
         ),
         Metric("duplicates", "Duplicates", digits=0, description="Particles that another input has, too."),
     )
+    table = "join_particles.star"
     nodes = (Node("join_particles.star", 3, "ParticlesData.star.relion"),)
     fixed_options = {"do_part": "Yes"}
 
@@ -62,16 +57,3 @@ class Joining(JobType):
         return [
             f"RELION's joining keeps duplicates; Beamside removed those within {context.parameters.join_duplicate_distance:g} Å."
         ]
-
-    def star_files(
-        self, rows: Sequence[Row], parameters: Any, optics: Optics, job: str, root: Path
-    ) -> dict[str, StarContent]:
-        """Return ``join_particles.star``: the rows of all micrographs' own STAR files."""
-        parts = []
-        for path in (row.result.outputs["particles_star"] for row in rows if "particles_star" in row.result.outputs):
-            try:
-                changed = (root / path).stat().st_mtime_ns
-            except FileNotFoundError:  # cleaned; it is made again where that is asked for
-                continue
-            parts.append(Part((path, changed), partial(particle_lines, root / path)))
-        return {"join_particles.star": StarParts(particles_star(list(PARTICLE_COLUMNS), [], rows, optics), parts)}
