@@ -103,6 +103,7 @@ def test_values_of_the_workflow_hold_until_others_are_given(tmp_path: Path, writ
         ({"title": "no jobs"}, 'it needs "jobs"'),
         ({**BRANCHES, "jobz": {}}, "'jobz', which is not known; did you mean 'jobs'?"),
         (changed(Ctf={"type": "ctf"}), "the label 'Ctf' must be of small letters"),
+        (changed(ctf__two={"type": "ctf"}), "digits and single _"),
         (changed(optics={"type": "ctf"}), "not the name of a group of settings"),
         (changed(ctf={"inputs": {}}), 'needs a "type"'),
         (changed(ctf={"type": "ctff"}), "There is no job type 'ctff'; did you mean 'ctf'?"),

@@ -230,10 +230,10 @@ class _Reader:
         return Workflow(self.name, title, str(content.get("description", "")), tuple(ordered), content)
 
     def _job(self, label: str, job: Any) -> WorkflowJob:
-        if not LABEL.fullmatch(label) or label in RESERVED:
+        if not LABEL.fullmatch(label) or "__" in label or label in RESERVED:
             taken = " and not the name of a group of settings" if label in RESERVED else ""
             raise self._error(
-                label, f"the label {label!r} must be of small letters, digits and _, begin with a letter{taken}"
+                label, f"the label {label!r} must be of small letters, digits and single _, begin with a letter{taken}"
             )
         if not isinstance(job, Mapping):
             raise self._error(label, f'the job {label!r} must be an object: {{"type": ..., "inputs": {{...}}}}')
