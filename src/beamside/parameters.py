@@ -11,6 +11,9 @@ from pydantic.fields import FieldInfo
 
 _KEY = "beamside"
 
+NOT_DECLARED: Any = object()
+"""Stands for a value that a parameter was not declared with."""
+
 
 class ParameterModel(BaseModel):
     """Base of every set of parameters: unknown names are errors, values are frozen and validated."""
@@ -39,6 +42,7 @@ class ParameterInfo:
     advanced : True for parameters that few users change
     relion : name of the same option in RELION's ``job.star``, or ""
     affects_result : False for those that change speed or display only (they stay out of an item's key)
+    unset : the value that means the same as not having the parameter, besides None; a list of one, or empty
     """
 
     name: str
@@ -47,7 +51,12 @@ class ParameterInfo:
     advanced: bool
     relion: str
     affects_result: bool
+    unset: list[Any]
     field: FieldInfo
+
+    def is_unset(self, value: Any) -> bool:
+        """Tell whether a value, as JSON, means the same as not having the parameter."""
+        return value is None or any(type(value) is type(one) and value == one for one in self.unset)
 
 
 def parameter(
@@ -59,12 +68,23 @@ def parameter(
     advanced: bool = False,
     relion: str = "",
     affects_result: bool = True,
+    unset: Any = NOT_DECLARED,
     **constraints: Any,
 ) -> Any:
-    """Declare a parameter; `constraints` are pydantic's (``ge``, ``le``, ``gt``, ``min_length``, ...). Use ``...`` for required ones."""
-    extra: dict[str, Any] = {
-        _KEY: {"unit": unit, "flag": flag, "advanced": advanced, "relion": relion, "affects_result": affects_result}
+    """Declare a parameter; `constraints` are pydantic's (``ge``, ``le``, ``gt``, ``min_length``, ...). Use ``...`` for required ones.
+
+    `unset` is for a parameter that a job type gets when there are results already: with that value, as it is in JSON, the job does what it did
+    before. It stays out of keys then, as None always does, so these results stay valid. Its default may be another value.
+    """
+    declared: dict[str, Any] = {
+        "unit": unit,
+        "flag": flag,
+        "advanced": advanced,
+        "relion": relion,
+        "affects_result": affects_result,
+        "unset": [] if unset is NOT_DECLARED else [unset],
     }
+    extra: dict[str, Any] = {_KEY: declared}
     return Field(default, description=description, json_schema_extra=extra, **constraints)
 
 
@@ -80,11 +100,25 @@ def describe(model: type[BaseModel]) -> Iterator[ParameterInfo]:
             advanced=declared.get("advanced", False),
             relion=declared.get("relion", ""),
             affects_result=declared.get("affects_result", True),
+            unset=declared.get("unset", []),
             field=field,
         )
 
 
-def result_parameters(parameters: BaseModel) -> dict[str, Any]:
-    """Return the parameters that change results, as JSON values: the part that belongs into an item's key."""
+def set_parameters(parameters: BaseModel) -> dict[str, Any]:
+    """Return all parameters that are set, as JSON values."""
     dumped = parameters.model_dump(mode="json")
-    return {info.name: dumped[info.name] for info in describe(type(parameters)) if info.affects_result}
+    return {info.name: dumped[info.name] for info in describe(type(parameters)) if not info.is_unset(dumped[info.name])}
+
+
+def result_parameters(parameters: BaseModel, *, with_none: bool = False) -> dict[str, Any]:
+    """Return the parameters that change results, as JSON values: the part that belongs into an item's key.
+
+    Those that are not set stay out of it; earlier versions took in what was None (`with_none`).
+    """
+    found = set_parameters(parameters)
+    if with_none:
+        found |= {name: value for name, value in parameters.model_dump(mode="json").items() if value is None}
+    return {
+        info.name: found[info.name] for info in describe(type(parameters)) if info.affects_result and info.name in found
+    }

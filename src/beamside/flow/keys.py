@@ -1,11 +1,13 @@
-"""Keys: a result is valid for its inputs, the parameters that matter, and the version of the algorithm."""
+"""Keys: a result is valid for its inputs, the parameters that matter, and the version of the algorithm.
+
+A parameter that is not set is in no key. So a job type may get another parameter without making its results old.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
 from collections.abc import Sequence
-from typing import Any
 
 from beamside.jobs.base import JobType, Optics
 from beamside.parameters import ParameterModel, result_parameters
@@ -15,18 +17,26 @@ _compact = json.JSONEncoder(separators=(",", ":")).encode
 
 def item_key(job_type: JobType, parameters: ParameterModel, optics: Optics, inputs: Sequence[str]) -> str:
     """Return the key of a result of `job_type` made from results with the keys `inputs`."""
-    return key_of(key_settings(job_type, parameters, optics, job_type.version), inputs)
+    return key_of(key_settings(job_type, parameters, optics, job_type.version)[0], inputs)
 
 
-def key_settings(job_type: JobType, parameters: ParameterModel, optics: Optics, version: str) -> str:
-    """Return what all keys of a job have in common, with a `version` of its algorithm, as JSON."""
-    content: dict[str, Any] = {
+def key_settings(job_type: JobType, parameters: ParameterModel, optics: Optics, version: str) -> tuple[str, ...]:
+    """Return what all keys of a job have in common, with a `version` of its algorithm, as JSON.
+
+    The first is how keys are made. The others are how earlier versions of this program made them of the same settings: a result with such a key is
+    valid, and keeps it.
+    """
+    common = {
         "type": job_type.name,
         "version": version,
-        "parameters": result_parameters(parameters),
         "optics": {name: getattr(optics, name) for name in job_type.optics_used},
     }
-    return json.dumps(content, sort_keys=True, separators=(",", ":"))
+    return tuple(
+        dict.fromkeys(
+            json.dumps({**common, "parameters": taken}, sort_keys=True, separators=(",", ":"))
+            for taken in (result_parameters(parameters), result_parameters(parameters, with_none=True))
+        )
+    )
 
 
 def key_of(settings: str, inputs: Sequence[str]) -> str:

@@ -36,7 +36,7 @@ class Stage:
     not_before: dict[str, float] = field(default_factory=dict)
     in_flight: set[str] = field(default_factory=set)
     gone: bool = False
-    _settings: dict[str, str] = field(default_factory=dict, repr=False)
+    _settings: dict[str, tuple[str, ...]] = field(default_factory=dict, repr=False)
     _made_by: dict[str, tuple[tuple[Any, ...], str]] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
@@ -143,10 +143,14 @@ class Stage:
         return self._key(before, self.job_type.version)
 
     def _key(self, inputs: Sequence[str], version: str) -> str:
-        """Return a key by a version of the algorithm; a session asks for very many, and what they have in common is made once."""
+        """Return the key that is given to a result by a version of the algorithm."""
+        return next(self._keys(inputs, version))
+
+    def _keys(self, inputs: Sequence[str], version: str) -> Iterator[str]:
+        """Yield the keys of one result, the present one first; a session asks for very many, and what they have in common is made once."""
         if version not in self._settings:
             self._settings[version] = key_settings(self.job_type, self.parameters, self.optics, version)
-        return key_of(self._settings[version], inputs)
+        return (key_of(settings, inputs) for settings in self._settings[version])
 
     def _version_of(self, entry: ItemEntry, before: tuple[str, ...]) -> str:
         """Return the version of the algorithm by which the result of `entry` was made from results with the keys `before`; "" when it was not.
@@ -157,7 +161,7 @@ class Stage:
         known = self._made_by.get(entry.name)
         if known is None or known[0] != asked:
             versions = (self.job_type.version, *self._versions(entry))
-            found = next((version for version in versions if entry.key == self._key(before, version)), "")
+            found = next((version for version in versions if entry.key in self._keys(before, version)), "")
             known = self._made_by[entry.name] = (asked, found)
         return known[1]
 
@@ -240,14 +244,14 @@ class Stage:
         jobs = [stage.job for stage in stages if stage.job_type.aggregate == self.job_type.aggregate]
         return tuple(number for job in jobs for number in (job.revision, job.words_given))
 
-    def settings_key(self, version: str = "") -> str:
+    def settings_key(self) -> str:
         """Return the part of an aggregate's keys that its parameters make; what it is made from makes the rest."""
-        return self._key([], version or self.job_type.version)[:SETTINGS_LENGTH]
+        return self._key([], self.job_type.version)[:SETTINGS_LENGTH]
 
     def settings_version(self, entry: ItemEntry) -> str:
         """Return the version of the algorithm by which a round was made with the present parameters; "" when it was made with others."""
         for version in (self.job_type.version, *self._versions(entry)):
-            if entry.key.startswith(self.settings_key(version)):
+            if entry.key[:SETTINGS_LENGTH] in (key[:SETTINGS_LENGTH] for key in self._keys([], version)):
                 return version
         return ""
 

@@ -25,6 +25,7 @@ from beamside.jobs.ctf import fit_of
 from beamside.jobs.output import save_picture
 from beamside.jobs.pick import CLOSEST, PickParameters, automatic_border
 from beamside.jobs.pick_references import read_references
+from beamside.parameters import set_parameters
 from beamside.programs.topaz import pick_with_topaz
 
 COLUMNS = ("rlnCoordinateX", "rlnCoordinateY", "rlnAutopickFigureOfMerit", "rlnClassNumber", "rlnAnglePsi")
@@ -141,7 +142,7 @@ def _ctf(item: Item, workspace: Workspace) -> Ctf:
 def _key(item: Item, micrograph: Path, parameters: PickParameters, workspace: Workspace) -> str:
     """Return what the candidates are valid for: the micrograph's file, its CTF where it is used, and all parameters that do not merely choose."""
     status = micrograph.stat()
-    given = {name: value for name, value in parameters.model_dump(mode="json").items() if name not in DECIDING}
+    given = {name: value for name, value in set_parameters(parameters).items() if name not in DECIDING}
     ctf = dict(fit_of(item.inputs["micrographs"]).values) if parameters.pick_method == "template" else {}
     optics = workspace.optics
     used = [optics.voltage, optics.spherical_aberration, optics.amplitude_contrast] if ctf else []
