@@ -136,7 +136,7 @@ class MadeSession:
 
     def finish(self, ending: Any = "finished") -> None:
         """Let RELION see all of it, and the jobs end."""
-        self.projection.refresh({}, force=True)
+        self.projection.refresh(dict, force=True)
         self.projection.close_jobs(ending)
         self.writer.close()
 

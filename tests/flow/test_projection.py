@@ -35,7 +35,7 @@ def test_tables_have_what_is_done_and_leave_out_what_was_given_up(run: Any) -> N
     run.arrive("m1", "m2")
     run.arrive("m3", content="bad")
     run.work_off()
-    run.projection.refresh({}, force=True)
+    run.projection.refresh(dict, force=True)
     assert table(run, "first") == ["raw/m1", "raw/m2", "raw/m3"]
     assert table(run, "second") == table(run, "third") == ["raw/m1", "raw/m2"]
 
@@ -43,16 +43,16 @@ def test_tables_have_what_is_done_and_leave_out_what_was_given_up(run: Any) -> N
 def test_a_table_is_written_again_only_when_its_rows_are_others(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     run.arrive("m1")
     run.work_off()
-    run.projection.refresh({}, force=True)
+    run.projection.refresh(dict, force=True)
     written = []
     write_rows = run.projection.write_rows
     monkeypatch.setattr(run.projection, "write_rows", lambda stage: written.append(stage.name) or write_rows(stage))
-    run.projection.refresh({}, force=True)
+    run.projection.refresh(dict, force=True)
     assert written == []
     run.arrive("m2")
     run.dispatcher.fill()
     run.finish()
-    run.projection.refresh({}, force=True)
+    run.projection.refresh(dict, force=True)
     assert "first" in written
     assert table(run, "first") == ["raw/m1", "raw/m2"]
 
@@ -60,7 +60,7 @@ def test_a_table_is_written_again_only_when_its_rows_are_others(run: Any, monkey
 def test_the_index_and_the_live_file_follow(run: Any) -> None:
     run.arrive("m1")
     run.work_off()
-    run.projection.refresh({"state": "running"}, force=True)
+    run.projection.refresh(lambda: {"state": "running"}, force=True)
     index = Index(run.project)
     index.catch_up()
     counts = index.counts()
@@ -94,7 +94,7 @@ def test_a_request_of_relion_to_stop_is_heard(run: Any) -> None:
 def test_all_of_it_is_made_again_from_the_journals(run: Any, lost: str) -> None:
     run.arrive("m1", "m2")
     run.work_off()
-    run.projection.refresh({}, force=True)
+    run.projection.refresh(dict, force=True)
     before = table(run, "third")
     if lost == "tables":
         for stage in run.tables.stages:

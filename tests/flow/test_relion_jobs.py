@@ -37,7 +37,7 @@ def test_selections_inputs_do_not_grow_with_the_rounds(made_session: Make) -> No
     session.take()
     for iteration in (25, 31, 40):
         session.round(iteration)
-        session.projection.refresh({}, force=True)
+        session.projection.refresh(dict, force=True)
     pipeline = read_pipeline(session.root)
     select, classes = pipeline.job("Select/job007"), pipeline.job("Class2D/job006")
     assert select is not None
@@ -57,7 +57,7 @@ def test_inputs_that_an_earlier_version_left_behind_go(made_session: Make) -> No
     session.take()
     for iteration in (25, 31):
         session.round(iteration)
-    session.projection.refresh({}, force=True)
+    session.projection.refresh(dict, force=True)
     path = session.root / "default_pipeline.star"
     blocks = read_star(path)
     for role in ("optimiser", "model"):
@@ -67,7 +67,7 @@ def test_inputs_that_an_earlier_version_left_behind_go(made_session: Make) -> No
         blocks["pipeline_output_edges"].rows.append(["Class2D/job006/", node])
     write_star(path, blocks.values())
     assert len(read_pipeline(session.root).job("Select/job007").inputs) == 3  # type: ignore[union-attr]
-    session.projection.refresh({}, force=True)
+    session.projection.refresh(dict, force=True)
     assert read_pipeline(session.root).job("Select/job007").inputs == ("Class2D/job006/run_it031_model.star",)  # type: ignore[union-attr]
 
 
@@ -75,8 +75,8 @@ def test_every_version_of_relion_can_browse_to_our_files(made_session: Make) -> 
     session = made_session()
     session.take()
     session.round(25)
-    session.projection.refresh({}, force=True)
-    session.projection.refresh({}, force=True)
+    session.projection.refresh(dict, force=True)
+    session.projection.refresh(dict, force=True)
     folders: dict[str, set[str]] = {}
     for path in (session.root / ".Nodes").rglob("*.star"):
         folders.setdefault(path.name, set()).add(path.relative_to(session.root / ".Nodes").parts[0])
@@ -97,7 +97,7 @@ def test_every_version_of_relion_can_browse_to_our_files(made_session: Make) -> 
 def test_the_only_coordinates_of_the_pipeline_are_those_that_every_version_can_show(made_session: Make) -> None:
     session = made_session()
     session.take()
-    session.projection.refresh({}, force=True)
+    session.projection.refresh(dict, force=True)
     job = read_pipeline(session.root).job("AutoPick/job004")
     assert job is not None
     assert [node.name for node in job.outputs] == ["AutoPick/job004/coords_suffix_autopick.star"]
@@ -138,9 +138,9 @@ def test_files_that_take_long_are_written_over_several_turns_but_all_of_them_at_
 
     monkeypatch.setattr(projection, "time", SimpleNamespace(monotonic=lambda: now[0]))
     monkeypatch.setattr(session.projection, "_write_files", write)
-    session.projection.refresh({})
+    session.projection.refresh(dict)
     assert written == ["import", "motion"]
-    session.projection.refresh({}, force=True)
+    session.projection.refresh(dict, force=True)
     assert written[2:] == [stage.name for stage in session.stages]
 
 
@@ -149,7 +149,7 @@ class TestOutput:
         session = made_session()
         session.take("raw/a")
         session.take("raw/b", until="motion", failed="The movie has\nno frames.")
-        session.projection.refresh({}, force=True)
+        session.projection.refresh(dict, force=True)
         directory = session.root / session.job("motion")
         lines = [line.split("\t") for line in (directory / "run.out").read_text().splitlines()]
         assert [line[1:3] for line in lines] == [["done", "raw/a"], ["failed", "raw/b"]]
@@ -161,13 +161,13 @@ class TestOutput:
         session = made_session()
         session.take("raw/a")
         for _ in range(3):
-            session.projection.refresh({}, force=True)
+            session.projection.refresh(dict, force=True)
         output = session.root / session.job("motion") / "run.out"
         before = output.stat().st_ino
         session.take("raw/b")
         session.finish()
         again = made_session()
-        again.projection.refresh({}, force=True)
+        again.projection.refresh(dict, force=True)
         again.take("raw/c")
         again.finish()
         assert [line.split("\t")[2] for line in output.read_text().splitlines()] == ["raw/a", "raw/b", "raw/c"]
@@ -178,14 +178,14 @@ class TestOutput:
     ) -> None:
         session = made_session()
         session.take("raw/a", until="motion", failed="The disk was full.")
-        session.projection.refresh({}, force=True)
+        session.projection.refresh(dict, force=True)
         later = datetime.now().timestamp() + 60
         monkeypatch.setattr("beamside.project.project.time.time", lambda: later)
         job = session.job("motion")
         session.writer.item(job, "raw/a", ItemState.WAITING, reason="asked to try again")
         session.writer.item(job, "raw/a", ItemState.QUEUED, attempt=1)
         session.writer.item(job, "raw/a", ItemState.DONE, key="k", result=session.result("motion", "raw/a", ".tiff"))
-        session.projection.refresh({}, force=True)
+        session.projection.refresh(dict, force=True)
         lines = (session.root / job / "run.out").read_text().splitlines()
         assert [line.split("\t")[1] for line in lines] == ["failed", "done"]
 
@@ -194,7 +194,7 @@ class TestOutput:
         session.take()
         for iteration in (25, 31):
             session.round(iteration)
-            session.projection.refresh({}, force=True)
+            session.projection.refresh(dict, force=True)
         notes = {stage.name: (session.root / stage.job.name / "note.txt").read_text() for stage in session.stages}
         assert notes["class2d"].splitlines()[0].endswith("ask for more iterations than the 31 that are done.")
         assert notes["class2d"].count("What RELION does differently") == 1
@@ -207,7 +207,7 @@ class TestEnds:
     def test_success_is_told_after_the_last_table(self, made_session: Make, monkeypatch: pytest.MonkeyPatch) -> None:
         session = made_session()
         session.take("raw/a")
-        session.projection.refresh({}, force=True)
+        session.projection.refresh(dict, force=True)
         session.take("raw/b")
         write, seen = projection.write_star_files, []
 
@@ -284,9 +284,9 @@ class TestContinueInRelion:
         """It was red for good: RELION's marker and state stayed until the session was started again."""
         session = made_session()
         session.take()
-        session.projection.refresh({}, force=True)
+        session.projection.refresh(dict, force=True)
         as_relion_ran(session, "extract", ending)
-        session.projection.refresh({}, force=True)
+        session.projection.refresh(dict, force=True)
         assert statuses(session)["Extract"] == "Running"
         assert markers(session)["extract"] == []
         assert "particles" in read_star(session.root / "Extract/job005/particles.star")
@@ -298,9 +298,9 @@ class TestContinueInRelion:
     def test_a_job_that_is_marked_as_finished_while_it_is_at_work_goes_on(self, made_session: Make) -> None:
         session = made_session()
         session.take()
-        session.projection.refresh({}, force=True)
+        session.projection.refresh(dict, force=True)
         (session.root / "Extract/job005/RELION_JOB_EXIT_SUCCESS").touch()
-        session.projection.refresh({}, force=True)
+        session.projection.refresh(dict, force=True)
         assert (statuses(session)["Extract"], markers(session)["extract"]) == ("Running", [])
         (told,) = said(session)
         assert "was marked in RELION as Succeeded" in told
@@ -308,7 +308,7 @@ class TestContinueInRelion:
     def test_a_job_that_has_ended_is_relions_then(self, made_session: Make) -> None:
         session = made_session()
         session.take()
-        session.projection.refresh({}, force=True)
+        session.projection.refresh(dict, force=True)
         session.projection.close_jobs("finished")
         as_relion_ran(session, "extract", "FAILURE")
         path = session.root / "default_pipeline.star"
@@ -317,5 +317,5 @@ class TestContinueInRelion:
             if row[0] == "Extract/job005/":
                 row[3], row[5] = "3", "Failed"
         write_star(path, blocks.values())
-        session.projection.refresh({}, force=True)
+        session.projection.refresh(dict, force=True)
         assert statuses(session)["Extract"] == "Failed"

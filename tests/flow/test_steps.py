@@ -178,9 +178,9 @@ def test_a_pipeline_that_relion_holds_is_told_until_it_can_be_written(
         projection = Projection(settings, writer, tables.stages)
         with monkeypatch.context() as patch:
             patch.setattr("beamside.flow.relion_jobs.publish_pipeline", held)
-            projection.refresh({}, force=True)
+            projection.refresh(dict, force=True)
         assert sum("lock is held" in sentence for sentence in opened(projection.problems)) == 1
-        projection.refresh({}, force=True)
+        projection.refresh(dict, force=True)
         assert not any("lock is held" in sentence for sentence in opened(projection.problems))
 
 

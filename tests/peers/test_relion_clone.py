@@ -165,7 +165,7 @@ def test_before_anything_is_done_the_values_are_those_that_will_be_used(
 ) -> None:
     """A running job with unresolved values could be continued in RELION, which then failed it for good."""
     session = made_session()
-    session.projection.refresh({}, force=True)
+    session.projection.refresh(dict, force=True)
     session.touch("CtfFind/job003/micrographs_ctf.star")
     session.touch("AutoPick/job004/coords_suffix_autopick.star")
     run_program("relion_pipeliner", "--addJobFromStar", "Extract/job005/job.star", cwd=session.root)

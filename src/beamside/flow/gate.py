@@ -8,6 +8,16 @@ from __future__ import annotations
 from beamside.project.records import ItemEntry, ItemState, JobEntry
 
 
+def shuts_nothing(job: JobEntry) -> bool:
+    """Return True when nobody has said anything of a job's items: nothing is held back, and nobody need look at each."""
+    return not job.words
+
+
+def gate_revision(job: JobEntry) -> int:
+    """Return a number that grows whenever the gate of a job lets through something else."""
+    return job.words_given
+
+
 def is_shut(job: JobEntry, item: str) -> bool:
     """Return True when a person has rejected what the job has made of an item."""
     return job.words.get(item) == "reject"

@@ -120,10 +120,13 @@ class Projection:
         complete = {stage.name for stage in self.stages if self._seen.get(stage.name) == stage.revisions()}
         self.steps.run("the pipeline that RELION sees", lambda: self.relion.close(ending, complete), None)
 
-    def refresh(self, live: dict[str, Any], *, force: bool = False) -> None:
-        """Write what is due; with `force`, everything. What cannot be written now is told, and does not keep the rest from being written."""
+    def refresh(self, live: Callable[[], dict[str, Any]], *, force: bool = False) -> None:
+        """Write what is due; with `force`, everything. What cannot be written now is told, and does not keep the rest from being written.
+
+        `live` says what is known only to the session; it is asked when it is to be written.
+        """
         if force or self._live_pace.due():
-            self.steps.run("the file that says what goes on now", lambda: write_live(self.writer.project, live), None)
+            self.steps.run("the file that says what goes on now", lambda: write_live(self.writer.project, live()), None)
             self._live_pace.done()
         if force or self._index_pace.due():
             self._catch_up()

@@ -285,7 +285,7 @@ class Session:
             self._rounds_pace.done()
 
     def _refresh(self) -> None:
-        self.projection.refresh(self._live())
+        self.projection.refresh(self._live)
         if self.projection.abort_asked():
             log.info("RELION asked a job to stop; the session stops")
             self.state = "stopping"
@@ -408,7 +408,7 @@ class Session:
         self.problems.flush(force=True)
         self.projection.close_jobs("finished" if state == "finished" else "stopped")
         self.writer.session(state)
-        self.projection.refresh(self._live(state), force=True)
+        self.projection.refresh(lambda: self._live(state), force=True)
         self.report(final=True)
         return state
 

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from beamside.flow.gate import counts_as_done, counts_as_given_up, is_shut
+from beamside.flow.gate import counts_as_done, counts_as_given_up, gate_revision, is_shut, shuts_nothing
 from beamside.flow.keys import earlier_versions, key_of, key_settings
 from beamside.jobs.base import Item, JobType, Optics, Result, Row
-from beamside.jobs.ports import Wiring, linked
+from beamside.jobs.ports import Given, Wiring
 from beamside.parameters import ParameterModel
 from beamside.project.records import FINAL_STATES, ItemEntry, ItemState, JobEntry
 
@@ -38,6 +38,7 @@ class Stage:
     gone: bool = False
     _settings: dict[str, tuple[str, ...]] = field(default_factory=dict, repr=False)
     _made_by: dict[str, tuple[tuple[Any, ...], str]] = field(default_factory=dict, repr=False)
+    _given: dict[str, tuple[tuple[int, ...], Given | None]] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
         self.label = self.label or self.job_type.name
@@ -67,6 +68,11 @@ class Stage:
             for stage in (*upstream.before, upstream):
                 found.setdefault(id(stage), stage)
         return tuple(found.values())
+
+    @cached_property
+    def _line(self) -> tuple[Stage, ...]:
+        """The stages before this one, and this one."""
+        return (*self.before, self)
 
     @cached_property
     def wiring(self) -> Wiring:
@@ -103,16 +109,25 @@ class Stage:
 
     def results(self, item: str) -> dict[str, dict[str, Any]]:
         """Return the results, as JSON and by label, that `item` has from the stages before this one; what was given up is left out."""
-        return _results(self.before, item)
+        return {
+            stage.label: entry.result
+            for stage in self.before
+            if stage.has_usable(item) and (entry := stage.job.items[item]).result is not None
+        }
 
     def item(self, name: str) -> Item:
         """Return an item with what the ports of this stage give of it."""
-        results = {label: Result.from_json(result) for label, result in self.results(name).items()}
-        return Item(name, linked(results, self.wiring, self.label))
+        return Item(name, self._inputs(name))
+
+    def _inputs(self, item: str) -> dict[str, Given]:
+        given = {port: stage.given(item) for port, stage in self.upstreams.items()}
+        return {port: one for port, one in given.items() if one is not None}
 
     @property
     def deleted(self) -> bool:
         """True when RELION has deleted this job, or one that it cannot do without: nothing is done here until that is taken back."""
+        if not any(stage.gone for stage in self._line):
+            return False
         if self.gone or any(stage.deleted for stage in self.upstreams.values() if stage not in self.optional):
             return True
         return bool(self.optional) and all(stage.deleted for stage in self.upstreams.values())
@@ -138,8 +153,7 @@ class Stage:
 
     def key_made_now(self, item: str) -> str:
         """Return the key of a result that is made now from the results that are there."""
-        results = self.results(item)
-        before = [stage.job.items[item].key if stage.label in results else "" for stage in self.counted]
+        before = [stage.job.items[item].key if stage.has_usable(item) else "" for stage in self.counted]
         return self._key(before, self.job_type.version)
 
     def _key(self, inputs: Sequence[str], version: str) -> str:
@@ -176,7 +190,38 @@ class Stage:
 
     def has_usable(self, item: str) -> bool:
         """Return True when the result of this stage could be used further, were all gates open."""
-        return self in _usable((*self.before, self), item)
+        return self.given(item) is not None
+
+    def given(self, item: str) -> Given | None:
+        """Return the result of this stage for `item` with what it was made from; None when it may not be used further, all gates being open.
+
+        What was found is kept until something is recorded of the item, here or in a stage before: tables are written again and again.
+        """
+        stamp = self._stamp(item)
+        known = self._given.get(item)
+        if known is None or known[0] != stamp:
+            known = self._given[item] = stamp, self._find_given(item)
+        return known[1]
+
+    def _stamp(self, item: str) -> tuple[int, ...]:
+        """Return what stays the same while nothing is recorded of the item, and nobody opens or shuts a gate, here or before."""
+        entries = [stage.job.items.get(item) for stage in self._line]
+        return (
+            *[0 if entry is None else entry.recorded for entry in entries],
+            sum([gate_revision(stage.job) for stage in self._line]),
+        )
+
+    def _find_given(self, item: str) -> Given | None:
+        entry = self.job.items.get(item)
+        if entry is None or entry.result is None or counts_as_given_up(self.job, entry):
+            return None
+        if entry.result.get("rejected") and self.job.words.get(item) != "accept":
+            return None  # it stays out of the tables while it is processed again
+        if not all(stage.has_usable(item) for stage in self.required):
+            return None
+        if self.optional and not self.required and not any(stage.has_usable(item) for stage in self.optional):
+            return None
+        return Given(Result.from_json(entry.result), self._inputs(item))
 
     def is_shut(self, item: str) -> bool:
         """Return True when a gate holds back what this stage has of `item`: its own, or one before."""
@@ -184,7 +229,7 @@ class Stage:
 
     def is_held_back(self, item: str) -> bool:
         """Return True when a gate before this stage keeps `item` from it."""
-        return any(is_shut(stage.job, item) for stage in self.before)
+        return any(is_shut(stage.job, item) for stage in self.before if not shuts_nothing(stage.job))
 
     def is_ready(self, item: str) -> bool:
         """Return True when all that `item` is made from here is there, or will not come where it can be done without."""
@@ -228,21 +273,18 @@ class Stage:
             return [Row(self.item(entry.name), Result.from_json(entry.result or {})) for entry in entries]
         found = []
         for entry in self.job.items.values():
-            there = entry.result is not None and not self.is_shut(entry.name)
-            usable = _usable((*self.before, self), entry.name) if there else {}
-            if self in usable:
-                results = {
-                    stage.label: Result.from_json(result) for stage, result in usable.items() if stage is not self
-                }
-                item = Item(entry.name, linked(results, self.wiring, self.label))
-                found.append(Row(item, Result.from_json(usable[self])))
+            if entry.result is None or self.is_shut(entry.name):
+                continue
+            given = self.given(entry.name)
+            if given is not None:
+                found.append(Row(Item(entry.name, given.inputs), given.result))
         return found
 
     def revisions(self) -> tuple[int, ...]:
         """Return what `rows` depends on: the revisions of the jobs whose items they show, which stay the same while the rows do."""
         stages = (*self.before, self)
         jobs = [stage.job for stage in stages if stage.job_type.aggregate == self.job_type.aggregate]
-        return tuple(number for job in jobs for number in (job.revision, job.words_given))
+        return tuple(number for job in jobs for number in (job.revision, gate_revision(job)))
 
     def settings_key(self) -> str:
         """Return the part of an aggregate's keys that its parameters make; what it is made from makes the rest."""
@@ -303,6 +345,8 @@ class Stage:
 
     def to_do(self) -> int:
         """Return how many items wait here that no gate holds back."""
+        if all(shuts_nothing(stage.job) for stage in self.before):
+            return len(self.waiting)
         return sum(not self.is_held_back(name) for name in self.waiting)
 
     def entry(self, item: str) -> ItemEntry | None:
@@ -334,25 +378,3 @@ def _is_done(stage: Stage, item: str) -> bool:
         and counts_as_done(stage.job, entry)
         and (stage.is_source or entry.key == stage.expected_key(item))
     )
-
-
-def _results(stages: Iterable[Stage], item: str) -> dict[str, dict[str, Any]]:
-    return {stage.label: result for stage, result in _usable(stages, item).items()}
-
-
-def _usable(stages: Iterable[Stage], item: str) -> dict[Stage, dict[str, Any]]:
-    """Return the stages whose results for `item` may be used, with these; `stages` are in the order of the workflow, each with all before it."""
-    found: dict[Stage, dict[str, Any]] = {}
-    for stage in stages:
-        entry = stage.job.items.get(item)
-        if entry is None or entry.result is None or counts_as_given_up(stage.job, entry):
-            continue
-        if (
-            entry.result.get("rejected") and stage.job.words.get(item) != "accept"
-        ):  # it stays out of the tables while it is processed again
-            continue
-        if all(other in found for other in stage.required) and (
-            stage.required or not stage.optional or any(other in found for other in stage.optional)
-        ):
-            found[stage] = entry.result
-    return found

@@ -136,7 +136,7 @@ def apply_item_record(job: JobEntry, record: Record, *, sound: bool = True) -> I
         job.revision = job.records
     if entry is None:
         entry = job.items[record["item"]] = ItemEntry(record["item"], new, arrived=record["time"])
-    entry.state, entry.changed = new, record["time"]
+    entry.state, entry.changed, entry.recorded = new, record["time"], job.records
     entry.attempt = record.get("attempt", entry.attempt)
     entry.reason = record.get("reason", "")
     entry.made_from = record.get("made_from", entry.made_from)

@@ -65,6 +65,8 @@ class ItemEntry:
     first is told by ``finished``, the number of the record in the job's journal that gave the present result. ``made_from`` is, for a round of an
     aggregate, the revision of the job before when the round was begun; -1 in journals that do not say it.
 
+    ``recorded`` is the number of the newest record of the item in the job's journal.
+
     ``attempt`` begins anew when an item is done again; ``task``, the number of times that it was given out, never does, so that job, item and this
     number are the identity of one task for ever.
     """
@@ -81,6 +83,7 @@ class ItemEntry:
     finished: int = 0
     made_from: int = -1
     task: int = 0
+    recorded: int = 0
 
     def has_in_hand(self, task: int) -> bool:
         """Tell whether this task of the item is the one whose outcome is awaited."""
