@@ -25,6 +25,7 @@ from beamside.jobs.item_kinds import MOVIE
 from beamside.jobs.ports import Input, ItemKind, Output
 from beamside.jobs.select import SelectParameters
 from beamside.jobs.triggers import EachItem, EachRound, Trigger
+from beamside.jobs.worker import Task, items_in
 from beamside.parameters import ParameterModel
 from beamside.project.project import Project, ProjectWriter
 from beamside.project.records import ItemEntry, ItemState
@@ -136,8 +137,9 @@ def result_of(task: Mapping[str, Any]) -> dict[str, Any]:
 
 def result_of_round(task: Mapping[str, Any]) -> dict[str, Any]:
     """What a round makes: the names of its items, and of a first round how many particles there were."""
-    names = [name for name, _ in task["items"]]
-    particles = sum(results["third"]["metrics"]["extracted"] for _, results in task["items"] if "third" in results)
+    items = items_in(Task(**task))
+    names = [item.name for item in items]
+    particles = sum(item.inputs["things"].result.metrics.get("extracted", 0.0) for item in items)
     values = {"final": task["final"], "of": names}
     made = {"metrics": {"classified": particles}, "outputs": {}, "values": values, "rejected": "", "version": "1"}
     return {"result": made, "reason": "", "permanent": False, "log": "", "seconds": 1.0}

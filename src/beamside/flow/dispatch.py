@@ -6,7 +6,7 @@ import logging
 import queue
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +18,7 @@ from beamside.flow.settings import SessionSettings
 from beamside.flow.stages import Stage
 from beamside.flow.steps import ENDING
 from beamside.flow.table import Tables
+from beamside.jobs.members import Members
 from beamside.jobs.worker import Task, run_task
 from beamside.project.records import ItemState
 
@@ -76,11 +77,35 @@ class Dispatcher:
                 if self.recovery.inputs_ready(stage, name):
                     self._submit_safely(stage, name)
 
-    def submit_round(self, stage: Stage, name: str, items: list[str], key: str, *, final: bool) -> None:
-        """Give out one round of an aggregate."""
-        inputs = [(item, stage.results(item)) for item in items]
-        threads = self.cores if final else max(1, self.cores // 2)
-        self._submit(stage, name, key, self._task(stage, inputs, threads, round_name=name, final=final))
+    def submit_round(self, stage: Stage, name: str, items: list[str], digest: str, *, final: bool) -> None:
+        """Give out a round over `items`, whose names and keys have this `digest`: it carries their names, and the worker reads their results."""
+        before = stage.gathered
+        members = Members(
+            port=next(port for port, other in stage.upstreams.items() if other is before),
+            label=before.label,
+            names=items,
+            digest=digest,
+            journals={one.label: (one.job.name, self._journal_size(one)) for one in stage.before},
+            left_out=_left_out(stage, items),
+        )
+        task = self._task(stage, [], self._round_threads(final), round_name=name, final=final, members=vars(members))
+        self._submit(stage, name, stage.settings_key() + digest, task)
+
+    def submit_round_about(self, stage: Stage, name: str, key: str, *, final: bool) -> None:
+        """Give out the round of an aggregate that is about a round of another one, of the same name."""
+        items = [(name, stage.results(name))]
+        self._submit(
+            stage, name, key, self._task(stage, items, self._round_threads(final), round_name=name, final=final)
+        )
+
+    def _round_threads(self, final: bool) -> int:
+        return self.cores if final else max(1, self.cores // 2)
+
+    def _journal_size(self, stage: Stage) -> int:
+        try:
+            return self.tables.writer.project.job_journal(stage.job.name).stat().st_size
+        except FileNotFoundError:  # a job without an item
+            return 0
 
     def finished(self, event: Finished) -> None:
         """Take what a worker has brought."""
@@ -148,6 +173,19 @@ class Dispatcher:
             entry = stage.job.items[name]
             if entry.state is ItemState.QUEUED and entry.has_in_hand(number):
                 self.tables.running(stage, name)
+
+
+def _left_out(stage: Stage, items: Sequence[str]) -> dict[str, list[str]]:
+    """Return the labels of jobs before `stage` whose results are not used though there are some, by item."""
+    if all(len(one.required) == len(one.upstreams) for one in stage.before):
+        return {}  # an item of which one was not used would not have come so far
+    found = {}
+    for name in items:
+        used = stage.results(name)
+        there = [one.label for one in stage.before if (entry := one.entry(name)) is not None and entry.result]
+        if unused := [label for label in there if label not in used]:
+            found[name] = unused
+    return found
 
 
 def failure(reason: str, *, permanent: bool = True) -> dict[str, Any]:

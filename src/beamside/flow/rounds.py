@@ -19,6 +19,7 @@ from beamside.flow.recovery import Recovery
 from beamside.flow.settings import SessionSettings
 from beamside.flow.stages import Stage
 from beamside.flow.table import Tables
+from beamside.jobs.members import digest_of
 from beamside.jobs.triggers import Increments
 from beamside.project.records import FINAL_STATES, ItemEntry, ItemState
 
@@ -52,9 +53,9 @@ class Rounds:
         if self._not_due.get(stage.name) == tables:
             return False  # as when all items were looked at last
         done = _finished(before)
-        items = [entry.name for entry in done]
         number = sum(_count(entry, trigger.counts) for entry in done)
-        key = self._key(stage, items)
+        items, digest = [entry.name for entry in done], digest_of((entry.name, entry.key) for entry in done)
+        key = stage.settings_key() + digest
         last = next((entry for entry in reversed(stage.job.items.values()) if entry.state in FINAL_STATES), None)
         failed = last is not None and last.state is ItemState.FAILED and last.key == key
         redone = failed or any(before.being_redone(name) and not before.is_shut(name) for name in before.job.items)
@@ -64,7 +65,7 @@ class Rounds:
         if not self._has_inputs(stage, items):
             return False
         self._tried[stage.name] = number
-        self._start(stage, items, key, final)
+        self._start(stage, items, digest, final)
         return True
 
     def _has_inputs(self, stage: Stage, items: list[str]) -> bool:
@@ -108,7 +109,7 @@ class Rounds:
                 continue
             result = rounds[name].result
             self.tables.add_round(stage, name)
-            self.dispatcher.submit_round(stage, name, [name], key, final=bool(result and result["values"].get("final")))
+            self.dispatcher.submit_round_about(stage, name, key, final=bool(result and result["values"].get("final")))
             return True
         return False
 
@@ -152,17 +153,11 @@ class Rounds:
             self.tables.problems.remark(Remark(f"{stage.name}-too-few", sentence, severity="info"))
         return False
 
-    def _start(self, stage: Stage, items: list[str], key: str, final: bool) -> None:
+    def _start(self, stage: Stage, items: list[str], digest: str, final: bool) -> None:
         unfinished = next((entry.name for entry in stage.job.items.values() if entry.state is ItemState.WAITING), None)
         name = unfinished or f"round{len(stage.job.items) + 1:03d}"
         self.tables.add_round(stage, name)
-        self.dispatcher.submit_round(stage, name, items, key, final=final)
-
-    def _key(self, stage: Stage, items: list[str]) -> str:
-        digest = hashlib.sha256()
-        for name in items:
-            digest.update(f"{name}:{stage.gathered.job.items[name].key}\n".encode())
-        return stage.settings_key() + digest.hexdigest()[:12]
+        self.dispatcher.submit_round(stage, name, items, digest, final=final)
 
 
 def _finished(stage: Stage) -> list[ItemEntry]:

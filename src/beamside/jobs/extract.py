@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import cache, lru_cache, partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -269,10 +269,8 @@ def _head() -> str:
 
 
 def particles_of(path: Path) -> StarBlock:
-    """Return the particles of one micrograph; unchanged files are read once."""
-    return _read_particles(str(path), path.stat().st_mtime_ns)
-
-
-@lru_cache(maxsize=50_000)
-def _read_particles(path: str, _changed: int) -> StarBlock:
-    return read_star(Path(path))["images"]
+    """Return the particles of one micrograph. Values that are the same in many rows, as most are, are kept once."""
+    block = read_star(path)["images"]
+    known: dict[Value, Value] = {}
+    block.rows = [[known.setdefault(value, value) for value in row] for row in block.rows]
+    return block

@@ -114,12 +114,12 @@ class Given:
 
 def lineage(given: Sequence[Given]) -> Iterator[Result]:
     """Yield the results of `given`, and of what they were made from, step by step back; each once."""
-    level, seen = list(given), set[int]()
+    level, seen = list(given), dict[int, Given]()  # what was seen is kept: some are made when they are asked for
     while level:
         following: list[Given] = []
         for one in level:
             if id(one) not in seen:
-                seen.add(id(one))
+                seen[id(one)] = one
                 yield one.result
                 following += one.inputs.values()
         level = following

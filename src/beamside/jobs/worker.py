@@ -15,6 +15,7 @@ from beamside.errors import BeamsideError, ConfigError, InputError, NotReadyErro
 from beamside.execution.orphans import end_with_session
 from beamside.jobs.base import Item, JobType, Optics, Result, Workspace
 from beamside.jobs.loading import load_work
+from beamside.jobs.members import Members, items_of
 from beamside.jobs.ports import Given, Wiring, linked
 from beamside.jobs.registry import job_type
 
@@ -34,7 +35,8 @@ class Task:
     ----------
     type_name, label, job : of the job
     wiring : how the jobs that it is made from are connected, by label
-    items : each with its results by the label of the job
+    items : each with its results by the label of the job; empty for a round over all items
+    members : of a round over all items, the content of `Members`: which they are, and where their results are read
     """
 
     type_name: str
@@ -49,6 +51,7 @@ class Task:
     threads: int = 1
     round_name: str = ""
     final: bool = False
+    members: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -91,7 +94,7 @@ def _run(task: Task) -> dict[str, Any]:
     kind = job_type(task.type_name)
     parameters = kind.Parameters(**task.parameters)
     workspace = Workspace(Path(task.root), task.job, Optics(**task.optics), task.threads)
-    items = [item_of(name, results, task.wiring, task.label) for name, results in task.items]
+    items = items_in(task)
     work = load_work(kind)
     _limit_threads(task.threads)
     if kind.aggregate:
@@ -101,6 +104,13 @@ def _run(task: Task) -> dict[str, Any]:
     check_contract(kind, result, items)
     check_files(kind, result, workspace.root)
     return {**result.to_json(), "version": kind.version}
+
+
+def items_in(task: Task) -> list[Item]:
+    """Return the items of a task with what they are made from; raises NotReadyError when the results of a round are not as they were."""
+    if task.members:
+        return items_of(Members(**task.members), Path(task.root), task.wiring)
+    return [item_of(name, results, task.wiring, task.label) for name, results in task.items]
 
 
 def item_of(name: str, results: Mapping[str, Any], wiring: Wiring, label: str) -> Item:

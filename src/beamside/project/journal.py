@@ -121,6 +121,22 @@ def read_journal(
     ProjectError
         when there is such a line and no `damaged` to tell, or the file cannot be read.
     """
+    for line in read_lines(path, offset):
+        begin, offset = offset, offset + len(line)
+        record = parse_record(line)
+        if not isinstance(record, str):
+            yield record, offset
+        elif damaged is not None:
+            damaged(Damage(path, begin, record, offset))
+        else:
+            raise ProjectError(_damaged([Damage(path, begin, record)]))
+
+
+def read_lines(path: Path, offset: int = 0, end: int | None = None) -> Iterator[bytes]:
+    """Yield the lines of a journal from byte `offset`, up to byte `end` where that is given; one without its newline is not there yet.
+
+    Raises ProjectError when the file cannot be read; one that is not there has no lines.
+    """
     try:
         stream = path.open("rb")
     except FileNotFoundError:
@@ -130,19 +146,13 @@ def read_journal(
     with stream:
         stream.seek(offset)
         for line in stream:
-            if not line.endswith(b"\n"):
+            offset += len(line)
+            if not line.endswith(b"\n") or (end is not None and offset > end):
                 return
-            begin, offset = offset, offset + len(line)
-            record = _record(line)
-            if not isinstance(record, str):
-                yield record, offset
-            elif damaged is not None:
-                damaged(Damage(path, begin, record, offset))
-            else:
-                raise ProjectError(_damaged([Damage(path, begin, record)]))
+            yield line
 
 
-def _record(line: bytes) -> Record | str:
+def parse_record(line: bytes) -> Record | str:
     """Return what a line says, or why it says nothing."""
     try:  # what begins so is UTF-8 for sure; of anything else, the encoding is looked at first
         plain = line.startswith(b'{"')
