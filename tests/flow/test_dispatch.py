@@ -11,7 +11,9 @@ from typing import Any
 import pytest
 
 from beamside.execution.executors import WorkersLostError
+from beamside.execution.whereabouts import TaskName, Where, say
 from beamside.flow.dispatch import failure
+from beamside.jobs.worker import Task
 from beamside.project.records import ItemState
 
 
@@ -44,12 +46,93 @@ def test_the_oldest_item_is_brought_to_its_end_before_the_next_one_begins(run: A
     assert order.index(("third", "m1")) < order.index(("second", "m3"))
 
 
-def test_those_that_a_worker_has_are_running_and_the_next_one_is_queued(run: Any) -> None:
+def states(run: Any) -> list[str]:
+    return [run.entry("first", name).state.value for name in ("m1", "m2")]
+
+
+def test_what_a_worker_has_begun_with_is_running_and_the_rest_is_queued(run: Any) -> None:
     run.arrive("m1", "m2")
     run.dispatcher.fill()
-    assert [run.entry("first", name).state for name in ("m1", "m2")] == [ItemState.RUNNING, ItemState.QUEUED]
+    run.dispatcher.listen()
+    assert states(run) == ["queued", "queued"]
+    run.tell(1, device="cuda:0")
+    assert states(run) == ["queued", "running"]
+    [shown] = run.dispatcher.shown()
+    assert shown["seconds"] >= 0
+    assert {name: shown[name] for name in ("title", "item", "host", "pid", "device")} == {
+        "title": "First step",
+        "item": "raw/m2",
+        "host": "node1",
+        "pid": 7,
+        "device": "cuda:0",
+    }
+    first, second = (run.dispatcher.described(run.stage("first"), f"raw/{name}") for name in ("m1", "m2"))
+    assert (first, second) == ("first of raw/m1", "first of raw/m2 (process 7 on node1, cuda:0)")
+    run.finish(1)
+    assert states(run) == ["queued", "done"]
+    assert run.dispatcher.shown() == []
+
+
+def test_a_task_that_has_ended_is_in_no_hands_although_its_outcome_has_not_come(run: Any) -> None:
+    run.arrive("m1")
+    run.dispatcher.fill()
+    run.tell()
+    run.tell(begins=False)
+    assert run.dispatcher.shown() == []
+    assert run.entry("first", "m1").state is ItemState.RUNNING
     run.finish()
-    assert [run.entry("first", name).state for name in ("m1", "m2")] == [ItemState.DONE, ItemState.RUNNING]
+    assert run.entry("first", "m1").state is ItemState.DONE
+
+
+def test_a_task_that_begins_again_on_another_device_is_shown_there(run: Any) -> None:
+    run.arrive("m1")
+    run.dispatcher.fill()
+    run.tell(device="cuda:0")
+    run.tell(device="cpu")
+    assert [one["device"] for one in run.dispatcher.shown()] == ["cpu"]
+
+
+def test_what_is_told_of_a_task_that_is_not_awaited_changes_nothing(run: Any) -> None:
+    run.arrive("m1", "m2")
+    run.dispatcher.fill()
+    late = Task(**run.hands.tasks[0][0])
+    run.finish(0, failure("it was lost", permanent=False))
+    for task in (late.identity, TaskName("Nothing/job099", "raw/m1", 1), TaskName(late.job, "raw/m9", 1)):
+        say(run.project.workers, task, Where("node1", 7), begins=True)
+    run.dispatcher.listen()
+    assert states(run) == ["waiting", "queued"]
+    run.stage("first").not_before.clear()
+    run.dispatcher.fill()
+    say(run.project.workers, late.identity, Where("node1", 7), begins=True)
+    run.dispatcher.listen()
+    assert states(run) == ["queued", "queued"]
+    assert run.dispatcher.shown() == []
+
+
+def test_a_worker_that_was_lost_has_nothing_in_hand(run: Any) -> None:
+    run.arrive("m1")
+    run.dispatcher.fill()
+    run.tell()
+    run.finish(0, RuntimeError("killed"))
+    assert run.dispatcher.shown() == []
+    assert run.entry("first", "m1").state is ItemState.WAITING
+
+
+def test_the_story_of_an_item_says_where_it_was_worked_at(run: Any) -> None:
+    run.arrive("m1")
+    run.dispatcher.fill()
+    run.tell(pid=7, device="cuda:1")
+    where = {"host": "node1", "pid": 7, "device": "cpu"}
+    run.finish(0, {**done_first(), "where": where})
+    told = [(record["state"], record.get("where")) for job, record in run.project.story("raw/m1") if "Motion" in job]
+    assert told == [("waiting", None), ("queued", None), ("running", {**where, "device": "cuda:1"}), ("done", where)]
+    run.reopen()
+    assert run.entry("first", "m1").state is ItemState.DONE
+
+
+def done_first() -> dict[str, Any]:
+    result = {"metrics": {}, "outputs": {}, "values": {"of": "a"}, "rejected": "", "version": "1"}
+    return {"result": result, "reason": "", "permanent": False, "log": "", "seconds": 1.0}
 
 
 def test_a_task_says_all_that_a_worker_needs(run: Any) -> None:

@@ -1,3 +1,4 @@
+import json
 import os
 import shutil
 import threading
@@ -91,6 +92,17 @@ def test_every_movie_goes_through_all_jobs(session_settings: Settings, write_mov
     table = read_star(project.root / "MotionCorr/job002/corrected_micrographs.star")["micrographs"]
     assert sorted(table.column("rlnMicrographName")) == [f"raw/{name}_fractions" for name in "abc"]
     assert {job.status for job in read_pipeline(project.root).jobs} == {"Succeeded"}
+
+
+def test_the_journal_says_where_each_result_was_made(session_settings: Settings, write_movie: WriteMovie) -> None:
+    write_movie("a")
+    project = run(session_settings())
+    ends = {job: record for job, record in project.story("raw/a_fractions") if record["state"] == "done"}
+    made = [record["where"]["pid"] for job, record in ends.items() if not job.startswith("Import")]
+    assert made == [os.getpid()] * 2
+    told = [json.loads(line) for path in project.workers.iterdir() for line in path.read_text().splitlines() if line]
+    assert [line["begins"] for line in told] == [True, False] * (len(told) // 2)
+    assert len(told) >= 4
 
 
 def test_tables_have_every_item_though_the_clock_steps_back_meanwhile(

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from beamside.acquisition.arrivals import TakenFile
+from beamside.execution.whereabouts import Where, say
 from beamside.flow import workflow
 from beamside.flow.arrivals import Taken
 from beamside.flow.dispatch import Dispatcher
@@ -186,6 +187,12 @@ class Toy:
         else:
             future.set_result(result_of(task) if outcome is None else outcome)
         self.dispatcher.finished(self.events.get_nowait())
+
+    def tell(self, number: int = 0, *, begins: bool = True, pid: int = 7, device: str = "cpu") -> None:
+        """Let a worker tell that it begins, or ends, with one of the tasks, and the session hear it."""
+        task = Task(**self.hands.tasks[number][0])
+        say(Path(task.told_in), task.identity, Where("node1", pid, device), begins=begins)
+        self.dispatcher.listen()
 
     def arrive(self, *names: str, content: str = "a") -> None:
         """Files are taken in."""

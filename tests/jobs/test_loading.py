@@ -7,12 +7,13 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
 
 from beamside.errors import ConfigError
+from beamside.execution.whereabouts import Listener, Said, TaskName, here
 from beamside.jobs import gain_task, registry
 from beamside.jobs.base import Item, JobType, Optics
 from beamside.jobs.loading import load_function, load_work
@@ -111,6 +112,19 @@ def test_the_work_of_a_job_type_of_another_package_is_loaded_when_it_is_done(pac
     outcome = run_task(asdict(task))
     assert outcome["reason"] == ""
     assert outcome["result"]["metrics"] == {"ice": 10.0}
+
+
+@pytest.mark.parametrize("work", ["ice_work:score", "ice_wrok:score"])
+def test_a_worker_tells_where_it_begins_with_a_task_and_that_it_has_ended_it(
+    package: Path, ice: Callable[..., JobType], monkeypatch: pytest.MonkeyPatch, work: str
+) -> None:
+    monkeypatch.setitem(registry.BUILT_IN, "ice", type(ice(work)))
+    listener = Listener(package / "told")
+    task = Task("ice", "ice", str(package), "Ice/job009", {"limit": 2.0}, OPTICS, [("raw/m", {})], {"ice": {}})
+    outcome = run_task(asdict(replace(task, number=3, told_in=str(package / "told"))))
+    name = TaskName("Ice/job009", "raw/m", 3)
+    assert listener.news() == [Said(name, here(), begins=True), Said(name, here(), begins=False)]
+    assert outcome["where"] == asdict(here())
 
 
 def test_an_aggregate_takes_all_items(ice: Callable[..., JobType]) -> None:

@@ -21,6 +21,7 @@ from rich.text import Text
 from beamside.cli.output import console
 from beamside.cli.root import error_sentence
 from beamside.errors import BeamsideError
+from beamside.monitor.at_work import at_work_lines
 from beamside.monitor.report_text import clock, duration, volume
 from beamside.monitor.status import ProblemStatus, SessionStatus, StageStatus, read_status
 from beamside.project.project import Project
@@ -107,7 +108,8 @@ def status_table(status: SessionStatus, width: int) -> Group:
     first = [Text(line, style=style, overflow="fold") for line, style in attention_lines(status)]
     later = [Text(line, style="dim", overflow="fold") for line in (*over_lines(status), *signs(status))]
     failures = [Text(line, style="yellow", overflow="fold") for line in failure_lines(status)]
-    return Group(head, Text(facts, style="dim"), *first, table, *below, *gain, *failures, *later)
+    at_work = [Text(line, style="dim", overflow="fold") for line in at_work_lines(status.at_work)]
+    return Group(head, Text(facts, style="dim"), *first, table, *below, *at_work, *gain, *failures, *later)
 
 
 def _stage_row(stage: StageStatus) -> list[str]:

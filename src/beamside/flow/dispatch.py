@@ -5,14 +5,14 @@ from __future__ import annotations
 import logging
 import queue
 import time
-from collections import deque
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor, Future
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from beamside.execution.orphans import session_mark
 from beamside.execution.settings import available_cores
+from beamside.execution.whereabouts import Listener, Where
 from beamside.flow.recovery import Recovery
 from beamside.flow.settings import SessionSettings
 from beamside.flow.stages import Stage
@@ -23,6 +23,16 @@ from beamside.jobs.worker import Task, run_task
 from beamside.project.records import ItemState
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class AtWork:
+    """A worker has a task in hand, since so many monotonic seconds of this process."""
+
+    stage: Stage
+    name: str
+    where: Where
+    since: float
 
 
 @dataclass(frozen=True)
@@ -51,8 +61,11 @@ class Dispatcher:
         self.executor, self.events = executor, events
         self.workers = self.started = settings.execution.worker_count()
         self.cores = available_cores()
-        self._order: deque[tuple[Stage, str, int]] = deque()
-        self._session = session_mark(tables.writer.project.lease_path)
+        self.at_work: dict[tuple[str, str], AtWork] = {}
+        self._given: dict[tuple[str, str], int] = {}
+        project = tables.writer.project
+        self._session, self._told_in = session_mark(project.lease_path), project.workers
+        self._listener = Listener(project.workers)
 
     @property
     def free_places(self) -> int:
@@ -60,7 +73,7 @@ class Dispatcher:
 
         When not all workers are to work, a task too many would be begun by one of the others.
         """
-        return self.workers + (self.workers == self.started) - len(self._order)
+        return self.workers + (self.workers == self.started) - len(self._given)
 
     def limit(self, workers: int) -> bool:
         """Let so many workers work from now on; returns False when fewer were started, which then all work."""
@@ -109,13 +122,46 @@ class Dispatcher:
 
     def finished(self, event: Finished) -> None:
         """Take what a worker has brought."""
-        self._order = deque(one for one in self._order if one != (event.stage, event.name, event.task))
+        if self._given.get(task := (event.stage.name, event.name)) == event.task:
+            self._forget(task)
         try:
             outcome: Mapping[str, Any] = event.future.result()
         except Exception as error:
             outcome = failure(f"the worker was lost ({type(error).__name__}: {error})", permanent=False)
         self.tables.outcome(event.stage, event.name, event.key, event.task, outcome)
-        self._mark_running()
+
+    def listen(self) -> None:
+        """Take what the workers say of the tasks that they have in hand; of any others it means nothing any more."""
+        stages = {stage.job.name: stage for stage in self.tables.stages}
+        for said in self._listener.news():
+            stage, name = stages.get(said.task.job), said.task.item
+            entry = stage.entry(name) if stage is not None else None
+            if stage is None or entry is None or not entry.has_in_hand(said.task.number):
+                continue
+            if not said.begins:
+                self.at_work.pop((stage.name, name), None)
+                continue
+            self.at_work[stage.name, name] = AtWork(stage, name, said.where, time.monotonic())
+            if entry.state is ItemState.QUEUED:
+                self.tables.running(stage, name, asdict(said.where))
+
+    def shown(self) -> list[dict[str, Any]]:
+        """Return what the workers have in hand, the longest first, for status displays."""
+        now = time.monotonic()
+        return [
+            {"title": one.stage.title, "item": one.name, "seconds": now - one.since, **asdict(one.where)}
+            for one in sorted(self.at_work.values(), key=lambda one: one.since)
+        ]
+
+    def described(self, stage: Stage, name: str) -> str:
+        """Return a task that was given out in words, with the worker that has it: "motion of raw/m1 (process 5 on node1, cuda:0)"."""
+        found = self.at_work.get((stage.name, name))
+        place = "" if found is None else f" ({found.where.text()})"
+        return f"{stage.name} of {name}{place}"
+
+    def _forget(self, task: tuple[str, str]) -> None:
+        self._given.pop(task, None)
+        self.at_work.pop(task, None)
 
     def _ready(self, stage: Stage, limit: int) -> list[str]:
         found: list[str] = []
@@ -135,7 +181,6 @@ class Dispatcher:
             raise
         except Exception as error:
             log.exception("%s of %s could not be given out", stage.name, name)
-            self._order = deque(one for one in self._order if one[:2] != (stage, name))
             self.tables.not_given_out(
                 stage, name, f"it could not be given to a worker ({type(error).__name__}: {error})"
             )
@@ -156,23 +201,21 @@ class Dispatcher:
             items=items,
             wiring=stage.wiring,
             session=self._session,
+            told_in=str(self._told_in),
             threads=threads,
             **more,
         )
 
     def _submit(self, stage: Stage, name: str, key: str, task: Task) -> None:
         number = self.tables.queued(stage, name)
-        self._order.append((stage, name, number))
-        future = self.executor.submit(run_task, dict(vars(task)))  # not `asdict`, which copies all tables
+        self._given[stage.name, name] = number
+        given = replace(task, number=number)
+        try:
+            future = self.executor.submit(run_task, dict(vars(given)))  # not `asdict`, which copies all tables
+        except BaseException:
+            self._forget((stage.name, name))
+            raise
         future.add_done_callback(lambda done: self.events.put(Finished(stage, name, key, number, done)))
-        self._mark_running()
-
-    def _mark_running(self) -> None:
-        """The executor begins tasks in order, so the first ones, as many as there are workers, are running."""
-        for stage, name, number in list(self._order)[: self.workers]:
-            entry = stage.job.items[name]
-            if entry.state is ItemState.QUEUED and entry.has_in_hand(number):
-                self.tables.running(stage, name)
 
 
 def _left_out(stage: Stage, items: Sequence[str]) -> dict[str, list[str]]:

@@ -58,6 +58,9 @@ EMPTY_LOOKS = 3
 TICK = 0.5
 """Longest time, in seconds, after which the loop looks at commands and clocks."""
 
+LISTEN = 0.25
+"""Time, in seconds, between two looks at what the workers say."""
+
 GONE = frozenset({errno.ESTALE, errno.EBADF, errno.ENODEV, errno.ENXIO, errno.ENOTCONN})
 """What says that an open file will not be written again, however long one waits."""
 
@@ -81,7 +84,9 @@ class Session:
         self._last_report = time.monotonic()
         self._last_arrival = time.monotonic()
         self._empty_looks = 0
-        self._rounds_pace = Pace(0.0, lambda: self.writer.held_seconds)
+        self._rounds_pace, self._listening_pace = (
+            Pace(seconds, lambda: self.writer.held_seconds) for seconds in (0.0, LISTEN)
+        )
         self._held = ""
         self.waiting_at_source = self._completed = 0
         self._last_look: LookReport | None = None
@@ -265,6 +270,7 @@ class Session:
     def _loop(self) -> None:
         while self.state != "stopping":
             self._take_events()
+            self.steps.run("what the workers say", self._listen, None)
             self.steps.run("the inbox of commands", lambda: self.inbox.work(self.ask), None)
             self.steps.run("the watch over free disk space", self._watch_space, None)
             if self.state == "running" and not self.space.full:
@@ -279,6 +285,11 @@ class Session:
             if self.steps.run("the search for what is left to do", self._all_done, False):
                 return
 
+    def _listen(self) -> None:
+        if self._listening_pace.due():
+            self.dispatcher.listen()
+            self._listening_pace.done()
+
     def _consider_rounds(self) -> None:
         if self._rounds_pace.due():  # it looks at every item
             self.rounds.consider(final=False)
@@ -292,7 +303,7 @@ class Session:
 
     def _work(self) -> Work:
         """Return what there is to do, for the watchdog."""
-        given = [f"{stage.name} of {name}" for stage in self.tables.stages for name in stage.in_flight]
+        given = [self.dispatcher.described(stage, name) for stage in self.tables.stages for name in stage.in_flight]
         if self.gain.needs.busy or any(case.doing for case in self.gain.cases.values()):
             given.append("the gain reference")
         works = self.state == "running" and not self.space.full
@@ -418,6 +429,7 @@ class Session:
             "state": state or self._shown_state(),
             "waiting_at_source": self.waiting_at_source,
             "in_flight": {stage.name: sorted(stage.in_flight) for stage in self.tables.stages if stage.in_flight},
+            "at_work": self.dispatcher.shown(),
             "waits": waits(
                 root=self.project.root,
                 state=self.state,

@@ -280,16 +280,17 @@ class Tables:
         stage.in_flight.add(name)
         return task
 
-    def running(self, stage: Stage, name: str) -> None:
+    def running(self, stage: Stage, name: str, where: Mapping[str, Any]) -> None:
         """A worker has begun with an item."""
-        self._record(stage, name, ItemState.RUNNING)
+        self._record(stage, name, ItemState.RUNNING, where=where)
 
     def outcome(self, stage: Stage, name: str, key: str, task: int, outcome: Mapping[str, Any]) -> None:
         """Record what became of a task that a worker had.
 
         Of a task that was given up, or has an outcome already, nothing is taken: the first outcome of the present task counts.
         """
-        entry, seconds = stage.job.items[name], float(outcome["seconds"])
+        entry = stage.job.items[name]
+        done = {"seconds": float(outcome["seconds"]), "where": outcome.get("where")}
         if not entry.has_in_hand(task):
             log.warning("%s: %s: %s", stage.title, name, not_awaited(entry, task))
             if entry.state not in IN_FLIGHT_STATES:
@@ -302,7 +303,7 @@ class Tables:
         if result is not None:
             rejected = result.get("rejected", "")
             state = ItemState.REJECTED if rejected else ItemState.DONE
-            self._finish(stage, name, state, key=key, result=result, reason=rejected, seconds=seconds)
+            self._finish(stage, name, state, key=key, result=result, reason=rejected, **done)
             stage.in_flight.discard(name)
             self._warn(stage, name, result["values"].get("warnings", {}))
             if self._is_out_of_date(stage, name):
@@ -311,7 +312,7 @@ class Tables:
         reason = outcome["reason"]
         log.warning("%s: %s: %s%s", stage.title, name, reason, "\n" + outcome["log"] if outcome["log"] else "")
         if outcome["permanent"] or entry.attempt >= self.settings.execution.item_attempts:
-            self._finish(stage, name, ItemState.FAILED, key=key, reason=reason, seconds=seconds)
+            self._finish(stage, name, ItemState.FAILED, key=key, reason=reason, **done)
             if self._is_out_of_date(stage, name):
                 self.redo(stage, name, "inputs changed while this was processed")
         else:

@@ -13,6 +13,7 @@ from typing import Any
 
 from beamside.errors import BeamsideError, ConfigError, InputError, NotReadyError, ProcessingError
 from beamside.execution.orphans import end_with_session
+from beamside.execution.whereabouts import TaskName, Where, here, telling
 from beamside.jobs.base import Item, JobType, Optics, Result, Workspace
 from beamside.jobs.loading import load_work
 from beamside.jobs.members import Members, items_of
@@ -37,6 +38,8 @@ class Task:
     wiring : how the jobs that it is made from are connected, by label
     items : each with its results by the label of the job; empty for a round over all items
     members : of a round over all items, the content of `Members`: which they are, and where their results are read
+    number : how often the item or round was given out
+    told_in : the folder where workers tell what they begin and end; "" for none
     """
 
     type_name: str
@@ -52,25 +55,32 @@ class Task:
     round_name: str = ""
     final: bool = False
     members: Mapping[str, Any] = field(default_factory=dict)
+    number: int = 0
+    told_in: str = ""
+
+    @property
+    def identity(self) -> TaskName:
+        """What tells it from all other tasks of the project."""
+        return TaskName(self.job, self.round_name or self.items[0][0], self.number)
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a task: a result, or why there is none and whether another attempt makes sense."""
+    """What became of a task: a result, or why there is none and whether another attempt makes sense; and `where` it was done."""
 
     result: Mapping[str, Any] | None
     reason: str = ""
     permanent: bool = False
     log: str = ""
     seconds: float = 0.0
-    details: Mapping[str, Any] = field(default_factory=dict)
+    where: Mapping[str, Any] = field(default_factory=dict)
 
 
 def run_task(task: Mapping[str, Any]) -> dict[str, Any]:
     """Do a task given as the dictionary of a `Task`; return the dictionary of an `Outcome`."""
-    started = time.perf_counter()
+    started, where = time.perf_counter(), here()
     try:
-        result = _run(Task(**task))
+        result = _run(Task(**task), where)
     except NotReadyError as error:
         outcome = Outcome(None, str(error))
     except BeamsideError as error:
@@ -85,12 +95,17 @@ def run_task(task: Mapping[str, Any]) -> dict[str, Any]:
         outcome = Outcome(None, f"{type(error).__name__}: {error}", log=traceback.format_exc())
     else:
         outcome = Outcome(result)
-    return {**asdict(outcome), "seconds": time.perf_counter() - started}
+    return {**asdict(outcome), "where": asdict(where), "seconds": time.perf_counter() - started}
 
 
-def _run(task: Task) -> dict[str, Any]:
+def _run(task: Task, where: Where) -> dict[str, Any]:
     if task.session[0]:
         end_with_session(*task.session)
+    with telling(task.told_in, task.identity, where):
+        return _work(task)
+
+
+def _work(task: Task) -> dict[str, Any]:
     kind = job_type(task.type_name)
     parameters = kind.Parameters(**task.parameters)
     workspace = Workspace(Path(task.root), task.job, Optics(**task.optics), task.threads)

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from beamside.flow.gain_case import present_records, question_of
 from beamside.jobs.base import Metric
+from beamside.monitor.at_work import AtWork, read_at_work
 from beamside.monitor.job_views import JobView, job_views
 from beamside.monitor.liveness import ENDED, NOT_RESPONDING, session_state
 from beamside.monitor.report_items import group_problems
@@ -113,8 +114,8 @@ class SessionStatus:
     ``state`` is "running", "paused", "finishing", "finished", "stopped", "failed", "waiting for disk space", "waiting for an answer" (it has ended,
     and goes on when a person has answered), "dead" when the session process is gone without having ended in order, or "not responding" when it is
     there and gives no sign of life. ``problems`` are the open ones, errors first, and ``over`` those that ended lately. ``questions`` wait for a
-    person's answer; ``gain`` says how gain references are used; ``waits`` says what the session waits for. Ages are in seconds, -1 where there is
-    none; ``free_bytes`` is what the target's disk has.
+    person's answer; ``gain`` says how gain references are used; ``waits`` says what the session waits for; ``at_work`` is what the workers have in
+    hand, the longest first. Ages are in seconds, -1 where there is none; ``free_bytes`` is what the target's disk has.
     """
 
     name: str
@@ -138,6 +139,7 @@ class SessionStatus:
     free_bytes: float = -1.0
     pid: int = 0
     since: float = 0.0
+    at_work: tuple[AtWork, ...] = ()
     details: Mapping[str, Any] = field(default_factory=dict)
 
     def unaccounted(self) -> int:
@@ -181,6 +183,7 @@ def _status(project: Project, index: Index) -> SessionStatus:
     state, silence = session_state(
         live, holder, ended, live_age=live_age, held_for=max(0.0, now - holder.since) if holder else 0.0
     )
+    works = holder is not None and state not in (*ENDED, NOT_RESPONDING)
     problems = fold_problems(index.events("problem"))
     down = [ProblemStatus("session-process", silence, "error", 1, float(live.get("time", now)))] if silence else []
     counting = [view for view in views if view.counted and not view.aggregate and view.name in jobs]
@@ -205,7 +208,8 @@ def _status(project: Project, index: Index) -> SessionStatus:
         failures=tuple(_failure_groups(index, stages)),
         questions=questions,
         gain=tuple(record["sentence"] for record in gains if record["state"] not in ("asked", "needed")),
-        waits=tuple(live.get("waits", ())) if holder and state not in (*ENDED, NOT_RESPONDING) else (),
+        waits=tuple(live.get("waits", ())) if works else (),
+        at_work=tuple(read_at_work(live)) if works else (),
         sign_of_life_age=live_age,
         newest_file_age=_age(index.newest(jobs.get(source, ""), "arrived"), now),
         newest_result_age=_age(

@@ -29,6 +29,7 @@ class Project:
         self.raw = self.root / "raw"
         self.log = self.private / "session.log"
         self.inbox = self.private / "inbox"
+        self.workers = self.private / "workers"
         self.manifest = self.private / "manifest.jsonl"
         self.report = self.root / "report.html"
         self._job_journals: dict[str, Path] = {}
@@ -226,8 +227,11 @@ class ProjectWriter:
         seconds: float | None = None,
         made_from: int | None = None,
         task: int | None = None,
+        where: Mapping[str, Any] | None = None,
     ) -> ItemEntry:
         """Record an item's transition. Final ones are on disk when this returns; a lost intermediate one costs nothing.
+
+        `where` has the host, the process and the device of the worker; it is for people, and nothing follows from it.
 
         Memory follows the journal: when the record cannot be written, nothing has changed, and the same transition can be tried again.
         """
@@ -240,6 +244,7 @@ class ProjectWriter:
             "seconds": seconds,
             "made_from": made_from,
             "task": task,
+            "where": where or None,
         }
         record.update({name: value for name, value in optional.items() if value is not None})
         check_item_record(self.state.jobs[job], record)
