@@ -55,6 +55,7 @@ class Lanes:
         self._work, self._failed, self._paused, self._clock = work, failed, paused, clock
         self._changed = threading.Condition()
         self._waiting: dict[str, _Waiting] = {}
+        self._queues: dict[bool, deque[_Waiting]] = {False: deque(), True: deque()}  # the same, large files apart
         self._in_hand: list[_Waiting] = []
         self._sizes: deque[int] = deque(maxlen=_SIZES)
         self._threads: list[threading.Thread] = []
@@ -64,17 +65,25 @@ class Lanes:
     def put(self, arrivals: Iterable[Arrival]) -> None:
         """Add files; lanes are opened as they are needed. To be called at every look, also with none."""
         with self._changed:
-            for arrival in arrivals:
-                self._sizes.append(arrival.sighting.size)
-                self._waiting[arrival.source] = _Waiting(arrival)
-            usual = statistics.median_low(self._sizes) if self._sizes else 0
-            for one in self._waiting.values():
-                one.large = one.arrival.sighting.size > LARGE * usual
+            new = {arrival.source: _Waiting(arrival) for arrival in arrivals}
+            if new:
+                self._sizes.extend(one.arrival.sighting.size for one in new.values())
+                self._waiting |= new
+                self._queue()
             if self._waiting and not self._threads:
                 self._open(large=False)
                 self._open(large=True)
             self._relieve()
             self._changed.notify_all()
+
+    def _queue(self) -> None:
+        """Part what waits by size; what is usual is known better with each file that comes."""
+        usual = statistics.median_low(self._sizes)
+        for queue in self._queues.values():
+            queue.clear()
+        for one in self._waiting.values():
+            one.large = one.arrival.sighting.size > LARGE * usual
+            self._queues[one.large].append(one)
 
     def sources(self) -> list[str]:
         """Return the files that wait or are in hand."""
@@ -91,9 +100,12 @@ class Lanes:
         """Return what holds up files that wait, and since when: every lane for them is slow. ("", 0.0) while they move."""
         with self._changed:
             usual = [one for one in self._in_hand if not one.large]
-            waits = any(not one.large for one in self._waiting.values())
             now = self._clock()
-            if not waits or len(usual) <= _MOST_RELIEF_LANES or any(now - one.since < SLOW_SECONDS for one in usual):
+            if (
+                not self._queues[False]
+                or len(usual) <= _MOST_RELIEF_LANES
+                or any(now - one.since < SLOW_SECONDS for one in usual)
+            ):
                 return "", 0.0
             first = min(usual, key=lambda one: one.since)
             return f"taking {first.arrival.source}", max(one.since for one in usual)
@@ -111,8 +123,7 @@ class Lanes:
         now = self._clock()
         usual = [one for one in self._in_hand if not one.large]
         all_slow = len(usual) > self._relief and all(now - one.since >= SLOW_SECONDS for one in usual)
-        waits = any(not one.large for one in self._waiting.values())
-        if waits and all_slow and self._relief < _MOST_RELIEF_LANES and not self._paused.is_set():
+        if self._queues[False] and all_slow and self._relief < _MOST_RELIEF_LANES and not self._paused.is_set():
             self._relief += 1
             self._open(large=False, relief=True)
 
@@ -138,10 +149,8 @@ class Lanes:
         """Return the next file of a lane when there is one; None at the end, and for a lane of relief when no more wait."""
         with self._changed:
             while not self._ended:
-                found = None
-                if not self._paused.is_set():
-                    found = next((one for one in self._waiting.values() if one.large == large), None)
-                if found is not None:
+                if self._queues[large] and not self._paused.is_set():
+                    found = self._queues[large].popleft()
                     del self._waiting[found.arrival.source]
                     found.since = self._clock()
                     self._in_hand.append(found)
