@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 from pathlib import Path
 
+import imagecodecs
 import numpy as np
 import pytest
 import tifffile
@@ -12,8 +13,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from beamside.errors import CorruptFileError, NotReadyError
+from beamside.formats import tiff_pages
 from beamside.formats.movies import open_movie
 from beamside.formats.tiff import check_tiff_complete, write_tiff
+from beamside.formats.tiff_directories import read_directories
 
 
 def counts(frames: int = 4, shape: tuple[int, int] = (20, 30), dtype: str = "u1", seed: int = 1) -> np.ndarray:
@@ -238,3 +241,70 @@ def test_damaged_bytes_give_one_of_our_errors_and_nothing_else(
             movie.frame(0)
     except (NotReadyError, CorruptFileError):
         return
+
+
+@pytest.mark.parametrize("compression", ["lzw", "none"])
+@pytest.mark.parametrize("dtype", ["u1", "u2", "i2", "f4"])
+@pytest.mark.parametrize("shape", [(1, 1), (3, 5), (24, 32), (7, 1)])
+def test_what_is_written_is_what_tifffile_writes(
+    tmp_path: Path, compression: str, dtype: str, shape: tuple[int, int]
+) -> None:
+    frames = (np.arange(3 * shape[0] * shape[1]).reshape(3, *shape) % 11).astype(dtype)
+    write_tiff(tmp_path / "ours.tif", frames, compression=compression)
+    with tifffile.TiffWriter(tmp_path / "theirs.tif") as writer:
+        for frame in frames:
+            plain = np.ascontiguousarray(frame[::-1]).tobytes()
+            writer.write(
+                iter([imagecodecs.lzw_encode(plain) if compression == "lzw" else plain]),
+                shape=shape,
+                dtype=frame.dtype,
+                compression=None if compression == "none" else compression,
+                photometric="minisblack",
+                rowsperstrip=shape[0],
+                metadata=None,
+                contiguous=False,
+            )
+    assert (tmp_path / "ours.tif").read_bytes() == (tmp_path / "theirs.tif").read_bytes()
+
+
+def test_more_than_a_file_can_address_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tiff_pages, "_LARGEST", 3000)
+    with pytest.raises(OverflowError):
+        write_tiff(tmp_path / "m.tif", counts(), compression="none")
+    assert list(tmp_path.iterdir()) == []
+
+
+@given(
+    strip_rows=st.integers(1, 9),
+    byteorder=st.sampled_from("<>"),
+    dtype=st.sampled_from(["u1", "u2", "i2", "f4", "i1"]),
+    compression=st.sampled_from([None, "lzw"]),
+    cut=st.integers(0, 400),
+)
+@settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_simple_pages_are_read_as_tifffile_reads_them(
+    tmp_path: Path, strip_rows: int, byteorder: str, dtype: str, compression: str | None, cut: int
+) -> None:
+    """Also where bytes are changed: what cannot be read without doubt is left to tifffile."""
+    frame = (np.arange(8 * 6).reshape(8, 6) % 11).astype(dtype)
+    path = tmp_path / "m.tif"
+    tifffile.imwrite(
+        path,
+        frame,
+        compression=compression,
+        rowsperstrip=strip_rows,
+        photometric="minisblack",
+        metadata=None,
+        byteorder=byteorder,
+    )
+    page = read_directories(path, frozenset({tiff_pages.FILL_ORDER, tiff_pages.PREDICTOR})).pages[0]
+    content, place = bytearray(path.read_bytes()), int(page[tiff_pages.STRIPS][0]) + cut
+    damaged = compression == "lzw" and place < len(content)
+    if damaged:
+        content[place] ^= 0xFF
+        path.write_bytes(content)
+    with open(path, "rb") as file:
+        found = tiff_pages.read_page(file.fileno(), page, byteorder)
+    assert found is not None or damaged
+    if found is not None:
+        assert np.array_equal(found, tifffile.imread(path), equal_nan=dtype == "f4")

@@ -46,14 +46,17 @@ def compress_movie(source: Path, destination: Path, *, threads: int = 1) -> bool
             return False
         try:
             write_tiff(destination, _frames(movie), threads=threads)
+        except OverflowError:  # more than a TIFF file can have
+            return False
         except OSError as error:
             raise destination_error(error, destination) from error
-    try:
-        same = same_pixels(source, destination)
-        smaller = destination.stat().st_size < source.stat().st_size
-    except BaseException:
-        destination.unlink(missing_ok=True)
-        raise
+        try:
+            with open_movie(destination) as written:
+                same = _are_same(movie, written)
+            smaller = destination.stat().st_size < source.stat().st_size
+        except BaseException:
+            destination.unlink(missing_ok=True)
+            raise
     if same and smaller:
         return True
     destination.unlink()
@@ -65,9 +68,13 @@ def compress_movie(source: Path, destination: Path, *, threads: int = 1) -> bool
 def same_pixels(one: Path, other: Path) -> bool:
     """Tell whether two movies have the same frames, pixel by pixel, whatever their formats."""
     with open_movie(one) as first, open_movie(other) as second:
-        if (first.frames, first.shape) != (second.frames, second.shape):
-            return False
-        return all(_equal(first, second, index) for index in range(first.frames))
+        return _are_same(first, second)
+
+
+def _are_same(first: Movie, second: Movie) -> bool:
+    if (first.frames, first.shape) != (second.frames, second.shape):
+        return False
+    return all(_equal(first, second, index) for index in range(first.frames))
 
 
 def same_ends(one: Path, other: Path) -> bool:

@@ -9,7 +9,8 @@ way in and out, as RELION, IMOD and MotionCor2 do: coordinates, motion and gain 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+import threading
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -44,6 +45,7 @@ from beamside.formats.tiff_directories import (
     Page,
     read_directories,
 )
+from beamside.formats.tiff_pages import FILL_ORDER, PREDICTOR, read_page, write_pages
 
 PathLike = str | os.PathLike[str]
 
@@ -186,35 +188,50 @@ class TiffFrames:
     """An open TIFF movie whose frames can be decoded by several threads at once; use it in a ``with`` block."""
 
     def __init__(self, path: PathLike) -> None:
-        self.info = check_tiff_complete(path)
         self.path = Path(path)
-        with _decoding(f"{path} is damaged: its directories cannot be understood"):
-            self._tiff = tifffile.TiffFile(path)
-        try:
-            with _decoding(f"{path} is damaged: its directories cannot be understood"):
-                self._tiff.filehandle.set_lock(True)
-                self._pages = [self._tiff.pages[index] for index in range(self.info.frames)]
-        except BaseException:
-            self._tiff.close()
-            raise
+        self._directories = read_directories(path, frozenset({FILL_ORDER, PREDICTOR}), frozenset({DESCRIPTION}))
+        self.info = _summarise(self._directories, path)
+        self._file = open(path, "rb", buffering=0)  # noqa: SIM115 (closed by `close`)
+        self._tiff: tifffile.TiffFile | None = None
+        self._pages: list[tifffile.TiffPage | tifffile.TiffFrame] = []
+        self._lock = threading.Lock()
 
     def frame(self, index: int) -> NDArray[Any]:
         """Decode one frame (height, width), the last row of the file first."""
-        height, width = self.info.shape
-        with _decoding(f"{self.path} is damaged: frame {index + 1} cannot be decoded"):
-            page = self._pages[index]
-            if page.shape not in ((height, width), (height, width // 2)):  # before anything of that size is made
-                raise CorruptFileError(f"{self.path} is damaged: frame {index + 1} has the shape {page.shape}.")
-            array = page.asarray(maxworkers=1)
+        pages, order = self._directories.pages, self._directories.order
+        array = read_page(self._file.fileno(), pages[index], order)
+        if array is None:
+            array = self._decoded(index)
         if array.ndim == 2 and _is_halved(array.shape[1], array.shape[0], 8 * array.itemsize):
             array = unpack(array.view(np.uint8), 2 * array.shape[1])
         if array.shape != self.info.shape:
             raise CorruptFileError(f"{self.path} is damaged: frame {index + 1} decodes to shape {array.shape}.")
         return np.ascontiguousarray(array[::-1], self.info.dtype)
 
+    def _decoded(self, index: int) -> NDArray[Any]:
+        """Let tifffile decode a page of any kind."""
+        height, width = self.info.shape
+        page = self._general_pages()[index]
+        with _decoding(f"{self.path} is damaged: frame {index + 1} cannot be decoded"):
+            if page.shape not in ((height, width), (height, width // 2)):  # before anything of that size is made
+                raise CorruptFileError(f"{self.path} is damaged: frame {index + 1} has the shape {page.shape}.")
+            return np.asarray(page.asarray(maxworkers=1))
+
+    def _general_pages(self) -> Sequence[tifffile.TiffPage | tifffile.TiffFrame]:
+        """Return tifffile's pages: all are read before the first one is decoded, as reading them moves the file's position."""
+        with self._lock:
+            if not self._pages:
+                with _decoding(f"{self.path} is damaged: its directories cannot be understood"):
+                    self._tiff = tifffile.TiffFile(self.path)
+                    self._tiff.filehandle.set_lock(True)
+                    self._pages = [self._tiff.pages[number] for number in range(self.info.frames)]
+            return self._pages
+
     def close(self) -> None:
         """Close the file."""
-        self._tiff.close()
+        self._file.close()
+        if self._tiff is not None:
+            self._tiff.close()
 
     def __enter__(self) -> TiffFrames:
         return self
@@ -251,38 +268,44 @@ def write_tiff(
     compression : "lzw" or "none"
     threads : frames compressed at the same time
     durable : force the file to the disk
+
+    Raises
+    ------
+    OverflowError
+        When the frames are more than a TIFF file can address, 4 GB.
     """
     source = iter(frames[None] if isinstance(frames, np.ndarray) and frames.ndim == 2 else frames)
     Path(path).parent.mkdir(parents=True, exist_ok=True)
-    count = 0
-    with (
-        atomic_path(path, durable=durable) as temporary,
-        tifffile.TiffWriter(temporary) as writer,
-        ThreadPoolExecutor(threads) as pool,
-    ):
-        for batch in _batches(source, max(threads, 1) * 2):
-            strips = pool.map(_encode if compression == "lzw" else _plain, batch)
-            for frame, strip in zip(batch, strips, strict=True):
-                writer.write(
-                    iter([strip]),
-                    shape=frame.shape,
-                    dtype=frame.dtype.newbyteorder("="),
-                    compression=None if compression == "none" else compression,
-                    photometric="minisblack",
-                    rowsperstrip=frame.shape[0],
-                    metadata=None,
-                    contiguous=False,
-                )
-                count += 1
+    with atomic_path(path, durable=durable) as temporary, open(temporary, "wb", buffering=0) as file:
+        count = write_pages(file.fileno(), _strips(source, compression, max(threads, 1)), compression)
         if count == 0:
             raise ValueError("a movie has at least one frame")
     return count
 
 
+def _strips(
+    frames: Iterator[NDArray[Any]], compression: str, threads: int
+) -> Iterator[tuple[tuple[int, int], np.dtype[Any], bytes]]:
+    """Yield shape, type and bytes of each frame, top row first."""
+    encode = _encode if compression == "lzw" else _plain
+    if threads == 1:
+        for frame in map(_top_first, frames):
+            yield frame.shape, frame.dtype, encode(frame)
+        return
+    with ThreadPoolExecutor(threads) as pool:
+        for batch in _batches(frames, 2 * threads):
+            for frame, strip in zip(batch, pool.map(encode, batch), strict=True):
+                yield frame.shape, frame.dtype, strip
+
+
+def _top_first(frame: NDArray[Any]) -> NDArray[Any]:
+    return np.ascontiguousarray(frame[::-1], frame.dtype.newbyteorder("<"))
+
+
 def _batches(frames: Iterator[NDArray[Any]], size: int) -> Iterator[list[NDArray[Any]]]:
     batch: list[NDArray[Any]] = []
     for frame in frames:
-        batch.append(np.ascontiguousarray(frame[::-1], frame.dtype.newbyteorder("<")))
+        batch.append(_top_first(frame))
         if len(batch) == size:
             yield batch
             batch = []

@@ -40,11 +40,12 @@ Page = dict[int, NDArray[Any]]
 
 @dataclass(frozen=True)
 class Directories:
-    """The directories of a file, each as its tags by number; the bytes of the file; and where the last of those ends that they refer to."""
+    """The directories of a file, each as its tags by number; the bytes of the file; where the last of those ends that they refer to; byte order."""
 
     pages: list[Page]
     size: int
     end: int
+    order: str
 
 
 @dataclass(frozen=True)
@@ -146,7 +147,7 @@ class _Walk:
             self.reach(_check_pixels(tags, self.size, what, self.path))
             pages.append(tags)
             offset = struct.unpack(order + pointer, block[-pointer_bytes:])[0]
-        return Directories(pages, self.size, self.end)
+        return Directories(pages, self.size, self.end, order)
 
     def reach(self, end: int) -> None:
         """Note that something ends there."""
