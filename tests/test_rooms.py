@@ -16,12 +16,8 @@ ROOMS = ("flow", "project", "execution", "monitor")
 
 KNOWN = {
     # What taking in measures of a file, whatever it is.
-    "flow/table.py": {"gigabytes", "megabytes_per_second", "movie"},
+    "flow/table.py": {"gigabytes", "megabytes_per_second"},
     "monitor/status.py": {"megabytes_per_second"},
-    # How the gain reference is used is settled by a part of the session.
-    "flow/gain.py": {"movie"},
-    "flow/gain_need.py": {"movie"},
-    "monitor/report_gain.py": {"movie"},
     # The columns of the table of classes, and a key of the page.
     "monitor/report_gallery.py": {"particles"},
     "monitor/report.py": {"classes"},

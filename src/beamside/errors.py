@@ -6,10 +6,11 @@ The whole tree::
     ├── ConfigError            a setting is missing, unknown or impossible
     ├── InputError             the user's files cannot be used as they are
     │   ├── NotReadyError      a file that is still being written; try again later
+    │   │   └── AwaitedError   another file that it needs has not come yet, and the session was told to wait for that
     │   ├── CorruptFileError   a file that is damaged or of the wrong kind
     │   └── GainError          the gain reference does not fit the movies
     │       └── GainNotReadyError   (also a NotReadyError) it cannot be read or written now
-    │           └── GainAwaitedError   it has not come yet, and the session was told to wait for it
+    │           └── GainAwaitedError   (also an AwaitedError) it has not come yet
     ├── ProjectError           the project on disk is in the way or damaged
     │   ├── ProjectBusyError   another process is writing to it
     │   ├── TransitionError    an item cannot go from its state to another one
@@ -38,6 +39,10 @@ class NotReadyError(InputError):
     """A file is not complete yet; looking again later may help."""
 
 
+class AwaitedError(NotReadyError):
+    """Another file that this one needs is not there, or not complete, and the session was told to wait for it."""
+
+
 class CorruptFileError(InputError):
     """A file is damaged, truncated or not what its name says."""
 
@@ -50,7 +55,7 @@ class GainNotReadyError(NotReadyError, GainError):
     """The gain reference or the defects cannot be read now; trying again later may help."""
 
 
-class GainAwaitedError(GainNotReadyError):
+class GainAwaitedError(GainNotReadyError, AwaitedError):
     """The gain reference is not there, or not complete, and the session was told to wait for it."""
 
 

@@ -72,11 +72,6 @@ def relion_window() -> ModuleType:
 
 
 @pytest.fixture
-def camera(tmp_path: Path) -> Any:
-    return load_jobs("gain_camera").Camera(tmp_path / "camera")
-
-
-@pytest.fixture
 def write_movie(tmp_path: Path) -> Callable[..., Path]:
     def write(name: str, shape: tuple[int, int, int] = (3, 64, 64), value: int = 1) -> Path:
         path = tmp_path / "camera" / f"{name}_fractions.tiff"

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from beamside.errors import ConfigError, InputError, ProjectError
 from beamside.flow import control
 from beamside.flow.asking import ask
-from beamside.flow.commands import DECLARED, Command, ForHolder, command_of, fields_of
+from beamside.flow.commands import Command, ForHolder, command_of, declared, fields_of
 from beamside.flow.inbox import Inbox
 from beamside.flow.session import Session
 from beamside.flow.settings import SessionSettings
@@ -157,7 +157,7 @@ class Mortal(Inbox):
         super()._remove(message)
 
 
-SENDS = st.tuples(st.just("send"), st.sampled_from([*DECLARED, "unknown"]), st.just(False))
+SENDS = st.tuples(st.just("send"), st.sampled_from([*declared(), "unknown"]), st.just(False))
 HOLDERS = st.tuples(st.sampled_from(["session", "nobody's"]), st.integers(1, 4), st.booleans())
 
 
@@ -302,11 +302,11 @@ def test_commands_of_earlier_versions_are_understood(tmp_path: Path) -> None:
     assert {kind for _, kind in outcomes(project)} == {"done"}
 
 
-@pytest.mark.parametrize("name", DECLARED)
+@pytest.mark.parametrize("name", declared())
 def test_a_declared_command_says_all_that_the_ways_of_asking_need(name: str) -> None:
-    declared = DECLARED[name]
-    assert declared.__doc__
-    assert all(field.description for field in declared.model_fields.values())
+    kind = declared()[name]
+    assert kind.__doc__
+    assert all(field.description for field in kind.model_fields.values())
     command = command_of(name, FIELDS.get(name, {}))
     assert command_of(name, fields_of(command)) == command
     assert isinstance(command, ForHolder) or command.done

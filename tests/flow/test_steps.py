@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from beamside.acquisition.intake import Intake
+from beamside.camera.gain.check import GainCheck
 from beamside.errors import JournalError, ProjectError
 from beamside.flow.dispatch import Dispatcher
-from beamside.flow.gain import GainDesk
 from beamside.flow.problems import Problems
 from beamside.flow.projection import SHARE, Pace, Projection
 from beamside.flow.session import Session
@@ -89,7 +89,7 @@ def odd_for_b(function: Any, find: Callable[..., str]) -> Any:
     ("owner", "method", "find", "job"),
     [
         (Intake, "_take", lambda _self, arrival, *_: arrival.source, "import"),
-        (GainDesk, "take", lambda _self, event: event.taken.name, "import"),
+        (GainCheck, "take", lambda _self, event: event.taken.name, "import"),
         (Dispatcher, "_submit_item", lambda _self, stage, name: f"/{stage.name}{name}", "motion"),
         (Dispatcher, "finished", lambda _self, event: event.name, "motion"),
         (Session, "_compare_metadata", lambda _self, event: event.taken.name, "extract"),

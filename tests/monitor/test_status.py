@@ -170,15 +170,17 @@ def test_what_was_only_for_information_is_shown_for_a_while(
 
 
 def waiting_for(report: LookReport | None = None, **changes: object) -> str:
-    usual: dict[str, object] = {"root": Path("/data/run 1"), "state": "running", "space": 0.0, "held": 0}
-    usual |= {"asked": False, "busy": False, "finishing": False, "report": report, "patterns": ("/camera/*.tiff",)}
+    usual: dict[str, object] = {"root": Path("/data/run 1"), "state": "running", "space": 0.0, "held": []}
+    usual |= {"busy": False, "finishing": False, "report": report, "patterns": ("/camera/*.tiff",)}
     return "; ".join(waits(**{**usual, **changes}))  # type: ignore[arg-type]
 
 
 def test_a_session_says_what_it_waits_for() -> None:
     assert waiting_for(state="paused") == "`beamside session resume '/data/run 1'`: it is paused"
     assert waiting_for(space=1.0, busy=True) == "1 GB of free space on the disk of /data/run 1"
-    assert waiting_for(held=3, asked=True) == "an answer about the gain reference, with 3 movies"
+    assert waiting_for(held=["an answer about the gain reference, with 3 movies"]) == (
+        "an answer about the gain reference, with 3 movies"
+    )
     assert waiting_for(busy=True) == ""
     assert waiting_for(LookReport()) == "the first file that matches /camera/*.tiff"
     assert waiting_for(LookReport(complete=False)) == "the source, which cannot be read at present"

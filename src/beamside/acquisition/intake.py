@@ -77,7 +77,7 @@ class Intake:
         kind: SourceKind = MOVIE,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._settings, self._kind = settings, kind
+        self._settings, self.kind = settings, kind
         self._manifest = manifest
         self._clock = clock
         excluded = [os.path.abspath(os.path.expanduser(path)) for path in (settings.gain, settings.defects) if path]
@@ -203,7 +203,7 @@ class Intake:
         self, sighting: Sighting, sidecars: tuple[Sighting, ...], state: SourceState, report: LookReport
     ) -> None:
         try:
-            info = self._kind.inspect(sighting.path)
+            info = self.kind.inspect(sighting.path)
             doubt = self._frames.doubt(sighting, info, sidecars)
             remark = self._passed_over.remark(sighting, info, sidecars)
         except InputError as error:

@@ -69,6 +69,14 @@ class SourceKind:
     wrong : what is said when only such files come
     prepare : makes a file ready for processing, as "module:function"; "" when it is used as it is
     compare : compares its metadata with the settings, as "module:function"; "" when nothing is compared
+    check : makes what settles something about the source before its items may flow, as "module:function"; "" when they flow at once
+    account : says what the check has found, for status and report, as "module:function"
+    commands : what a session that takes such files in can be told besides what every one can, each as "module:class"
+    given : looks at the files that settings name for this source, as "module:function"
+    decisive : settings of taking in that change what is made of the items
+    changed : tells whether other values of these settings do change it, as "module:function"; "" when they always do
+    fault : the value of an item in which its preparation says what does not fit; it is prepared again when that is asked for
+    told_apart : values of an item that, with the content of its file, say whether it is another one; their order holds for ever
     """
 
     name: str
@@ -82,6 +90,14 @@ class SourceKind:
     wrong: WrongKind | None = None
     prepare: str = ""
     compare: str = ""
+    check: str = ""
+    account: str = ""
+    commands: tuple[str, ...] = ()
+    given: str = ""
+    decisive: tuple[str, ...] = ()
+    changed: str = ""
+    fault: str = ""
+    told_apart: tuple[str, ...] = ()
 
 
 def without_pixels(metadata: Mapping[str, float | str] | None = None) -> ImageInfo:
@@ -101,6 +117,14 @@ MOVIE = SourceKind(
     wrong=WrongKind("a single image", "no movie", "micrographs"),
     prepare="beamside.camera.preparing:prepare_movies",
     compare="beamside.camera.comparing:movie_remarks",
+    check="beamside.camera.gain.check:GainCheck",
+    account="beamside.camera.gain.account:accounts",
+    commands=("beamside.camera.gain.command:Gain",),
+    given="beamside.camera.given_files:check_given",
+    decisive=("gain", "gain_rotate", "gain_flip", "gain_mode", "defects"),
+    changed="beamside.camera.given_files:camera_has_changed",
+    fault="gain_error",
+    told_apart=("gain_sha256", "gain_error", "defects_sha256"),
 )
 
 MICROGRAPH = SourceKind(

@@ -31,7 +31,7 @@ DIGITS = 12
 class MoviePreparation:
     """For a movie: say where the project's copy of its gain reference and its camera's defects are, or why there are none that fit.
 
-    How the reference is used is decided later, from the movies (`beamside.flow.gain`). Its copy has its digest in the name, so that one that comes
+    How the reference is used is decided later, from the movies (`beamside.camera.gain`). Its copy has its digest in the name, so that one that comes
     to the same path later does not take its place. Defects are prepared once for each shape of movies.
 
     Parameters

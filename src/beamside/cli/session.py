@@ -17,6 +17,7 @@ from beamside.cli.telling import named, running, tell, told, wait_until_ended, w
 from beamside.config import COMMAND_LINE
 from beamside.errors import ConfigError, ProjectError
 from beamside.flow.asking import ask
+from beamside.flow.commands import of_sources
 from beamside.flow.control import send
 from beamside.flow.missing import WhatAgain
 from beamside.flow.settings import SessionSettings
@@ -177,6 +178,18 @@ for _command in (status, logs, report, show_config):
     _command.help = with_project(_command.help or "", other=True)
 for _command in (resume, stop):
     _command.help = with_project(_command.help or "")
-pause, retry, gain, accept, reject = map(told, ("pause", "retry", "gain", "accept", "reject"))
-for _command in (status, list_, logs, report, show_config, pause, retry, gain, set_, accept, reject):
+pause, retry, accept, reject = map(told, ("pause", "retry", "accept", "reject"))
+for _command in (
+    status,
+    list_,
+    logs,
+    report,
+    show_config,
+    pause,
+    retry,
+    *map(told, of_sources()),
+    set_,
+    accept,
+    reject,
+):
     session.add_command(_command)

@@ -13,7 +13,6 @@ from beamside.cli.options import declared_parameters, value_text
 from beamside.cli.output import console
 from beamside.cli.resolution import Resolved
 from beamside.config import DEFAULT, Setting
-from beamside.flow.cost import CAMERA_SETTINGS
 from beamside.flow.settings import SessionSettings, present_names, sections
 from beamside.flow.workflow import workflow_of
 from beamside.formats.atomic import atomic_path
@@ -27,7 +26,7 @@ def changed_settings(settings: SessionSettings, project: Project) -> list[str]:
     found = []
     for name, declared in declared_parameters(settings.workflow).items():
         counts = declared.section.key not in ("session", "acquisition", "execution") and declared.info.affects_result
-        if (counts or name in CAMERA_SETTINGS) and name in before and before[name] != now[name]:
+        if (counts or name in settings.source_kind.decisive) and name in before and before[name] != now[name]:
             found.append(f"{declared.info.flag} {value_text(now[name]) or '-'}, was {value_text(before[name]) or '-'}")
     return found
 

@@ -14,7 +14,7 @@ import click
 from beamside.cli.options import help_text, metavar
 from beamside.errors import ConfigError, ProjectError
 from beamside.flow.asking import ask
-from beamside.flow.commands import DECLARED, ForHolder, ForSession, command_of
+from beamside.flow.commands import ForHolder, ForSession, command_of, declared
 from beamside.flow.control import Outcome
 from beamside.flow.known_projects import find_project
 from beamside.parameters import ParameterInfo, describe
@@ -62,17 +62,17 @@ def tell(project: Project, name: str, fields: Mapping[str, Any] | None = None) -
 
 def told(name: str) -> click.Command:
     """Return the command of the command line that is made from the declared one of this name."""
-    declared = DECLARED[name]
-    options = [_option(info) for info in describe(declared)]
+    kind = declared()[name]
+    options = [_option(info) for info in describe(kind)]
 
     def callback(project: str | None, **given: Any) -> None:
         fields = {
             field: value for field, value in given.items() if value is not None and value is not False and value != ()
         }
         command_of(name, fields)  # what is wrong with the words is said before what is wrong with the session
-        _tell_and_show(named(project) if issubclass(declared, ForHolder) else running(project), declared, fields)
+        _tell_and_show(named(project) if issubclass(kind, ForHolder) else running(project), kind, fields)
 
-    text = inspect.getdoc(declared) or ""
+    text = inspect.getdoc(kind) or ""
     if any(
         isinstance(option, click.Argument) for option in options
     ):  # of two lists of words nobody knows where one ends
@@ -89,11 +89,11 @@ def with_project(text: str, *, other: bool = False) -> str:
     return f"{inspect.cleandoc(text)}\n\n{PROJECT_HELP.format(other=' or the only one known' if other else '')}"
 
 
-def _tell_and_show(project: Project, declared: type[ForSession] | type[ForHolder], fields: Mapping[str, Any]) -> None:
+def _tell_and_show(project: Project, kind: type[ForSession] | type[ForHolder], fields: Mapping[str, Any]) -> None:
     runs = project.require().writer_process() is not None
-    if outcome := tell(project, declared.name, fields):
+    if outcome := tell(project, kind.name, fields):
         click.echo(outcome.sentence)
-    if not runs and issubclass(declared, ForHolder):
+    if not runs and issubclass(kind, ForHolder):
         tell_how_to_go_on(project)
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from beamside.acquisition.arrivals import Arrival, LookReport, TakenFile, Trouble, Waiting
 from beamside.acquisition.intake import Intake
 from beamside.acquisition.transfer import DestinationError
-from beamside.errors import BeamsideError, GainAwaitedError, InputError, NotReadyError
+from beamside.errors import AwaitedError, BeamsideError, InputError, NotReadyError
 from beamside.flow.lanes import Lanes
 
 if TYPE_CHECKING:
@@ -154,15 +154,15 @@ class ArrivalThread(threading.Thread):
         self.events.put(Looked(report))
 
     def _tell_awaiting(self, report: LookReport) -> None:
-        """Say of the movies that wait for the gain reference that they wait, so that the session does not end without them."""
+        """Say of the files that wait for another one that they wait, so that the session does not end without them."""
         with self._lock:
             awaiting = list(self._awaiting.values())
         if not awaiting:
             return
         report.waiting += [Waiting(taken.source, reason) for taken, reason in awaiting]
-        many = "1 movie waits" if len(awaiting) == 1 else f"{len(awaiting)} movies wait"
+        many = "1 file waits" if len(awaiting) == 1 else f"{len(awaiting)} files wait"
         sentence = f"{awaiting[-1][1]} {many} for it; raw data are taken in meanwhile."
-        report.standing.append(Trouble("gain-awaited", sentence))
+        report.standing.append(Trouble("awaited", sentence))
 
     def _slow(self, arrival: Arrival) -> Trouble:
         size, doing = arrival.sighting.size / 1e9, self.intake.doing(arrival.source)
@@ -196,7 +196,7 @@ class ArrivalThread(threading.Thread):
     def _prepare(self, taken: TakenFile) -> None:
         try:
             outputs, values = self.prepare(taken)
-        except GainAwaitedError as error:
+        except AwaitedError as error:
             with self._lock:
                 self._awaiting[taken.name] = (taken, str(error))
         except (BeamsideError, OSError) as error:
@@ -210,7 +210,7 @@ class ArrivalThread(threading.Thread):
             with self._lock:
                 self._unprepared.pop(taken.name, None)
                 self._awaiting.pop(taken.name, None)
-            if "gain_error" in values:
+            if self.intake.kind.fault in values:
                 self._put_off(taken, passing=False)
             self.events.put(Taken(taken, outputs, values))
 

@@ -7,9 +7,9 @@ from functools import cached_property
 from typing import Any
 
 from beamside.flow.changing import Changed, changes_between, with_values
+from beamside.flow.checks import Check
 from beamside.flow.commands import ForHolder
 from beamside.flow.cost import cost_in, results_of
-from beamside.flow.gain_answers import record_answer
 from beamside.flow.inbox import Inbox
 from beamside.flow.missing import WhatAgain
 from beamside.flow.recovery import Recovery
@@ -20,6 +20,8 @@ from beamside.project.project import Project, ProjectWriter
 
 class Caretaker:
     """The holder of a lease who is no session: what he changes, the next session finds in the journal."""
+
+    check: Check | None = None
 
     def __init__(self, writer: ProjectWriter) -> None:
         self.writer = writer
@@ -50,10 +52,6 @@ class Caretaker:
             store_settings(self.writer.project, new)
             self.__dict__.pop("recovery", None)  # its tables have the settings of before
         return Changed(changes, results_of(cost_in(new, self.writer.state)), when=" when the session goes on")
-
-    def answer_gain(self, answer: Mapping[str, Any]) -> list[dict[str, Any]]:
-        """Record an answer about the gain reference; returns the records of what it has decided."""
-        return record_answer(self.writer, answer)
 
 
 def carry_out_waiting(project: Project) -> None:

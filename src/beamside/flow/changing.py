@@ -10,7 +10,8 @@ from typing import Any
 from beamside.config import suggestion
 from beamside.errors import ConfigError
 from beamside.flow.settings import SessionSettings, all_parameters
-from beamside.flow.start import adopt_files, check_files
+from beamside.flow.sources import check_given
+from beamside.flow.start import adopt_files
 from beamside.flow.stored_settings import impossible
 
 IDENTITY = frozenset({"target", "group", "name", "workflow"})
@@ -61,7 +62,7 @@ def with_values(settings: SessionSettings, values: Mapping[str, Any]) -> Session
         raise ConfigError("; ".join(f"{known.get(name, name)} {why}" for name, why in wrong.items()) + ".")
     new = adopt_files(SessionSettings.from_flat(flat))
     if new.acquisition != settings.acquisition:
-        check_files(new)
+        check_given(new)
     return new
 
 

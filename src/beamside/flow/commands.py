@@ -7,20 +7,25 @@ twice does no harm.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Literal, Protocol, Self, get_args
+from typing import Any, ClassVar, Literal, Protocol, get_args
 
-from pydantic import ValidationError, model_validator
+from pydantic import ValidationError
 
+from beamside.acquisition.kinds import BUILT_IN, installed, source_kind
 from beamside.config import nearest
 from beamside.errors import ConfigError
 from beamside.flow.changing import Changed
-from beamside.flow.gain_case import outcome_words
+from beamside.flow.checks import Check
 from beamside.flow.missing import WhatAgain
 from beamside.flow.verdicts import give_word
+from beamside.jobs.loading import load_function
 from beamside.parameters import ParameterModel, parameter
 from beamside.project.project import ProjectWriter
 from beamside.project.records import Word
+
+log = logging.getLogger(__name__)
 
 Left = Literal["ended", "done", "kept", "kept if unfinished"]
 """What becomes of a command that a session did not see before it ended, when the next one begins: it was about the one that has ended; beginning
@@ -32,14 +37,15 @@ class Holder(Protocol):
 
     writer: ProjectWriter
 
+    @property
+    def check(self) -> Check | None:
+        """What settles something about the source before items flow; None where no session runs."""
+
     def retry(self) -> int:
         """Let everything that has failed be tried again; returns how many results that are."""
 
     def recompute(self, what: WhatAgain) -> Sequence[str]:
         """Let results be computed again; returns the jobs that RELION has deleted, which stay as they are."""
-
-    def answer_gain(self, answer: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
-        """Take a person's answer about the gain reference; returns the records of what it has decided."""
 
     def change(self, values: Mapping[str, Any]) -> Changed:
         """Have other values of settings, by parameter name; what depends on them is computed again."""
@@ -211,43 +217,6 @@ class Recompute(ForHolder):
         )
 
 
-class Gain(ForHolder):
-    """Answer a session's question about its gain reference; 'status' shows the question and what to type."""
-
-    name = "gain"
-    at_end = True  # the session may be ending because nobody had answered
-
-    rotate: Literal[0, 90, 180, 270] = parameter(
-        0, "Rotation of the reference, in degrees clockwise (row 0 at the top)."
-    )
-    flip: Literal["none", "up-down", "left-right"] = parameter("none", "Mirroring after the rotation.")
-    use: Literal["multiply", "divide", "none"] = parameter(
-        "multiply", "Whether frames are multiplied or divided by the reference, or neither.", flag="--mode"
-    )
-    none: bool = parameter(False, "Process the movies without it, because they are corrected already.")
-    keep: bool = parameter(False, "When asked about later movies or a later reference: change nothing.")
-    redo: bool = parameter(False, "When asked about later movies or a later reference: do as the question proposes.")
-
-    @model_validator(mode="after")
-    def _one_answer(self) -> Self:
-        if bool(self.model_fields_set & {"rotate", "flip", "use"}) + self.none + self.keep + self.redo != 1:
-            raise ValueError(
-                "give one answer: --rotate, --flip and --mode, or --none, or --keep, or --redo; 'beamside session status' shows what is asked"
-            )
-        return self
-
-    def carry_out(self, holder: Holder, who: str) -> str:
-        """Do it."""
-        answer: dict[str, Any] = {
-            "rotate": self.rotate,
-            "flip": self.flip,
-            "use": "none" if self.none else self.use,
-        }
-        if self.keep or self.redo:
-            answer = {"keep" if self.keep else "redo": True}
-        return " ".join(outcome_words(record, answer) for record in holder.answer_gain(answer))
-
-
 class Set(ForHolder):
     """Change settings. A session that runs goes on with them, and computes again what depends on them; otherwise the next one has them."""
 
@@ -313,24 +282,45 @@ class Reject(_Word):
     word = "reject"
 
 
-DECLARED: Mapping[str, type[ForSession] | type[ForHolder]] = {
-    command.name: command
-    for command in (Pause, Resume, Finish, Stop, Report, Retry, Recompute, Gain, Set, Accept, Reject)
+EVERYWHERE: Mapping[str, type[ForSession] | type[ForHolder]] = {
+    command.name: command for command in (Pause, Resume, Finish, Stop, Report, Retry, Recompute, Set, Accept, Reject)
 }
-"""All commands by name."""
+"""The commands that every project knows, by name."""
+
+
+def of_sources() -> dict[str, type[ForSession] | type[ForHolder]]:
+    """Return the commands that kinds of source bring, by name; those of a package that cannot be loaded are missing, and the log says why."""
+    found: dict[str, type[ForSession] | type[ForHolder]] = {}
+    for name in (*BUILT_IN, *installed()):
+        try:
+            kind = source_kind(name)
+            brought: list[Any] = [load_function(named, f"The kind of source {name!r}") for named in kind.commands]
+        except (
+            Exception
+        ) as error:  # a package of somebody else may do anything when it is imported; the other commands are there
+            log.warning("the commands of the kind of source %r cannot be used: %s", name, error)
+            continue
+        found |= {command.name: command for command in brought if command.name not in EVERYWHERE}
+    return found
+
+
+def declared() -> dict[str, type[ForSession] | type[ForHolder]]:
+    """Return all commands by name."""
+    return {**EVERYWHERE, **of_sources()}
 
 
 def command_of(name: str, fields: Mapping[str, Any]) -> ForSession | ForHolder:
     """Return a command from its name and its fields; raises ConfigError, with a sentence, when there is none such."""
-    declared = DECLARED.get(name)
-    if declared is None:
-        near = nearest(name, list(DECLARED))
-        hint = f"did you mean {near!r}?" if near else f"the commands are {', '.join(DECLARED)}."
+    kind = EVERYWHERE.get(name) or of_sources().get(name)
+    if kind is None:
+        known = list(declared())
+        near = nearest(name, known)
+        hint = f"did you mean {near!r}?" if near else f"the commands are {', '.join(known)}."
         raise ConfigError(f"There is no command {name!r}; {hint}")
     try:
-        return declared.model_validate(dict(fields))
+        return kind.model_validate(dict(fields))
     except ValidationError as error:
-        wrong = "; ".join(_wrong(declared, dict(fields), details) for details in error.errors())
+        wrong = "; ".join(_wrong(kind, dict(fields), details) for details in error.errors())
         raise ConfigError(f"The command {name!r} is not understood: {wrong}.") from error
 
 
@@ -339,7 +329,7 @@ def fields_of(command: Command) -> dict[str, Any]:
     return command.model_dump(mode="json", exclude_unset=True)
 
 
-def _wrong(declared: type[Command], fields: dict[str, Any], details: Any) -> str:
+def _wrong(kind: type[Command], fields: dict[str, Any], details: Any) -> str:
     """Return what is wrong with one field, in words."""
     message: str = details["msg"].removeprefix("Value error, ").rstrip(".")
     message = message[:1].lower() + message[1:]
@@ -347,9 +337,9 @@ def _wrong(declared: type[Command], fields: dict[str, Any], details: Any) -> str
         return message
     name = str(details["loc"][0])
     if details["type"] == "extra_forbidden":
-        known = ", ".join(declared.model_fields) or "none"
+        known = ", ".join(kind.model_fields) or "none"
         return f"it has no field {name!r} (its fields: {known})"
     if details["type"] == "missing":
-        choices = get_args(declared.model_fields[name].annotation)
+        choices = get_args(kind.model_fields[name].annotation)
         return f"{name} is missing" + (f" ({' or '.join(map(repr, choices))})" if choices else "")
     return f"{name} is {fields[name]!r}: {message}"

@@ -4,16 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
-from beamside.acquisition.transfer import hash_file
 from beamside.flow.settings import SessionSettings
+from beamside.flow.sources import has_changed
 from beamside.flow.table import open_stages
 from beamside.project.project import Project
 from beamside.project.records import FINAL_STATES, ProjectState
-
-CAMERA_SETTINGS = ("gain", "gain_rotate", "gain_flip", "gain_mode", "defects")
-"""Settings of what is taken in that change what movies become."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +24,7 @@ class Cost:
 def cost_of(settings: SessionSettings) -> list[Cost]:
     """Return what would be computed again of the project of `settings` when its session had them.
 
-    Another gain reference, or one that is used in another way, concerns everything that was made of movies.
+    A setting that makes other items of what is taken in, such as another gain reference, concerns everything that was made of them.
     """
     project = Project(settings.root)
     return cost_in(settings, project.load()) if project.exists else []
@@ -36,10 +32,10 @@ def cost_of(settings: SessionSettings) -> list[Cost]:
 
 def cost_in(settings: SessionSettings, state: ProjectState) -> list[Cost]:
     """Return what would be computed again of a project in `state` when its session had `settings`."""
-    camera, found = camera_has_changed(settings, state), []
+    all_, found = has_changed(settings, state), []
     for stage in open_stages(settings, state):
         names = stage.stale()
-        if camera and not stage.is_source and not stage.job_type.aggregate:
+        if all_ and not stage.is_source and not stage.job_type.aggregate:
             done = (entry for entry in stage.job.items.values() if entry.state in FINAL_STATES)
             names = [entry.name for entry in done if entry.result is not None] or names
         if names:
@@ -51,17 +47,3 @@ def cost_in(settings: SessionSettings, state: ProjectState) -> list[Cost]:
 def results_of(costs: Sequence[Cost]) -> int:
     """Return how many results would be computed again in all."""
     return sum(cost.results for cost in costs)
-
-
-def camera_has_changed(settings: SessionSettings, state: ProjectState) -> bool:
-    """Tell whether `settings` name another gain reference or other defects than a project's session had, or another way of using them."""
-    now, before = settings.to_json(), state.settings
-    counting = (*CAMERA_SETTINGS, *(["gain_check"] if now["gain"] else []))
-    changed = {name for name in counting if name in before and before[name] != now[name]}
-    if not settings.source_kind.in_parts or not changed:
-        return False
-    known = {record.get("reference_sha256") for record in state.gains.values() if record["state"] == "decided"}
-    try:  # the same reference at another place changes nothing
-        return changed != {"gain"} or hash_file(Path(settings.acquisition.gain)) not in known
-    except OSError:
-        return True

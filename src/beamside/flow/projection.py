@@ -110,7 +110,7 @@ class Projection:
         self.relion.open()
 
     def write_options(self) -> None:
-        """Write the options of the jobs again: since they were opened, it became known how the gain reference is used."""
+        """Write the options of the jobs again: since they were opened, it became known what items get."""
         self.relion.write_options()
 
     def close_jobs(self, ending: Ending) -> None:

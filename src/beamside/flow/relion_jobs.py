@@ -10,6 +10,7 @@ from datetime import datetime
 from typing import Any, Literal
 
 from beamside.acquisition.arrivals import Remark
+from beamside.acquisition.kinds import source_kind
 from beamside.errors import BeamsideError, ProjectError
 from beamside.flow.stages import Stage
 from beamside.flow.table import LOCK_SECONDS
@@ -97,12 +98,12 @@ class RelionJobs:
             self._write_options(stage, context)
 
     def write_options(self) -> None:
-        """Write the options of all jobs again: since they were opened, it became known how the gain reference is used."""
+        """Write the options of all jobs again: since they were opened, it became known what items get."""
         for stage in self.present:
             self.update_options(stage, stage.rows())
 
     def update_options(self, stage: Stage, rows: Sequence[Row]) -> None:
-        """Write the options of a job again when they have changed: what is known of the movies, or the round that a job is made from."""
+        """Write the options of a job again when they have changed: what is known of the items, or the round that a job is made from."""
         if stage not in self.stages:
             return
         self._write_options(stage, self._context(stage, rows))
@@ -137,17 +138,20 @@ class RelionJobs:
         }
 
     def _usual_camera(self) -> Mapping[str, Any]:
-        """Return what is known of the newest of the movies that have the gain reference that most have."""
+        """Return what is known of the newest of the items that have what most have, such as one gain reference."""
         source = next((stage for stage in self.stages if stage.is_source), None)
         if source is None:
             return {}
-        taken = [entry.result["values"] for entry in source.job.items.values() if entry.result is not None]
-        gains = Counter(values.get("gain_sha256", "") for values in taken if not values.get("gain_error"))
-        usual = gains.most_common(1)[0][0] if gains else ""
-        newest_first = reversed(taken)
-        return next(
-            (values for values in newest_first if values.get("gain_sha256", "") == usual), taken[-1] if taken else {}
-        )
+        taken: list[Mapping[str, Any]] = [
+            entry.result["values"] for entry in source.job.items.values() if entry.result is not None
+        ]
+        kind = source_kind(source.job_type.outputs[0].kind.name)
+        apart = [tuple(values.get(name, "") for name in kind.told_apart) for values in taken]
+        counted = Counter(own for own, values in zip(apart, taken, strict=True) if not values.get(kind.fault))
+        if not counted:
+            return taken[-1] if taken else {}
+        usual = counted.most_common(1)[0][0]
+        return taken[len(apart) - 1 - apart[::-1].index(usual)]
 
     def add_lines(self, stage: Stage) -> None:
         """Add to the job's output what has become of items."""

@@ -23,11 +23,10 @@ from beamside.execution.executors import start_executor
 from beamside.flow import control
 from beamside.flow.arrivals import ArrivalThread, Looked, NotTaken, Taken
 from beamside.flow.changing import Changed, changes_between, check_running, with_values
+from beamside.flow.checks import Check, Checked, Surroundings
 from beamside.flow.commands import ForHolder, ForSession, Recompute, Stop
 from beamside.flow.dispatch import Dispatcher, Finished, failure
 from beamside.flow.former_sessions import left_finishing, left_unfinished
-from beamside.flow.gain import GainChecked, GainDesk
-from beamside.flow.gain_answers import record_answer
 from beamside.flow.inbox import Inbox
 from beamside.flow.missing import WhatAgain
 from beamside.flow.problems import Problems
@@ -35,7 +34,7 @@ from beamside.flow.projection import Pace, Projection
 from beamside.flow.recovery import Recovery
 from beamside.flow.rounds import Rounds
 from beamside.flow.settings import SessionSettings
-from beamside.flow.sources import METADATA, comparison, preparation
+from beamside.flow.sources import METADATA, check, comparison, preparation
 from beamside.flow.space import SpaceWatch
 from beamside.flow.stages import Stage
 from beamside.flow.steps import ENDING, Steps
@@ -122,13 +121,16 @@ class Session:
                 self.dispatcher = Dispatcher(self.settings, self.tables, self.recovery, executor, self.events)
                 self.watchdog = Watchdog(self.problems, executor)
                 self.rounds = Rounds(self.settings, self.tables, self.recovery, self.dispatcher)
-                self.gain = GainDesk(
-                    self.settings,
-                    self.tables,
-                    executor,
-                    self.events,
-                    self.problems,
-                    settled=self.projection.write_options,
+                self.check: Check = check(
+                    self.settings.source_kind,
+                    Surroundings(
+                        self.settings,
+                        self.tables,
+                        self.problems,
+                        executor,
+                        self.events,
+                        settled=self.projection.write_options,
+                    ),
                 )
                 self.arrivals = self._start_arrivals(self.tables.source)
                 writer.session("started", pid=os.getpid())
@@ -188,7 +190,7 @@ class Session:
     def retry(self) -> int:
         """Let everything that has failed be tried again; returns how many results that are."""
         number = self.tables.retry_failed()
-        self.gain.retry()
+        self.check.retry()
         self.arrivals.retry()
         return number
 
@@ -196,10 +198,6 @@ class Session:
         """Let results be computed again; returns the jobs that RELION has deleted, which stay as they are."""
         self._empty_looks = 0
         return self.recovery.recompute(what)
-
-    def answer_gain(self, answer: Mapping[str, Any]) -> list[dict[str, Any]]:
-        """Take a person's answer about the gain reference; returns the records of what it has decided."""
-        return self.gain.answer(answer) or record_answer(self.writer, answer)  # no movie of that case has come yet
 
     def change(self, values: Mapping[str, Any]) -> Changed:
         """Go on with other values of settings: what depends on them is computed again, and what is in flight when it comes."""
@@ -275,7 +273,7 @@ class Session:
             self.steps.run("the watch over free disk space", self._watch_space, None)
             if self.state == "running" and not self.space.full:
                 self.steps.run("the rounds over all items", self._consider_rounds, None)
-                self.steps.run("the gain reference", self.gain.work, None)
+                self.steps.run(self.check.title, self.check.work, None)
                 self.steps.run("the giving out of work", self.dispatcher.fill, None)
             self.steps.run("the list of what is computed again", self.recovery.tell_again, None)
             self.watchdog.look(self._work())
@@ -304,8 +302,7 @@ class Session:
     def _work(self) -> Work:
         """Return what there is to do, for the watchdog."""
         given = [self.dispatcher.described(stage, name) for stage in self.tables.stages for name in stage.in_flight]
-        if self.gain.needs.busy or any(case.doing for case in self.gain.cases.values()):
-            given.append("the gain reference")
+        given += self.check.doing
         works = self.state == "running" and not self.space.full
         stages = [stage for stage in self.tables.stages if not stage.job_type.aggregate and not stage.deleted]
         waiting = sum(stage.to_do() for stage in stages) if works else 0
@@ -349,16 +346,16 @@ class Session:
         self.tables.intake_done(Taken(event.taken, {}, {}, reason))
 
     def _take(self, event: Any) -> None:
-        if isinstance(event, Finished | GainChecked) and event.future.exception() is None:
+        if isinstance(event, Finished | Checked) and event.future.exception() is None:
             self._completed += 1
         if isinstance(event, Finished):
             self.dispatcher.finished(event)
-        elif isinstance(event, GainChecked):
-            self.gain.finished(event)
+        elif isinstance(event, Checked):
+            self.check.finished(event)
         elif isinstance(event, Taken):
             self._last_arrival = time.monotonic()
             self.problems.close("destination")
-            self.gain.take(event)
+            self.check.take(event)
             self.steps.run("the comparison with metadata", partial(self._compare_metadata, event), None)
         elif isinstance(event, NotTaken):
             if event.full:
@@ -402,7 +399,7 @@ class Session:
             self.finish()
         if not self.finishing or self.state != "running" or self._empty_looks < EMPTY_LOOKS or not self.events.empty():
             return False
-        if not self.gain.close():
+        if not self.check.close():
             return False
         if not all(stage.settled() for stage in self.tables.stages):
             return False
@@ -410,7 +407,7 @@ class Session:
 
     def _end(self) -> str:
         state = "finished" if self.state != "stopping" else "stopped"
-        if state == "finished" and self.gain.unanswered:
+        if state == "finished" and self.check.unanswered:
             state = WAITS_FOR_ANSWER
         self.arrivals.end.set()
         self.tables.release_in_flight()
@@ -434,8 +431,7 @@ class Session:
                 root=self.project.root,
                 state=self.state,
                 space=self.settings.execution.min_free_space if self.space.full else 0.0,
-                held=sum(len(case.held) for case in self.gain.cases.values()),
-                asked=any(case.state == "asked" for case in self.gain.cases.values()),
+                held=self.check.waits(),
                 busy=not all(stage.settled() for stage in self.tables.stages),
                 finishing=self.finishing,
                 report=self._last_look,
@@ -452,7 +448,7 @@ class Session:
         if self.space.look():
             self._let_arrive()
             if not self.space.full:
-                self.gain.retry(all_=False)
+                self.check.retry(all_=False)
                 self.arrivals.retry(all_=False)
 
     def _periodic_report(self) -> None:

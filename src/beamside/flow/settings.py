@@ -114,7 +114,7 @@ class SessionSettings(BaseModel):
     @property
     def source_kind(self) -> SourceKind:
         """What is taken in: the kind of source of the items that the workflow's first job gives."""
-        return source_kind(self.workflow.source.type.outputs[0].kind.name)
+        return source_of(self.workflow)
 
     def to_json(self) -> dict[str, Any]:
         """Return the settings as one flat JSON object, by parameter name."""
@@ -249,6 +249,11 @@ def _sections(workflow: Workflow) -> tuple[Section, ...]:
         for job in workflow.jobs
     )
     return (*first, *jobs, last)
+
+
+def source_of(workflow: Workflow) -> SourceKind:
+    """Return what a workflow takes in."""
+    return source_kind(workflow.source.type.outputs[0].kind.name)
 
 
 def has_optics(workflow: Workflow) -> bool:

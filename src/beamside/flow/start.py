@@ -9,7 +9,6 @@ import time
 from pathlib import Path
 
 from beamside.acquisition.arrivals import Trouble
-from beamside.acquisition.gain import check_defects
 from beamside.acquisition.scan import Scanner
 from beamside.errors import BeamsideError, InputError, ProjectBusyError
 from beamside.flow.again import DoneAgain
@@ -17,17 +16,15 @@ from beamside.flow.cost import cost_of
 from beamside.flow.known_projects import register
 from beamside.flow.missing import survey
 from beamside.flow.settings import SessionSettings
+from beamside.flow.sources import check_given
 from beamside.flow.stored_settings import store_settings
 from beamside.flow.table import INPUTS_CHANGED, is_gone, open_stages
-from beamside.formats.image import read_image
 from beamside.formats.leftovers import temporary_name
 from beamside.project.guard import guard
 from beamside.project.journal import read_journal
 from beamside.project.project import Project
 from beamside.project.records import FINAL_STATES
 from beamside.project.relion_recovery import read_pipeline
-
-_WAIT_HINT = ", or add --gain-wait when it comes with the first movies"
 
 START_SECONDS = 240.0
 """How long a session may take to say that it runs: it may first wait until it is known that the holder of RELION's lock is dead."""
@@ -48,19 +45,9 @@ def prepare(settings: SessionSettings) -> list[str]:
             f"The session {project.root} is running already (process {holder.pid} on {holder.host}); "
             "use `beamside session status`, change its settings with `beamside session set`, or stop it first."
         )
-    check_files(settings)
+    warnings = check_given(settings)
     store_settings(project, settings)
-    return [*filter(None, [register(project), _awaited_gain(settings)]), *_source_warnings(settings)]
-
-
-def check_files(settings: SessionSettings) -> None:
-    """Raise InputError when the gain reference or the defects cannot be used, unless the session is to wait for them."""
-    if not _awaited_gain(settings):
-        _check_file(settings.acquisition.gain, "gain reference", "--gain", _WAIT_HINT)
-        _check_gain(settings.acquisition.gain)
-    _check_file(settings.acquisition.defects, "defects file", "--defects")
-    if settings.acquisition.defects:
-        check_defects(settings.acquisition.defects)
+    return [*filter(None, [register(project)]), *warnings, *_source_warnings(settings)]
 
 
 def adopt_files(settings: SessionSettings) -> SessionSettings:
@@ -157,31 +144,6 @@ def _check_writable(root: Path) -> None:
         raise InputError(
             f"The target {root} cannot be written ({error.strerror}); choose another --target or change its permissions."
         ) from error
-
-
-def _check_file(path: str, what: str, flag: str, hint: str = "") -> None:
-    if path and not Path(path).is_file():
-        wrong = "is not a file" if Path(path).exists() else "does not exist"
-        more = hint if not Path(path).exists() else ""
-        raise InputError(f"The {what} {path} {wrong}; check {flag}{more}.")
-
-
-def _awaited_gain(settings: SessionSettings) -> str:
-    """Return what to say when the session is to wait for a gain reference that is not there yet; "" when it is there, or not waited for."""
-    gain = settings.acquisition.gain
-    if not gain or not settings.acquisition.gain_wait or Path(gain).exists():
-        return ""
-    return f"The gain reference {gain} is not there yet: movies are taken in, and wait for it."
-
-
-def _check_gain(path: str) -> None:
-    """A file that is no image, or a movie given by mistake, is told at once; whether it fits is known when the first movie is there."""
-    if not path:
-        return
-    try:
-        read_image(path)
-    except BeamsideError as error:
-        raise InputError(f"The gain reference cannot be used: {error} Check --gain.") from error
 
 
 def _source_warnings(settings: SessionSettings) -> list[str]:

@@ -44,13 +44,14 @@ RETRY_SECONDS = 5.0
 
 INPUTS_CHANGED = "inputs or parameters changed"
 
-CAMERA_VALUES = ("gain", "gain_sha256", "relion_gain", "gain_error")
-"""What a movie gets from the session's gain reference."""
+PLACES = 3
+"""So many values, at least, are in the keys of what was taken in: earlier projects have these for every kind of source."""
 
 
-def _intake_key(sha256: str, values: Mapping[str, Any], problem: str = "") -> str:
-    camera = [values.get(name, "") for name in ("gain_sha256", "gain_error", "defects_sha256")]
-    return hashlib.sha256(json.dumps([sha256, *camera, problem]).encode()).hexdigest()[:20]
+def _intake_key(told_apart: Sequence[str], sha256: str, values: Mapping[str, Any], problem: str = "") -> str:
+    own = [values.get(name, "") for name in told_apart]
+    own += [""] * (PLACES - len(own))
+    return hashlib.sha256(json.dumps([sha256, *own, problem]).encode()).hexdigest()[:20]
 
 
 class Tables:
@@ -194,9 +195,9 @@ class Tables:
     # -- acquisition ------------------------------------------------------------------------------------------------
 
     def intake_done(self, event: Taken) -> None:
-        """A file is in the project; one that was known already, with the same content and gain reference, changes nothing."""
+        """A file is in the project; one that was known already, with the same content and the same values that tell it apart, changes nothing."""
         stage, taken = self.source, event.taken
-        key = _intake_key(taken.sha256, event.values, event.problem)
+        key = self._intake_key(taken.sha256, event.values, event.problem)
         entry = stage.entry(taken.name)
         if entry is not None and entry.key == key and entry.state in FINAL_STATES:
             return
@@ -207,7 +208,7 @@ class Tables:
                 stage,
                 taken.name,
                 ItemState.WAITING,
-                reason="" if entry is None else "the file or its gain reference changed",
+                reason="" if entry is None else "the file, or what belongs to it, changed",
             )
         if stage.job.items[taken.name].state is ItemState.WAITING:
             self._record(stage, taken.name, ItemState.QUEUED, attempt=1)
@@ -225,32 +226,34 @@ class Tables:
 
     def taken_in(self) -> dict[str, ItemEntry]:
         """Return the files that are in the project with what was made of them, by path."""
+        role = self.settings.source_kind.role
         return {
-            entry.result["outputs"]["movie"]: entry
+            entry.result["outputs"][role]: entry
             for entry in self.source.job.items.values()
-            if entry.state is ItemState.DONE and entry.result is not None and "movie" in entry.result["outputs"]
+            if entry.state is ItemState.DONE and entry.result is not None and role in entry.result["outputs"]
         }
 
-    def intake_camera(self, name: str, camera: Mapping[str, Any]) -> None:
-        """Another gain reference holds for a movie that was given on, or it may be corrected after all; nothing happens when it is the same."""
+    def intake_again(self, name: str, values: Mapping[str, Any], reason: str) -> None:
+        """Other values hold now for a file that was given on; nothing happens when they are of the same item."""
         stage = self.source
         entry = stage.job.items[name]
         assert entry.result is not None
-        own = {key: value for key, value in entry.result["values"].items() if key not in CAMERA_VALUES}
-        values = {**own, **camera}
-        key = _intake_key(values["sha256"], values)
+        key = self._intake_key(values["sha256"], values)
         if key == entry.key:
             return
-        result = {**entry.result, "values": values}
-        self._record(stage, name, ItemState.WAITING, reason="its gain reference changed")
+        result = {**entry.result, "values": dict(values)}
+        self._record(stage, name, ItemState.WAITING, reason=reason)
         self._record(stage, name, ItemState.QUEUED, attempt=1)
         self._finish(stage, name, ItemState.DONE, key=key, result=result, seconds=entry.seconds)
 
     def intake_waits(self, event: Taken, reason: str) -> None:
-        """A file is in the project, and waits until it is known how its gain reference is used; one that was processed before stays as it is."""
+        """A file is in the project, and waits until something is settled; one that was processed before stays as it is."""
         stage, name = self.source, event.taken.name
         if stage.entry(name) is None:
             self._record(stage, name, ItemState.WAITING, reason=reason)
+
+    def _intake_key(self, sha256: str, values: Mapping[str, Any], problem: str = "") -> str:
+        return _intake_key(self.settings.source_kind.told_apart, sha256, values, problem)
 
     def intake_set_aside(self, report: LookReport) -> None:
         """Files that were tried often enough; they are tried again when they change."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 
 from beamside.acquisition.arrivals import LookReport
@@ -14,8 +15,7 @@ def waits(
     root: Path,
     state: str,
     space: float,
-    held: int,
-    asked: bool,
+    held: Sequence[str],
     busy: bool,
     finishing: bool,
     report: LookReport | None,
@@ -28,7 +28,7 @@ def waits(
     root : the project, for commands that can be typed
     state : "running", "paused" or "stopping"
     space : GB that must be free before it goes on; 0 when there is room
-    held, asked : movies that wait for the gain reference, and whether that waits for a person
+    held : what items wait for before they may flow, in words
     busy : whether items are processed or wait for a worker
     finishing : whether it ends when there is no more
     report : the last look at the source
@@ -40,13 +40,7 @@ def waits(
         found.append(f"`beamside session resume {name}`: it is paused")
     if space:
         found.append(f"{space:g} GB of free space on the disk of {root}")
-    if held:
-        many = f"{held} movie{'' if held == 1 else 's'}"
-        found.append(
-            f"an answer about the gain reference, with {many}"
-            if asked
-            else f"the check of the gain reference, with {many}"
-        )
+    found += held
     if found or busy or state != "running":
         return found
     return [_for_the_source(report, patterns, finishing)]

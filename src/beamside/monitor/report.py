@@ -23,7 +23,7 @@ from beamside.errors import ProjectError
 from beamside.formats.atomic import atomic_path
 from beamside.monitor import report_text
 from beamside.monitor.job_views import job_views
-from beamside.monitor.report_gain import gain_views
+from beamside.monitor.report_checks import check_views
 from beamside.monitor.report_gallery import classes_view, gallery_view
 from beamside.monitor.report_items import read_items, read_rounds
 from beamside.monitor.report_numbers import (
@@ -39,7 +39,7 @@ from beamside.monitor.report_numbers import (
 from beamside.monitor.report_pictures import PictureStore
 from beamside.monitor.report_settings import automatic_values, facts, parameter_sections, versions
 from beamside.monitor.results import status_now
-from beamside.monitor.status import SessionStatus
+from beamside.monitor.status import SessionStatus, read_accounts
 from beamside.project.index import Index
 from beamside.project.project import Project
 from beamside.project.records import SESSION_ENDS
@@ -97,7 +97,7 @@ def _collect(project: Project, status: SessionStatus, index: Index) -> dict[str,
     store = PictureStore(project)
     gallery = gallery_view(items, kinds, store)
     classes = classes_view(kinds, rounds, store)
-    gains = gain_views(index, store)
+    checks = check_views(read_accounts(index), store)
     store.forget_unused()
     happened = history(index)
     groups = problem_groups(items, kinds, rounds)
@@ -116,7 +116,7 @@ def _collect(project: Project, status: SessionStatus, index: Index) -> dict[str,
         "metrics": metric_tables(items, kinds),
         "gallery": gallery,
         "classes": classes,
-        "gains": gains,
+        "checks": checks,
         "sections": parameter_sections(settings, automatic_values(settings, kinds, index) if settings else {}),
         "versions": versions(project, index),
         "plots": {**plot_data(items, kinds, index), "cards": [card.number for card in gallery.cards]},

@@ -13,7 +13,7 @@ from typing import Any
 import beamside
 from beamside.monitor.job_views import JobView, session_sections
 from beamside.monitor.report_text import default_of, duration, moment, setting_text
-from beamside.monitor.status import SessionStatus, gain_records
+from beamside.monitor.status import SessionStatus, read_accounts
 from beamside.project.index import Index
 from beamside.project.project import Project
 from beamside.project.records import SESSION_ENDS
@@ -84,15 +84,9 @@ def automatic_values(settings: Mapping[str, Any], kinds: Sequence[JobView], inde
         own = {name: settings[flat] for name, flat in names[kind.name].items() if flat in settings}
         automatic = kind.type.automatic(own, index.newest_values(jobs[kind.name]))
         found |= {names[kind.name][name]: value for name, value in automatic.items()}
-    gain = {name: value for name, value in _gain(index).items() if settings.get(name) == "auto"}
-    return {name: value for name, value in found.items() if not settings.get(name)} | gain
-
-
-def _gain(index: Index) -> dict[str, Any]:
-    """Return how the gain reference is used, where one way is used for all movies."""
-    decided = [record for record in gain_records(index) if record["state"] == "decided" and record.get("use") != "none"]
-    ways = {(record.get("rotate"), record.get("flip"), record.get("use")) for record in decided}
-    return dict(zip(("gain_rotate", "gain_flip", "gain_mode"), ways.pop(), strict=True)) if len(ways) == 1 else {}
+    settled = {name: value for account in read_accounts(index) for name, value in (account.values or {}).items()}
+    asked = {name: value for name, value in settled.items() if settings.get(name) == "auto"}
+    return {name: value for name, value in found.items() if not settings.get(name)} | asked
 
 
 def parameter_sections(settings: Mapping[str, Any], automatic: Mapping[str, Any]) -> list[ParameterSection]:

@@ -8,10 +8,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from beamside.flow.gain_case import present_records, question_of
+from beamside.flow.checks import Account
+from beamside.flow.settings import source_of
+from beamside.flow.sources import accounts
 from beamside.jobs.base import Metric
 from beamside.monitor.at_work import AtWork, read_at_work
-from beamside.monitor.job_views import JobView, job_views
+from beamside.monitor.job_views import JobView, job_views, session_workflow
 from beamside.monitor.liveness import ENDED, NOT_RESPONDING, session_state
 from beamside.monitor.report_items import group_problems
 from beamside.project.index import Index
@@ -187,8 +189,7 @@ def _status(project: Project, index: Index) -> SessionStatus:
     problems = fold_problems(index.events("problem"))
     down = [ProblemStatus("session-process", silence, "error", 1, float(live.get("time", now)))] if silence else []
     counting = [view for view in views if view.counted and not view.aggregate and view.name in jobs]
-    gains = gain_records(index)
-    questions = tuple(filter(None, map(question_of, gains)))
+    found = read_accounts(index)
     return SessionStatus(
         name=f"{project.root.parent.name}/{project.root.name}",
         root=str(project.root),
@@ -206,8 +207,8 @@ def _status(project: Project, index: Index) -> SessionStatus:
         ),
         over=tuple(_over_lately(problems.values(), now)),
         failures=tuple(_failure_groups(index, stages)),
-        questions=questions,
-        gain=tuple(record["sentence"] for record in gains if record["state"] not in ("asked", "needed")),
+        questions=tuple(account.question for account in found if account.question),
+        gain=tuple(account.told for account in found if account.told),
         waits=tuple(live.get("waits", ())) if works else (),
         at_work=tuple(read_at_work(live)) if works else (),
         sign_of_life_age=live_age,
@@ -281,10 +282,10 @@ def _free_bytes(project: Project) -> float:
         return -1.0
 
 
-def gain_records(index: Index) -> list[dict[str, Any]]:
-    """Return what is known of the gain reference for each shape of movies, with the settings that the session has now; without a reference, whether
-    the movies need one."""
-    return present_records(index.events("gain"), index.settings().get("gain") or "")
+def read_accounts(index: Index) -> list[Account]:
+    """Return what the check of a session's source has found, with the settings that the session has now."""
+    settings = index.settings()
+    return list(accounts(source_of(session_workflow(settings)), index.events("gain"), settings))
 
 
 def _stage(index: Index, kind: JobView, job: str, counts: Mapping[str, int]) -> StageStatus:

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from beamside.acquisition.arrivals import Trouble
+from beamside.camera.gain.case import Seen, can_tell, look_due
 from beamside.flow.arrivals import Taken
-from beamside.flow.gain_case import Seen, can_tell, look_due
 from beamside.flow.problems import Problems
 from beamside.flow.settings import SessionSettings
 from beamside.flow.table import Tables

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from beamside.acquisition.gain_doubt import Doubt, doubt_sentence
-from beamside.flow.gain_case import Case, look_due, signature_of, way_of, with_some
+from beamside.camera.gain.case import Case, look_due, signature_of, way_of, with_some
 from beamside.formats.orientation import Orientation
 
 MOST_LOOKED_AT = 12

@@ -10,21 +10,17 @@ from __future__ import annotations
 
 import logging
 import os
-import queue
 import shlex
 import time
-from collections.abc import Callable, Mapping
-from concurrent.futures import Executor, Future
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from beamside.acquisition.arrivals import Remark
 from beamside.acquisition.gain_choice import MOST_MOVIES, Asked
 from beamside.acquisition.gain_doubt import changed_sentence
-from beamside.execution.orphans import process_created
-from beamside.flow.arrivals import Taken
-from beamside.flow.gain_case import (
+from beamside.camera.gain.case import (
     JOURNAL_FIELDS,
     Case,
     Seen,
@@ -34,10 +30,11 @@ from beamside.flow.gain_case import (
     question_of,
     way_of,
 )
-from beamside.flow.gain_looks import Look, after_look, next_look
-from beamside.flow.gain_need import PREFIX, PatternWatch
-from beamside.flow.problems import Problems
-from beamside.flow.settings import SessionSettings
+from beamside.camera.gain.looks import Look, after_look, next_look
+from beamside.camera.gain.need import PREFIX, PatternWatch
+from beamside.execution.orphans import process_created
+from beamside.flow.arrivals import Taken
+from beamside.flow.checks import Checked, Surroundings
 from beamside.flow.table import Tables
 from beamside.formats.orientation import Orientation
 from beamside.jobs.gain_task import Do, GainTask, run_gain_task
@@ -51,33 +48,28 @@ CLOSING_ATTEMPTS = 3
 """When a session is to finish, so many more attempts are spoiled before its movies fail; they are tried again when that is asked for."""
 
 
-@dataclass(frozen=True)
-class GainChecked:
-    """A worker is done with a case, or with a look whether movies need a reference."""
-
-    key: str
-    future: Future[dict[str, Any]]
+CAMERA_VALUES = ("gain", "gain_sha256", "relion_gain", "gain_error")
+"""What a movie gets from the session's gain reference."""
 
 
-class GainDesk:
+class GainCheck:
     """Holds movies until the gain reference is settled. Only the session's own thread uses it."""
 
-    def __init__(
-        self,
-        settings: SessionSettings,
-        tables: Tables,
-        executor: Executor,
-        events: queue.Queue[Any],
-        problems: Problems,
-        settled: Callable[[], None] = lambda: None,
-    ) -> None:
-        self.settings, self.tables, self.executor, self.events = settings, tables, executor, events
-        self.problems, self._settled = problems, settled
-        self.asked = Asked.of(settings.acquisition)
+    title = "the gain reference"
+
+    def __init__(self, around: Surroundings) -> None:
+        self.settings, self.tables, self.executor, self.events = (
+            around.settings,
+            around.tables,
+            around.executor,
+            around.events,
+        )
+        self.problems, self._settled = around.problems, around.settled
+        self.asked = Asked.of(self.settings.acquisition)
         self.cases: dict[str, Case] = {}
         self._closing = False
         self._session = (os.getpid(), process_created(os.getpid()))
-        self.needs = PatternWatch(settings, tables, problems, self._give_out, self._session)
+        self.needs = PatternWatch(self.settings, self.tables, self.problems, self._give_out, self._session)
 
     @property
     def command(self) -> str:
@@ -88,6 +80,22 @@ class GainDesk:
     def unanswered(self) -> bool:
         """Whether a person has to answer something."""
         return any(question_of(case.record) for case in self.cases.values())
+
+    @property
+    def doing(self) -> list[str]:
+        """What workers do for it now, in words."""
+        busy = self.needs.busy or any(case.doing for case in self.cases.values())
+        return [self.title] if busy else []
+
+    def waits(self) -> list[str]:
+        """Return what movies wait for here."""
+        held = sum(len(case.held) for case in self.cases.values())
+        if not held:
+            return []
+        many = f"{held} movie{'' if held == 1 else 's'}"
+        if any(case.state == "asked" for case in self.cases.values()):
+            return [f"an answer about the gain reference, with {many}"]
+        return [f"the check of the gain reference, with {many}"]
 
     def take(self, event: Taken) -> None:
         """Let a movie go on to its jobs, or wait until its gain reference is settled."""
@@ -116,7 +124,7 @@ class GainDesk:
             self._work(case)
         self.needs.work()
 
-    def finished(self, event: GainChecked) -> None:
+    def finished(self, event: Checked) -> None:
         """Take what a worker has found."""
         if event.key.startswith(PREFIX):
             self.needs.finished(event.key, event.future)
@@ -326,7 +334,7 @@ class GainDesk:
 
     def _give_out(self, key: str, task: GainTask) -> None:
         future = self.executor.submit(run_gain_task, asdict(task))
-        future.add_done_callback(lambda done: self.events.put(GainChecked(key, done)))
+        future.add_done_callback(lambda done: self.events.put(Checked(key, done)))
 
     def _reference_name(self) -> str:
         return Path(self.settings.acquisition.gain).name
@@ -392,7 +400,7 @@ class GainDesk:
                     self.needs.note(case.shape, movie, case.movies[movie])
                 else:
                     self.needs.forget(movie)
-                self.tables.intake_camera(entry.name, case.values(movie) or {})
+                give_on_again(self.tables, entry.name, case.values(movie) or {})
 
     def _watch_need(self, case: Case, events: list[Taken]) -> None:
         """Have movies looked at that the reference is not used for, or does not fit: they may need another one."""
@@ -440,3 +448,11 @@ class GainDesk:
         case.error = reason
         held, case.held = case.held, []
         self._release(case, held)
+
+
+def give_on_again(tables: Tables, name: str, camera: Mapping[str, Any]) -> None:
+    """Another gain reference holds for a movie that was given on, or it may be corrected after all; nothing happens when it is the same."""
+    result = tables.source.job.items[name].result
+    assert result is not None
+    own = {key: value for key, value in result["values"].items() if key not in CAMERA_VALUES}
+    tables.intake_again(name, {**own, **camera}, "its gain reference changed")

@@ -11,12 +11,12 @@ from click.testing import CliRunner
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from beamside.cli.session import gain
+from beamside.camera.gain.case import Case, Seen, answered, look_due, present_records, question_of, way_of, way_of_movie
+from beamside.camera.gain.check import GainCheck
+from beamside.cli.telling import told
 from beamside.errors import ProjectError
 from beamside.flow import control
 from beamside.flow.asking import ask as tell
-from beamside.flow.gain import GainDesk
-from beamside.flow.gain_case import Case, Seen, answered, look_due, present_records, question_of, way_of, way_of_movie
 from beamside.flow.session import Session
 from beamside.flow.settings import SessionSettings
 from beamside.formats.orientation import Orientation
@@ -62,7 +62,9 @@ def calls(project: Project) -> int:
 
 
 def ask(settings: SessionSettings, *words: str) -> str:
-    result = CliRunner().invoke(gain, [str(settings.root), *words], catch_exceptions=False, standalone_mode=False)
+    result = CliRunner().invoke(
+        told("gain"), [str(settings.root), *words], catch_exceptions=False, standalone_mode=False
+    )
     return result.output
 
 
@@ -114,13 +116,13 @@ def test_movies_that_lose_their_reference_under_way_are_looked_at_for_whether_th
     for index in range(10, 16):
         camera.movie(f"m{index:02d}", 60, corrected=index in (11, 14))
     run(settings, "waiting for an answer")
-    desk, settle_again = [], GainDesk._settle_again
+    desk, settle_again = [], GainCheck._settle_again
 
-    def settled(self: GainDesk, case: Case) -> None:
+    def settled(self: GainCheck, case: Case) -> None:
         settle_again(self, case)
         desk.append(sorted(movie for watched in self.needs.shapes.values() for movie in watched.movies))
 
-    monkeypatch.setattr(GainDesk, "_settle_again", settled)
+    monkeypatch.setattr(GainCheck, "_settle_again", settled)
     control.send(project, "gain", {"rotate": 0, "flip": "none", "use": "none"})
     run(settings)
     assert len(desk[-1]) == 16, "also those that were given on with it"
@@ -170,7 +172,7 @@ def test_movies_that_were_processed_and_not_looked_at_when_a_session_died_are_lo
     for index in range(10, 16):
         camera.movie(f"m{index:02d}", 60, corrected=index == 11)
     with monkeypatch.context() as context:
-        context.setattr("beamside.flow.gain.next_look", lambda case, closing: None)
+        context.setattr("beamside.camera.gain.check.next_look", lambda case, closing: None)
         run(settings)
     run(settings, "waiting for an answer")
     assert "(m11_fractions.tiff)" in read_status(project).questions[0]
@@ -332,7 +334,7 @@ def test_the_reference_itself_and_single_images_do_not_vote() -> None:
 
 def test_of_very_many_movies_each_is_looked_at_once_to_know_who_votes(monkeypatch: pytest.MonkeyPatch) -> None:
     looked: list[Seen] = []
-    monkeypatch.setattr("beamside.flow.gain_case.can_tell", lambda seen, _reference="": not looked.append(seen))
+    monkeypatch.setattr("beamside.camera.gain.case.can_tell", lambda seen, _reference="": not looked.append(seen))
     case = Case((8, 8), 0, {}, "copy", "digest")
     for number in range(50):
         case.add(f"m{number}", Seen(4, str(number)))
@@ -357,7 +359,7 @@ def test_it_is_looked_at_again_over_the_whole_session() -> None:
     ],
 )
 def test_an_answer_says_one_thing(words: list[str], message: str) -> None:
-    result = CliRunner().invoke(gain, ["anything", *words])
+    result = CliRunner().invoke(told("gain"), ["anything", *words])
     assert result.exit_code != 0
     assert message in result.output or message in str(result.exception)
 

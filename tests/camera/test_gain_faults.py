@@ -15,6 +15,7 @@ import pytest
 from click.testing import CliRunner
 
 from beamside.acquisition.arrivals import LookReport, TakenFile
+from beamside.acquisition.kinds import MOVIE
 from beamside.acquisition.settings import AcquisitionSettings
 from beamside.camera.preparing import MoviePreparation
 from beamside.cli.session import retry
@@ -49,8 +50,8 @@ class FullDisk:
 
 @pytest.fixture
 def quick(light_workflow: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("beamside.flow.gain.RETRY_SECONDS", 0.001)
-    monkeypatch.setattr("beamside.flow.gain.LONGEST_RETRY_SECONDS", 0.01)
+    monkeypatch.setattr("beamside.camera.gain.check.RETRY_SECONDS", 0.001)
+    monkeypatch.setattr("beamside.camera.gain.check.LONGEST_RETRY_SECONDS", 0.01)
 
 
 def states(project: Project, job: str) -> list[ItemState]:
@@ -184,6 +185,8 @@ def taken(name: str = "m") -> TakenFile:
 
 class NoSource:
     """Stands for an intake whose source is empty."""
+
+    kind = MOVIE
 
     def __init__(self) -> None:
         self.retried = 0

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from beamside.camera.gain.case import answered, present_records, question_of
 from beamside.errors import ProjectError
-from beamside.flow.gain_case import answered, present_records, question_of
 from beamside.project.project import ProjectWriter
 
 

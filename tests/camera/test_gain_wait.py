@@ -48,7 +48,7 @@ class Waiter:
             assert lanes._changed.wait_for(lambda: not lanes._waiting and not lanes._in_hand, WAIT)
         events = [self.events.get() for _ in range(self.events.qsize())]
         report = next(event for event in events if isinstance(event, Looked)).report
-        told = [trouble.sentence for trouble in report.standing if trouble.key == "gain-awaited"]
+        told = [trouble.sentence for trouble in report.standing if trouble.key == "awaited"]
         assert bool(told) == any("gain reference" in waiting.reason for waiting in report.waiting), (
             "it counts as waiting"
         )
@@ -65,7 +65,7 @@ def test_movies_wait_for_the_reference_and_go_on_when_it_is_complete(
     whole = (tmp_path / "whole.mrc").read_bytes()
     looks = [waiter.look() for _ in range(12)]
     assert all(not ready for ready, _ in looks)
-    assert "CountRef_1.mrc is not there yet. 1 movie waits for it" in looks[-1][1]
+    assert "CountRef_1.mrc is not there yet. 1 file waits for it" in looks[-1][1]
     assert (waiter.project / "raw/a_fractions.tiff").exists(), "raw data are safe meanwhile"
     gain.write_bytes(whole[:2000])
     looks = [waiter.look() for _ in range(3)]

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from beamside.cli.session import gain
+from beamside.cli.telling import told
 from beamside.errors import ProjectError
 from beamside.flow import control
 from beamside.flow.asking import ask as tell
@@ -191,7 +191,7 @@ def test_an_answer_lets_a_running_session_go_on_while_movies_are_still_taken_in(
         control.send(project, "stop")
         thread.join(30)
     with pytest.raises(ProjectError, match="asks nothing about its gain reference"):
-        CliRunner().invoke(gain, [str(settings.root), "--none"], catch_exceptions=False, standalone_mode=False)
+        CliRunner().invoke(told("gain"), [str(settings.root), "--none"], catch_exceptions=False, standalone_mode=False)
 
 
 def test_after_kills_at_random_moments_the_same_decision_holds_and_no_movie_is_lost(

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 
 from beamside.acquisition.gain_candidates import gain_candidates
+from beamside.camera.gain.case import Seen
+from beamside.camera.gain.need import Watched
 from beamside.flow import control
 from beamside.flow.asking import ask as tell
-from beamside.flow.gain_case import Seen
-from beamside.flow.gain_need import Watched
 from beamside.flow.session import Session
 from beamside.flow.settings import SessionSettings
 from beamside.flow.start import recompute_cost
@@ -100,7 +100,7 @@ def test_a_fault_in_the_look_is_told_and_tried_again(
     for index in range(3):
         camera.movie(f"m{index}", 80)
     faults, real = [OSError(28, "No space left on device")] * 3, gain_need_worker.save_picture
-    monkeypatch.setattr("beamside.flow.gain_need.RETRY_SECONDS", 0.001)
+    monkeypatch.setattr("beamside.camera.gain.need.RETRY_SECONDS", 0.001)
 
     def save(path: Path, picture: Any) -> None:
         if faults:
