@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import tifffile
 from click.testing import CliRunner
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from beamside.acquisition.intake import Intake
@@ -102,6 +102,7 @@ def test_movies_with_any_name_are_processed_and_shown(
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(names=st.lists(names_of_files, min_size=1, max_size=3, unique=True))
+@example(names=[b"__fractions.tiff", b"*_fractions.tiff"])
 def test_a_name_goes_from_the_source_to_every_table_and_back(
     names: list[bytes], tmp_path_factory: pytest.TempPathFactory
 ) -> None:

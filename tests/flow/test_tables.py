@@ -149,7 +149,7 @@ def test_a_transition_that_does_not_exist_is_refused_and_changes_nothing(toy: Mo
     tables = toy.Toy(tmp_path)
     tables.tables.intake_done(toy.taken("m1", "a"))
     before = tables.table()
-    with pytest.raises(TransitionError, match="raw/m1 cannot go from waiting to done"):
+    with pytest.raises(TransitionError, match=r"raw/m1 cannot go from waiting to done\. Its journal says: waiting \("):
         tables.writer.item(tables.stage("first").job.name, "raw/m1", ItemState.DONE)
     assert tables.table() == before
     tables.writer.close()

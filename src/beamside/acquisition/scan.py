@@ -288,7 +288,10 @@ def _missing(pattern: Pattern) -> str:
 
 
 def _split(path: str, text: str) -> Pattern:
-    """Separate the fixed folder from the parts with wildcards; a name with brackets in it that exists is meant as it is."""
+    """Separate the fixed folder from the parts with wildcards; a name with brackets in it that exists is meant as it is.
+
+    One that its own wildcards match, such as a file named ``*.tif``, is found among the others.
+    """
     path = os.path.abspath(os.path.expanduser(path))
     if os.path.isdir(path):
         return Pattern(text, path, _EVERYTHING)
@@ -296,10 +299,14 @@ def _split(path: str, text: str) -> Pattern:
     root, fixed = parts[0], 1
     while fixed < len(parts) - 1:
         below = os.path.join(root, parts[fixed])
-        if _MAGIC.search(parts[fixed]) and not os.path.isdir(below):
+        if _MAGIC.search(parts[fixed]) and (_matches_itself(parts[fixed]) or not os.path.isdir(below)):
             break
         root, fixed = below, fixed + 1
     remaining = parts[fixed:]
-    if len(remaining) == 1 and os.path.isfile(path):
+    if len(remaining) == 1 and os.path.isfile(path) and not _matches_itself(remaining[0]):
         remaining = (glob.escape(remaining[0]),)
     return Pattern(text, root, remaining)
+
+
+def _matches_itself(name: str) -> bool:
+    return fnmatch.fnmatchcase(name, name)

@@ -98,7 +98,7 @@ class Dispatcher:
             label=before.label,
             names=items,
             digest=digest,
-            journals={one.label: (one.job.name, self._journal_size(one)) for one in stage.before},
+            journals={one.label: (one.job.name, self._journal_size(one)) for one in before.line},
             left_out=_left_out(stage, items),
         )
         task = self._task(stage, [], self._round_threads(final), round_name=name, final=final, members=vars(members))
@@ -187,7 +187,8 @@ class Dispatcher:
 
     def _submit_item(self, stage: Stage, name: str) -> None:
         key = stage.key_made_now(name)
-        task = self._task(stage, [(name, stage.results(name))], max(1, self.cores // self.workers))
+        more = {} if stage.groups is None else {"group": name, "left_out": stage.groups.left_out(name)}
+        task = self._task(stage, stage.work_on(name), max(1, self.cores // self.workers), **more)
         self._submit(stage, name, key, task)
 
     def _task(self, stage: Stage, items: list[tuple[str, dict[str, Any]]], threads: int, **more: Any) -> Task:

@@ -94,19 +94,20 @@ class NotThere:
     path: str
 
 
-def to_make_first(root: Path, stage: Stage, item: str) -> Stage | NotThere | None:
-    """Return the stage whose result for `item` has to be made again before `stage` can process it, because a file that it reads is gone.
+def to_make_first(root: Path, stage: Stage, item: str) -> tuple[Stage, str] | NotThere | None:
+    """Return the stage whose result has to be made again before `stage` can process `item`, because a file that it reads is gone, and of which item.
 
     None when all files are there.
     """
-    for port in stage.job_type.inputs:
-        for role in port.reads:
-            owner, path = stage.owner(item, port.name, role)
-            if owner is None or (root / path).exists() or not owner.usable(item):
+    reads = [(port.name, role) for port in stage.job_type.inputs for role in port.reads]
+    for name in stage.members(item) if reads else ():
+        for port, role in reads:
+            owner, path = stage.owner(name, port, role)
+            if owner is None or (root / path).exists() or not owner.usable(name):
                 continue
             if owner.is_source:
                 return NotThere(path)
-            return to_make_first(root, owner, item) or owner
+            return to_make_first(root, owner, name) or (owner, name)
     return None
 
 

@@ -103,7 +103,7 @@ class Recovery:
             reason = f"{first.path} is not in the project any more: put it back, then try again with 'beamside session retry'"
             self.tables.give_up(stage, name, reason)
         elif first is not None:
-            self.tables.redo(first, name, f"a file that {stage.title} needs is gone")
+            self.tables.redo(*first, f"a file that {stage.title} needs is gone")
         return first is None
 
     def _redo_lost(self) -> None:

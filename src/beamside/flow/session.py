@@ -383,6 +383,8 @@ class Session:
             else self._empty_looks + 1
         )
         self.waiting_at_source, self._last_look = len(report.waiting), report
+        if not self._empty_looks:
+            self.tables.set_source_ended(False)
         self.tables.intake_set_aside(report)
         self.problems.hold("look:", report.standing)
         for remark in report.remarks:
@@ -401,6 +403,7 @@ class Session:
             return False
         if not self.check.close():
             return False
+        self.tables.set_source_ended(True)
         if not all(stage.settled() for stage in self.tables.stages):
             return False
         return not self.rounds.consider(final=True)

@@ -8,9 +8,11 @@ from functools import cached_property
 from typing import Any
 
 from beamside.flow.gate import counts_as_done, counts_as_given_up, gate_revision, is_shut, shuts_nothing
+from beamside.flow.groups import Groups
 from beamside.flow.keys import earlier_versions, key_of, key_settings
 from beamside.jobs.base import Item, JobType, Optics, Result, Row
 from beamside.jobs.ports import Given, Wiring
+from beamside.jobs.triggers import Group
 from beamside.parameters import ParameterModel
 from beamside.project.records import FINAL_STATES, ItemEntry, ItemState, JobEntry
 
@@ -59,6 +61,8 @@ class Stage:
         self.parameters, self.optics = parameters, optics
         self._settings.clear()
         self._made_by.clear()
+        if self.groups is not None:
+            self.groups.forget()
 
     @cached_property
     def before(self) -> tuple[Stage, ...]:
@@ -70,9 +74,30 @@ class Stage:
         return tuple(found.values())
 
     @cached_property
-    def _line(self) -> tuple[Stage, ...]:
-        """The stages before this one, and this one."""
-        return (*self.before, self)
+    def alongside(self) -> tuple[Stage, ...]:
+        """Those of the stages before that have the same items; a group and a round are items of their own."""
+        found: dict[int, Stage] = {}
+        for port in self.job_type.inputs:
+            if port.takes == "each" and (upstream := self.upstreams.get(port.name)) is not None:
+                for stage in upstream.line:
+                    found.setdefault(id(stage), stage)
+        return tuple(stage for stage in self.before if id(stage) in found)
+
+    @cached_property
+    def line(self) -> tuple[Stage, ...]:
+        """The stages before that have the same items, and this one."""
+        return (*self.alongside, self)
+
+    @property
+    def first(self) -> Stage:
+        """The stage in which the items of this one begin to be."""
+        return self.line[0]
+
+    @cached_property
+    def groups(self) -> Groups | None:
+        """Who belongs together, where this stage takes groups."""
+        trigger = self.job_type.trigger
+        return Groups(self, trigger) if isinstance(trigger, Group) else None
 
     @cached_property
     def wiring(self) -> Wiring:
@@ -109,11 +134,19 @@ class Stage:
 
     def results(self, item: str) -> dict[str, dict[str, Any]]:
         """Return the results, as JSON and by label, that `item` has from the stages before this one; what was given up is left out."""
-        return {
-            stage.label: entry.result
-            for stage in self.before
-            if stage.has_usable(item) and (entry := stage.job.items[item]).result is not None
-        }
+        return _results(self.alongside, item)
+
+    def members(self, item: str) -> list[str]:
+        """Return the items of the stage before that `item` is made of: itself, or what belongs to the group."""
+        return [item] if self.groups is None else self.groups.used(item)
+
+    def work_on(self, item: str) -> list[tuple[str, dict[str, Any]]]:
+        """Return what a worker gets of `item`: itself or its members, each with the results that it has before this stage."""
+        return [(name, self.handed(name)) for name in self.members(item)]
+
+    def handed(self, name: str) -> dict[str, dict[str, Any]]:
+        """Return the results that a worker gets of one of the items that it works on: itself, or a member of the round or group."""
+        return _results(self.alongside or self.gathered.line, name)
 
     def item(self, name: str) -> Item:
         """Return an item with what the ports of this stage give of it."""
@@ -126,7 +159,7 @@ class Stage:
     @property
     def deleted(self) -> bool:
         """True when RELION has deleted this job, or one that it cannot do without: nothing is done here until that is taken back."""
-        if not any(stage.gone for stage in self._line):
+        if not self.gone and not any(stage.gone for stage in self.before):
             return False
         if self.gone or any(stage.deleted for stage in self.upstreams.values() if stage not in self.optional):
             return True
@@ -146,6 +179,8 @@ class Stage:
         return self._key(before, self.job_type.version)
 
     def _expected_inputs(self, item: str) -> tuple[str, ...]:
+        if self.groups is not None:
+            return (self.groups.inputs(item, self.gathered.expected_key),)
         return tuple(
             stage.expected_key(item) if stage in self.required or stage.has_usable(item) else ""
             for stage in self.counted
@@ -153,7 +188,10 @@ class Stage:
 
     def key_made_now(self, item: str) -> str:
         """Return the key of a result that is made now from the results that are there."""
-        before = [stage.job.items[item].key if stage.has_usable(item) else "" for stage in self.counted]
+        if self.groups is not None:
+            before = [self.groups.inputs(item, lambda name: self.gathered.job.items[name].key)]
+        else:
+            before = [stage.job.items[item].key if stage.has_usable(item) else "" for stage in self.counted]
         return self._key(before, self.job_type.version)
 
     def _key(self, inputs: Sequence[str], version: str) -> str:
@@ -205,10 +243,11 @@ class Stage:
 
     def _stamp(self, item: str) -> tuple[int, ...]:
         """Return what stays the same while nothing is recorded of the item, and nobody opens or shuts a gate, here or before."""
-        entries = [stage.job.items.get(item) for stage in self._line]
+        entries = [stage.job.items.get(item) for stage in self.line]
         return (
             *[0 if entry is None else entry.recorded for entry in entries],
-            sum([gate_revision(stage.job) for stage in self._line]),
+            sum([gate_revision(stage.job) for stage in self.line]),
+            sum([stage.groups.revision(item) for stage in self.line if stage.groups is not None]),
         )
 
     def _find_given(self, item: str) -> Given | None:
@@ -217,6 +256,8 @@ class Stage:
             return None
         if entry.result.get("rejected") and self.job.words.get(item) != "accept":
             return None  # it stays out of the tables while it is processed again
+        if self.groups is not None and not self.groups.used(item):
+            return None
         if not all(stage.has_usable(item) for stage in self.required):
             return None
         if self.optional and not self.required and not any(stage.has_usable(item) for stage in self.optional):
@@ -229,12 +270,14 @@ class Stage:
 
     def is_held_back(self, item: str) -> bool:
         """Return True when a gate before this stage keeps `item` from it."""
-        return any(is_shut(stage.job, item) for stage in self.before if not shuts_nothing(stage.job))
+        return any(is_shut(stage.job, item) for stage in self.alongside if not shuts_nothing(stage.job))
 
     def is_ready(self, item: str) -> bool:
         """Return True when all that `item` is made from here is there, or will not come where it can be done without."""
         if self.is_held_back(item) or not all(stage.is_settled(item) for stage in self.required):
             return False
+        if self.groups is not None:
+            return self.groups.is_ready(item)
         there = [stage.is_settled(item) for stage in self.optional]
         return (bool(self.required) or any(there)) and all(
             settled or stage.has_given_up(item) for settled, stage in zip(there, self.optional, strict=True)
@@ -254,6 +297,8 @@ class Stage:
         """Return True when what `item` needs was given up in a stage before."""
         if self.is_source:
             return False
+        if self.groups is not None:
+            return self.groups.has_nothing(item)
         if self.required:
             return any(stage.has_given_up(item) for stage in self.required)
         return bool(self.optional) and all(stage.has_given_up(item) for stage in self.optional)
@@ -262,6 +307,8 @@ class Stage:
         """Return True when `item` is to be in this table: what it is made from directly is done."""
         if self.is_held_back(item):
             return False
+        if self.groups is not None:
+            return bool(self.groups.used(item))
         needed = [stage for stage in self.counted if stage in self.required]
         done = [_is_done(stage, item) for stage in (needed or self.optional)]
         return all(done) if needed else any(done)
@@ -282,9 +329,8 @@ class Stage:
 
     def revisions(self) -> tuple[int, ...]:
         """Return what `rows` depends on: the revisions of the jobs whose items they show, which stay the same while the rows do."""
-        stages = (*self.before, self)
-        jobs = [stage.job for stage in stages if stage.job_type.aggregate == self.job_type.aggregate]
-        return tuple(number for job in jobs for number in (job.revision, gate_revision(job)))
+        groups = sum(stage.groups.total for stage in self.line if stage.groups is not None)
+        return (groups, *[number for stage in self.line for number in (stage.job.revision, gate_revision(stage.job))])
 
     def settings_key(self) -> str:
         """Return the part of an aggregate's keys that its parameters make; what it is made from makes the rest."""
@@ -316,8 +362,17 @@ class Stage:
         return [
             entry.name
             for entry in self.job.items.values()
-            if entry.state in FINAL_STATES and entry.key != self.expected_key(entry.name)
+            if entry.state in FINAL_STATES and self.is_out_of_date(entry.name)
         ]
+
+    def is_out_of_date(self, item: str) -> bool:
+        """Tell whether the result of an item, or that there is none, is not of the present inputs and parameters.
+
+        Of a group nothing is said while members are being processed.
+        """
+        if self.groups is not None and (self.groups.underway(item) or self.groups.has_nothing(item)):
+            return False
+        return self.job.items[item].key != self.expected_key(item)
 
     def outdated(self) -> dict[str, str]:
         """Return the results that an earlier version of the algorithm has made, with that version; of an aggregate, its last round."""
@@ -336,16 +391,21 @@ class Stage:
         entry = self.job.items.get(item)
         if entry is None or entry.result is None:
             return False
-        entries = [stage.job.items.get(item) for stage in (*self.before, self)]
-        return any(other is not None and other.state not in FINAL_STATES for other in entries)
+        entries = [stage.job.items.get(item) for stage in self.line]
+        if any(other is not None and other.state not in FINAL_STATES for other in entries):
+            return True
+        grouping = self.first if self.first.groups is not None else None
+        return grouping is not None and any(map(grouping.gathered.being_redone, grouping.members(item)))
 
     def settled(self) -> bool:
         """Return True when nothing waits that can be done, and nothing is being processed here."""
         return not self.in_flight and (self.job_type.aggregate or self.deleted or not self.to_do())
 
     def to_do(self) -> int:
-        """Return how many items wait here that no gate holds back."""
-        if all(shuts_nothing(stage.job) for stage in self.before):
+        """Return how many items wait here that no gate holds back, and that wait for no further member."""
+        if self.groups is not None:
+            return sum(self.groups.is_ready(name) for name in self.waiting)
+        if all(shuts_nothing(stage.job) for stage in self.alongside):
             return len(self.waiting)
         return sum(not self.is_held_back(name) for name in self.waiting)
 
@@ -368,13 +428,24 @@ class Stage:
 
 def followers(stages: Sequence[Stage], stage: Stage) -> Iterator[Stage]:
     """Yield those of `stages` that take each item of `stage`."""
-    return (other for other in stages if not other.job_type.aggregate and stage in other.upstreams.values())
+    return (
+        other
+        for other in stages
+        if not other.job_type.aggregate and other.groups is None and stage in other.upstreams.values()
+    )
+
+
+def _results(stages: Sequence[Stage], item: str) -> dict[str, dict[str, Any]]:
+    """Return the results that `item` has from `stages`, by label; what was given up is left out."""
+    return {
+        stage.label: entry.result
+        for stage in stages
+        if stage.has_usable(item) and (entry := stage.job.items[item]).result is not None
+    }
 
 
 def _is_done(stage: Stage, item: str) -> bool:
     entry = stage.entry(item)
     return (
-        entry is not None
-        and counts_as_done(stage.job, entry)
-        and (stage.is_source or entry.key == stage.expected_key(item))
+        entry is not None and counts_as_done(stage.job, entry) and (stage.is_source or not stage.is_out_of_date(item))
     )

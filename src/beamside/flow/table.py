@@ -6,7 +6,7 @@ import hashlib
 import json
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -129,6 +129,7 @@ class Tables:
                 changed |= dict.fromkeys(name for name in (words | now) if words.get(name) != now.get(name))
                 self._words[stage.name] = stage.job.words_given, dict(now)
         for name in changed:
+            self._touch_groups(None, name)
             for stage in self.stages:
                 self._go_on(stage, name)
 
@@ -139,6 +140,7 @@ class Tables:
             self._advance(stage, name)
         elif entry is not None and entry.state is ItemState.REJECTED:
             self._give_up_after(stage, name, entry.state)
+        self._consider_groups(stage)
 
     def take_parameters(self) -> int:
         """The settings have changed: what depends on them is done again, what is in flight when it comes; returns how many results wait for it."""
@@ -157,7 +159,16 @@ class Tables:
             for entry in failed if stage.job_type.aggregate else []:
                 if not stage.settings_version(entry):
                     self._record(stage, entry.name, ItemState.WAITING, attempt=0, reason=INPUTS_CHANGED)
+            self._consider_groups(stage)
         return again
+
+    def set_source_ended(self, ended: bool) -> None:
+        """Say whether the source has no more: groups that are not complete by any other rule are then."""
+        for stage in self.stages:
+            if stage.groups is not None and stage.groups.source_ended != ended:
+                stage.groups.source_ended = ended
+                for name in stage.groups.names() if ended else ():
+                    self._consider_group(stage, name)
 
     def retry_failed(self) -> int:
         """Let every failed item be tried again, and every failed round; returns how many there are."""
@@ -277,8 +288,9 @@ class Tables:
         """An item is given to the executor; returns the number of this task of the item."""
         entry = stage.job.items[name]
         made_from = stage.gathered.job.revision if stage.job_type.aggregate else None
+        members = None if stage.groups is None else stage.groups.used(name)
         attempt, task = entry.attempt + 1, entry.task + 1
-        self._record(stage, name, ItemState.QUEUED, attempt=attempt, made_from=made_from, task=task)
+        self._record(stage, name, ItemState.QUEUED, attempt=attempt, made_from=made_from, task=task, members=members)
         stage.waiting.pop(name, None)
         stage.in_flight.add(name)
         return task
@@ -337,10 +349,9 @@ class Tables:
 
     def _is_out_of_date(self, stage: Stage, name: str) -> bool:
         """Tell whether the inputs or parameters of a result that has just come have changed since it was begun; of a round, the parameters."""
-        entry = stage.job.items[name]
         if stage.job_type.aggregate:
-            return not stage.settings_version(entry)
-        return entry.key != stage.expected_key(name)
+            return not stage.settings_version(stage.job.items[name])
+        return stage.is_out_of_date(name)
 
     def _warn(self, stage: Stage, name: str, warnings: Mapping[str, str]) -> None:
         """Tell what a result warns of, and no longer what an earlier one did: of the same item, or of the rounds before."""
@@ -398,6 +409,7 @@ class Tables:
     def _record(self, stage: Stage, name: str, state: ItemState, **details: Any) -> None:
         self.writer.item(stage.job.name, name, state, **details)
         self.changed.add(stage.name)
+        self._touch_groups(stage, name)
 
     def _finish(self, stage: Stage, name: str, state: ItemState, **details: Any) -> None:
         self._record(stage, name, state, **details)
@@ -407,14 +419,11 @@ class Tables:
             self._advance(stage, name)
         else:
             self._give_up_after(stage, name, state)
+        self._consider_groups(stage)
 
     def _advance(self, stage: Stage, name: str) -> None:
         """Let the next stages have an item that is done here."""
-        if (
-            not stage.is_source
-            and not stage.job_type.aggregate
-            and stage.job.items[name].key != stage.expected_key(name)
-        ):
+        if not stage.is_source and not stage.job_type.aggregate and stage.is_out_of_date(name):
             return
         for follower in followers(self.stages, stage):
             self._consider(follower, name)
@@ -426,8 +435,50 @@ class Tables:
             if stage.may_begin(name):
                 self._record(stage, name, ItemState.WAITING)
                 stage.waiting[name] = None
-        elif entry.state in FINAL_STATES and entry.key != stage.expected_key(name):
+        elif entry.state in FINAL_STATES and stage.is_out_of_date(name):
             self.redo(stage, name, "inputs changed")
+
+    # -- groups -----------------------------------------------------------------------------------------------------
+
+    def _fed_by(self, stage: Stage | None) -> Iterator[Stage]:
+        """Yield the stages that take groups of items of `stage`, or all that take groups."""
+        for other in self.stages:
+            if other.groups is not None and (stage is None or stage in other.gathered.line):
+                yield other
+
+    def _touch_groups(self, stage: Stage | None, name: str) -> None:
+        for other in self._fed_by(stage):
+            if other.groups is not None:
+                other.groups.touch(name)
+
+    def _consider_groups(self, stage: Stage) -> None:
+        """Look at the groups of which something has changed."""
+        for other in self._fed_by(stage):
+            for name in other.groups.take_changed() if other.groups is not None else ():
+                self._consider_group(other, name)
+
+    def _consider_group(self, stage: Stage, name: str) -> None:
+        entry = stage.entry(name)
+        if entry is None:
+            self._consider(stage, name)
+        elif stage.cannot_come(name):
+            self._give_up_group(stage, entry)
+        elif entry.state in FINAL_STATES:
+            self._consider(stage, name)
+            self._go_on(stage, name)
+
+    def _give_up_group(self, stage: Stage, entry: ItemEntry) -> None:
+        """Nothing is left of which a group could be made. A result that it has stays while its members may come back; nothing uses it."""
+        assert stage.groups is not None
+        if entry.state is ItemState.DONE and not stage.groups.members(entry.name):
+            self._record(stage, entry.name, ItemState.WAITING, attempt=0)
+            self._record(stage, entry.name, ItemState.QUEUED)
+            self._finish(stage, entry.name, ItemState.REJECTED, key="", reason="nothing belongs to it any more")
+        elif entry.state is ItemState.WAITING:
+            stage.waiting.pop(entry.name, None)
+            self._finish(stage, entry.name, ItemState.FAILED, key="", reason="nothing of it could be used")
+        elif entry.state in FINAL_STATES:
+            self._give_up_after(stage, entry.name, ItemState.FAILED)
 
     def _give_up_after(self, stage: Stage, name: str, state: ItemState, reason: str = "") -> None:
         """Items of later stages that wait for one that was given up cannot be done, also where a stage between has a result from before."""

@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Literal
 from beamside.formats.star import StarBlock
 from beamside.formats.star_parts import StarParts
 from beamside.jobs.ports import Given, Input, Output, lineage
-from beamside.jobs.triggers import EachItem, EachRound, Increments, Trigger
+from beamside.jobs.triggers import EachItem, EachRound, Group, Increments, Trigger
 from beamside.parameters import ParameterModel, describe
 from beamside.project.relion_options import OPTIONS
 
@@ -106,6 +106,22 @@ class Item:
 
 
 @dataclass(frozen=True)
+class ItemGroup:
+    """Items that belong together, as one thing to process.
+
+    Attributes
+    ----------
+    name : of the group, which is an item itself: a path below the project without extension
+    items : the members, by name
+    left_out : members that the group is without, each with why: they were given up, or a person has taken them out
+    """
+
+    name: str
+    items: Sequence[Item]
+    left_out: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Result:
     """What processing an item gave. All of it is JSON; paths are relative to the project.
 
@@ -147,7 +163,7 @@ class Workspace:
     threads: int = 1
     device: str = "cpu"
 
-    def path(self, item: Item, suffix: str) -> Path:
+    def path(self, item: Item | ItemGroup, suffix: str) -> Path:
         """Return the absolute path ``<job>/<item><suffix>`` and make its directory."""
         path = self.root / self.job / f"{item.name}{suffix}"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -263,6 +279,8 @@ class JobType:
     That of a job that works in rounds is called as ``function(items, parameters, workspace, round_name=..., final=...)`` and takes all items in,
     continuing from the checkpoint in the job directory. One that follows the rounds of another gets one item: the round that it is about.
 
+    That of a job that takes groups is called as ``function(group, parameters, workspace)``, with an `ItemGroup`.
+
     Sentences for people go to ``values["warnings"]``, by what they are about.
     """
     Parameters: ClassVar[type[ParameterModel]]
@@ -282,6 +300,23 @@ class JobType:
     def aggregate(self) -> bool:
         """True when it works in rounds: over all items together, or about each round of another job."""
         return isinstance(self.trigger, Increments | EachRound)
+
+    @property
+    def grouping(self) -> bool:
+        """True when items that belong together are one item for it."""
+        return isinstance(self.trigger, Group)
+
+    def group_of(self, name: str, values: Mapping[str, Any], parameters: Any) -> str:
+        """Return the name of the group that an item belongs to; "" for one that belongs to none. By itself: what lies in one folder.
+
+        Parameters
+        ----------
+        name : of the item
+        values : of the result that the item has in the first of the jobs before; what was found beside the file is in ``values["metadata"]``. Empty
+            for an item that was given up there
+        parameters : of this job
+        """
+        return name.rpartition("/")[0]
 
     def input(self, port: str) -> Input:
         """Return the input of this name; raises KeyError."""

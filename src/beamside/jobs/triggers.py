@@ -36,4 +36,21 @@ class EachRound:
     """After each round of the job that it follows: about the newest one."""
 
 
-Trigger = EachItem | Increments | EachRound
+@dataclass(frozen=True)
+class Group:
+    """Over the items that belong together, when all of them are there, and again when one comes late, is lost, taken out, or made again.
+
+    What belongs together is said by the job type, see `JobType.group_of`. Nothing more is expected of a group once the source has ended, and before
+    that when one of the rules below says so. Its result stays until the next one is there.
+
+    Attributes
+    ----------
+    expected : parameter that says how many belong to a group; 0 when that is not known
+    quiet : parameter that says after how many minutes without a further one nothing more is expected; 0 for never
+    """
+
+    expected: str = ""
+    quiet: str = ""
+
+
+Trigger = EachItem | Increments | EachRound | Group

@@ -14,7 +14,7 @@ from typing import Any
 from beamside.errors import BeamsideError, ConfigError, InputError, NotReadyError, ProcessingError
 from beamside.execution.orphans import end_with_session
 from beamside.execution.whereabouts import TaskName, Where, here, telling
-from beamside.jobs.base import Item, JobType, Optics, Result, Workspace
+from beamside.jobs.base import Item, ItemGroup, JobType, Optics, Result, Workspace
 from beamside.jobs.loading import load_work
 from beamside.jobs.members import Members, items_of
 from beamside.jobs.ports import Given, Wiring, linked
@@ -30,7 +30,7 @@ TaskItem = tuple[str, Mapping[str, Any]]
 
 @dataclass(frozen=True)
 class Task:
-    """One piece of work for a worker: one item, or all items of a round.
+    """One piece of work for a worker: one item, or all items of a round or of a group.
 
     Attributes
     ----------
@@ -40,6 +40,7 @@ class Task:
     members : of a round over all items, the content of `Members`: which they are, and where their results are read
     number : how often the item or round was given out
     told_in : the folder where workers tell what they begin and end; "" for none
+    group, left_out : of items that belong together, the group's name, and which members it is without and why
     """
 
     type_name: str
@@ -57,11 +58,13 @@ class Task:
     members: Mapping[str, Any] = field(default_factory=dict)
     number: int = 0
     told_in: str = ""
+    group: str = ""
+    left_out: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def identity(self) -> TaskName:
         """What tells it from all other tasks of the project."""
-        return TaskName(self.job, self.round_name or self.items[0][0], self.number)
+        return TaskName(self.job, self.round_name or self.group or self.items[0][0], self.number)
 
 
 @dataclass(frozen=True)
@@ -114,6 +117,8 @@ def _work(task: Task) -> dict[str, Any]:
     _limit_threads(task.threads)
     if kind.aggregate:
         result = work(items, parameters, workspace, round_name=task.round_name, final=task.final)
+    elif kind.grouping:
+        result = work(ItemGroup(task.group, items, task.left_out), parameters, workspace)
     else:
         result = work(items[0], parameters, workspace)
     check_contract(kind, result, items)
@@ -137,7 +142,7 @@ def check_contract(kind: JobType, result: Result, items: Sequence[Item]) -> None
     """Raise ConfigError when a result lacks what everything of the kind that the job type gives must have; one that was rejected may lack it."""
     if result.rejected:
         return
-    given = Given(result, items[0].inputs if items and not kind.aggregate else {})
+    given = Given(result, items[0].inputs if items and not (kind.aggregate or kind.grouping) else {})
     for output in kind.outputs:
         if lacking := output.kind.lacks(given):
             raise ConfigError(

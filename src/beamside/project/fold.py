@@ -142,6 +142,7 @@ def apply_item_record(job: JobEntry, record: Record, *, sound: bool = True) -> I
     entry.made_from = record.get("made_from", entry.made_from)
     if new is ItemState.QUEUED:
         entry.task = record.get("task", entry.task + 1)  # journals of earlier versions do not say it
+        entry.members = tuple(map(sys.intern, record.get("members") or ()))
     if new in FINAL_STATES:
         entry.key, entry.result = record.get("key", ""), _with_shared_names(record.get("result"))
         entry.seconds, entry.finished = record.get("seconds", 0.0), job.records

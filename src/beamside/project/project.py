@@ -5,17 +5,18 @@ from __future__ import annotations
 import functools
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 import beamside
-from beamside.errors import JournalError, ProjectError
+from beamside.errors import JournalError, ProjectError, TransitionError
 from beamside.project.fold import FORMAT, apply_item_record, apply_project_record, check_item_record, fold_journal
 from beamside.project.journal import JournalFile, Record, read_journal
 from beamside.project.lease import Holder, Lease, current_holder
 from beamside.project.records import FINAL_STATES, ItemEntry, ItemState, JobEntry, ProjectState, Word
+from beamside.project.story import item_story
 
 
 class Project:
@@ -228,6 +229,7 @@ class ProjectWriter:
         made_from: int | None = None,
         task: int | None = None,
         where: Mapping[str, Any] | None = None,
+        members: Sequence[str] | None = None,
     ) -> ItemEntry:
         """Record an item's transition. Final ones are on disk when this returns; a lost intermediate one costs nothing.
 
@@ -245,9 +247,13 @@ class ProjectWriter:
             "made_from": made_from,
             "task": task,
             "where": where or None,
+            "members": members,
         }
         record.update({name: value for name, value in optional.items() if value is not None})
-        check_item_record(self.state.jobs[job], record)
+        try:
+            check_item_record(self.state.jobs[job], record)
+        except TransitionError as error:
+            raise TransitionError(f"{error} {item_story(self.project.job_journal(job), item)}") from error
         self._append(self.project.job_journal(job), record, sync=state in FINAL_STATES)
         return apply_item_record(self.state.jobs[job], record)
 

@@ -65,6 +65,8 @@ class ItemEntry:
     first is told by ``finished``, the number of the record in the job's journal that gave the present result. ``made_from`` is, for a round of an
     aggregate, the revision of the job before when the round was begun; -1 in journals that do not say it.
 
+    ``members`` are, for a group, the items that the newest attempt was made of.
+
     ``recorded`` is the number of the newest record of the item in the job's journal.
 
     ``attempt`` begins anew when an item is done again; ``task``, the number of times that it was given out, never does, so that job, item and this
@@ -84,6 +86,7 @@ class ItemEntry:
     made_from: int = -1
     task: int = 0
     recorded: int = 0
+    members: tuple[str, ...] = ()
 
     def has_in_hand(self, task: int) -> bool:
         """Tell whether this task of the item is the one whose outcome is awaited."""
