@@ -11,7 +11,7 @@ import logging
 import os
 import threading
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -63,9 +63,7 @@ class ManifestEntry:
 
     def to_line(self) -> str:
         """Return the JSON line, with its end."""
-        stated = {
-            key: value for key, value in asdict(self).items() if value not in ("", 0, 0.0, (), {}) or key in _ALWAYS
-        }
+        stated = {key: value for key, value in vars(self).items() if value or key in _ALWAYS}
         return json.dumps(stated, ensure_ascii=True, separators=(",", ":")) + "\n"
 
     @classmethod
@@ -157,7 +155,7 @@ class Manifest:
             When the disk is full or cannot be written.
         """
         now = datetime.now(UTC).isoformat(timespec="milliseconds")
-        stamped = [entry if entry.time else _with_time(entry, now) for entry in entries]
+        stamped = [entry if entry.time else replace(entry, time=now) for entry in entries]
         with self._lock:
             try:
                 _append(self.path, "".join(entry.to_line() for entry in stamped))
@@ -187,10 +185,6 @@ class Manifest:
         content = os.fsencode("".join(_checksum_line(entry) for entry in self._entries if entry.destination))
         if (path.read_bytes() if path.exists() else b"") != content:
             replace_file(path, content)
-
-
-def _with_time(entry: ManifestEntry, now: str) -> ManifestEntry:
-    return ManifestEntry(**{**entry.__dict__, "time": now})
 
 
 def _append(path: Path, text: str) -> None:

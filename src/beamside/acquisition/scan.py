@@ -5,7 +5,6 @@ Nothing but ``scandir`` and ``stat`` is used: notifications (inotify) do not see
 
 from __future__ import annotations
 
-import fnmatch
 import glob
 import os
 import re
@@ -13,7 +12,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from beamside.acquisition.bystanders import final_names, is_system_folder, is_temporary
+from beamside.acquisition.bystanders import is_system_folder
+from beamside.acquisition.listing import FolderNames, Listing, is_folder
 from beamside.acquisition.nothing_found import FORMATS, MOVIE_SUFFIXES, Pattern, nearest_folder, what_is_there
 from beamside.acquisition.remarks import Trouble
 from beamside.errors import ConfigError
@@ -91,6 +91,7 @@ class Scanner:
         self._given, self._endings, self._formats = tuple(patterns), endings, formats
         self._known: dict[str, Pattern] = {}
         self._seen_roots: set[str] = set()
+        self._names: dict[str, FolderNames] = {}
         self._understand()
         self._sidecars = tuple(suffix.lower() for suffix in sidecar_suffixes)
         self._exclude = {os.path.realpath(path) for path in exclude if path}
@@ -136,13 +137,15 @@ class Scanner:
                 result.complete = False
                 continue
             self._seen_roots.add(pattern.root)
-            for entry in self._walk(pattern.root, pattern.parts, result, walked):
-                if entry.path in seen or not self._is_wanted(entry):
-                    continue
-                seen.add(entry.path)
-                result.matched += 1
-                if not known(entry.path):
+            for files in self._walk(pattern.root, pattern.parts, result, walked):
+                new = [entry for entry in files if entry.path not in seen and entry.name not in self._exclude_names]
+                new += [entry for entry in files if entry.name in self._exclude_names and self._is_meant(entry, seen)]
+                seen.update([entry.path for entry in new])
+                result.matched += len(new)
+                unknown = [entry for entry in new if not known(entry.path)]
+                for entry in sorted(unknown, key=lambda entry: entry.name):
                     _look(entry, result)
+        self._names = {folder: names for folder, names in self._names.items() if folder in walked}
         return result
 
     def _is_a_choice_not_taken(self, pattern: Pattern) -> bool:
@@ -156,66 +159,62 @@ class Scanner:
         there = what_is_there(self._patterns, self._exclude, self._endings)
         return f"No {self._formats} file matches --data {given} so far. {there}".rstrip()
 
-    def _is_wanted(self, entry: os.DirEntry[str]) -> bool:
-        if not entry.name.lower().endswith(self._endings):
-            return False
-        return not (entry.name in self._exclude_names and os.path.realpath(entry.path) in self._exclude)
+    def _is_meant(self, entry: os.DirEntry[str], seen: set[str]) -> bool:
+        """Tell whether a file that is called like one that is never taken in is another one."""
+        return entry.path not in seen and os.path.realpath(entry.path) not in self._exclude
 
     def _walk(
         self, folder: str, parts: tuple[str, ...], result: ScanResult, walked: set[str]
-    ) -> Iterator[os.DirEntry[str]]:
-        """Yield the files below `folder` that match `parts`, in the order of their names."""
-        entries = self._list(folder, result, walked)
-        head, rest = parts[0], parts[1:]
-        if head == "**":
+    ) -> Iterator[list[os.DirEntry[str]]]:
+        """Yield the files that match `parts` of each folder, from `folder` down, in the order of the folders' names."""
+        listing = self._list(folder, result, walked)
+        if listing is None:
+            return
+        if parts[0] == "**":
             # no folders: the rest applies here; one or more: into each sub-folder (links are not followed, they could form a loop)
-            yield from self._match(entries, rest or ("*",), result, walked)
-            for entry in entries:
-                if _is_folder(entry, follow=False) and not _is_passed_over(entry, result):
+            yield from self._match(listing, parts[1:] or ("*",), result, walked)
+            for entry in listing.folders():
+                if not _is_passed_over(entry, result):
                     yield from self._walk(entry.path, parts, result, walked)
             return
-        yield from self._match(entries, parts, result, walked)
+        yield from self._match(listing, parts, result, walked)
 
     def _match(
-        self, entries: list[os.DirEntry[str]], parts: tuple[str, ...], result: ScanResult, walked: set[str]
-    ) -> Iterator[os.DirEntry[str]]:
+        self, listing: Listing, parts: tuple[str, ...], result: ScanResult, walked: set[str]
+    ) -> Iterator[list[os.DirEntry[str]]]:
         head, rest = parts[0], parts[1:]
-        for entry in entries:
-            matches = fnmatch.fnmatchcase(entry.name, head)
-            if not rest:
-                if is_temporary(entry.name):
-                    if _would_match(entry.name, head, self._endings) and not _is_folder(entry, follow=True):
-                        result.temporary.append(entry.path)
-                elif matches:
-                    yield entry
-            elif matches and _is_folder(entry, follow=True):
+        if not rest:
+            result.temporary += [entry.path for entry in listing.temporary(head) if not is_folder(entry, follow=True)]
+            yield listing.files(head)
+            return
+        for entry in listing.named(head):
+            if is_folder(entry, follow=True):
                 named = head.lower().startswith(
                     entry.name[:2].lower()
                 )  # else a wildcard takes it in, and nobody asked for it
                 if named or not _is_passed_over(entry, result):
                     yield from self._walk(entry.path, rest, result, walked)
 
-    def _list(self, folder: str, result: ScanResult, walked: set[str]) -> list[os.DirEntry[str]]:
+    def _list(self, folder: str, result: ScanResult, walked: set[str]) -> Listing | None:
         try:
             with os.scandir(folder) as scan:
-                entries = sorted(scan, key=lambda entry: entry.name)
+                entries = list(scan)
         except FileNotFoundError:  # removed between two steps of the walk
-            return []
+            return None
         except OSError as error:
             sentence = f"The folder {folder} cannot be read ({error.strerror}): check its permissions and the mount."
             result.standing.append(Trouble(f"source-unreadable:{folder}", sentence, "error"))
             result.complete = False
-            return []
-        if folder not in self._roots and any(entry.name == _PROJECT_MARK for entry in entries):
-            return []  # a project's own files, below the folder that is watched, are not the microscope's
+            return None
+        listing = Listing(entries, self._names.get(folder), self._endings)
+        self._names[folder] = listing.names
+        if folder not in self._roots and _PROJECT_MARK in listing.names.all:
+            return None  # a project's own files, below the folder that is watched, are not the microscope's
         if folder not in walked:
             walked.add(folder)
-            result.sidecars += [
-                entry.path
-                for entry in entries
-                if entry.name.lower().endswith(self._sidecars or ("\0",)) and not is_temporary(entry.name)
-            ]
-        return entries
+            if self._sidecars:
+                result.sidecars += [entry.path for entry in listing.ending_with(self._sidecars)]
+        return listing
 
 
 def _is_passed_over(folder: os.DirEntry[str], result: ScanResult) -> bool:
@@ -225,14 +224,6 @@ def _is_passed_over(folder: os.DirEntry[str], result: ScanResult) -> bool:
     elif folder.name.startswith(".") and folder.name != _PROJECT_MARK:
         result.hidden_folders.append(folder.path)
     return is_system_folder(folder.name) or folder.name.startswith(".")
-
-
-def _would_match(name: str, wanted: str, endings: tuple[str, ...]) -> bool:
-    """Tell whether a file with a temporary or hidden name would be one that is asked for under the name that it may get."""
-    return any(
-        final.lower().endswith(endings) and any(fnmatch.fnmatchcase(one, wanted) for one in (final, name))
-        for final in final_names(name)
-    )
 
 
 def look_at(path: str) -> Sighting | None:
@@ -257,13 +248,6 @@ def _look(entry: os.DirEntry[str], result: ScanResult) -> None:
             sentence = f"{entry.path} cannot be looked at ({error.strerror}): check its permissions and the mount."
             result.standing.append(Trouble(key, sentence, "error"))
         result.complete = False
-
-
-def _is_folder(entry: os.DirEntry[str], *, follow: bool) -> bool:
-    try:
-        return entry.is_dir(follow_symlinks=follow)
-    except OSError:  # a link that leads nowhere is no folder
-        return False
 
 
 def expand_braces(text: str) -> list[str]:

@@ -163,9 +163,7 @@ class _Walk:
         order, pointer = self.layout.order, self.layout.offset
         inline = struct.calcsize(pointer)
         tags: Page = {}
-        for start in range(0, len(entries), self.layout.entry_bytes):
-            entry = entries[start : start + self.layout.entry_bytes]
-            tag, kind, count = struct.unpack(order + "HH" + pointer, entry[:-inline])
+        for tag, kind, count, value in struct.iter_unpack(f"{order}HH{pointer}{inline}s", entries):
             total = _TYPE_BYTES.get(kind, 1) * count
             is_number, is_text = kind in _INTEGER_TYPES, kind in _TEXT_TYPES and tag not in _NEEDED
             wanted = tag in needed and count > 0 and (is_number or is_text)
@@ -173,9 +171,11 @@ class _Walk:
                 self.parts += 0 if is_text else count
                 if self.parts > _MOST_PARTS:
                     raise CorruptFileError(f"{self.path} is damaged: {what} has a table of {count:,} numbers.")
-            data = entry[-inline:][:total]
+            elif total <= inline:
+                continue
+            data = value[:total]
             if total > inline:
-                position = struct.unpack(order + pointer, entry[-inline:])[0]
+                position = struct.unpack(order + pointer, value)[0]
                 if position + total > self.size:
                     raise _TruncatedError(
                         f"a value of {what} ends at byte {position + total:,} and the file has {self.size:,}"
@@ -198,12 +198,22 @@ def _check_pixels(tags: Page, size: int, what: str, path: PathLike) -> int:
         raise CorruptFileError(f"{path} is damaged: {what} does not say where its pixels are.")
     if len(offsets) != len(lengths) or len(offsets) == 0:
         raise CorruptFileError(f"{path} is damaged: {what} has {len(offsets)} strips and {len(lengths)} lengths.")
-    if offsets.min() < 0 or lengths.min() < 0:
+    if len(offsets) == 1:  # of most movies; one number needs no vectors
+        offset, length = int(offsets[0]), int(lengths[0])
+        least, written, most, end = (
+            min(offset, length),
+            offset != 0 and length != 0,
+            max(offset, length),
+            offset + length,
+        )
+    else:
+        least, written = min(offsets.min(), lengths.min()), bool(offsets.all() and lengths.all())
+        most = max(int(offsets.max()), int(lengths.max()))
+        end = int((offsets + lengths).max()) if most <= size else most
+    if least < 0:
         raise CorruptFileError(f"{path} is damaged: {what} says that its pixels are at an impossible place.")
-    if not offsets.all() or not lengths.all():
+    if not written:
         raise _TruncatedError(f"the pixels of {what} have not been written")
-    end = max(int(offsets.max()), int(lengths.max()))
-    end = int((offsets + lengths).max()) if end <= size else end
     if end > size:
         raise _TruncatedError(f"the pixels of {what} end at byte {end:,} and the file has {size:,}")
     return end
