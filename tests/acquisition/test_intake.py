@@ -499,3 +499,22 @@ def test_sidecars_of_a_movie_with_a_long_name_stay_beside_it_under_its_name(rig:
     assert len(item) < 150
     assert sorted(Path(path).name for path in taken.sidecars) == [f"{item}.tiff.mdoc", f"{item}.xml"]
     assert rig.intake.taken()[0].source == str(rig.camera / f"{stem}.tiff"), "the manifest has the name of the source"
+
+
+def test_a_file_that_is_given_back_during_a_look_has_not_gone(rig: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    rig.movie("a.tiff")
+    (arrival,) = rig.look_twice().new
+    rig.movie("a.tiff", seed=7, frames=5)
+    scan = rig.intake._scanner.scan
+
+    def scan_while_taking(known: Callable[[str], bool]) -> object:
+        found = scan(known)
+        with pytest.raises(NotReadyError):
+            rig.intake.take(arrival)
+        return found
+
+    monkeypatch.setattr(rig.intake._scanner, "scan", scan_while_taking)
+    report = rig.look()
+    assert (report.matched, report.remarks) == (1, [])
+    monkeypatch.undo()
+    assert [taken.frames for taken in rig.take_all()] == [5]

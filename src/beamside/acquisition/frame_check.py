@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -34,9 +35,8 @@ class FrameCheck:
 
     def __init__(self, taken: TakenSources, usual: UsualFrames, *, single_images: bool) -> None:
         self._taken, self._usual, self._single_images = taken, usual, single_images
-        self._judged = (-1, -1)
-        self._disputes: dict[str, tuple[ManifestEntry, tuple[ManifestEntry, ...], int, str]] = {}
-        self._doubted: list[tuple[ManifestEntry, str]] = []
+        self._judged = self._judged_usual = 0
+        self._doubted: dict[str, tuple[ManifestEntry, str]] = {}
 
     def doubt(self, sighting: Sighting, info: ImageInfo, sidecars: Iterable[Sighting]) -> str:
         """Say what speaks against a complete movie's number of frames; "" when nothing does.
@@ -74,34 +74,31 @@ class FrameCheck:
 
     def standing(self) -> list[Trouble]:
         """Tell which movies that were taken have a number of frames that something speaks against, at present."""
-        state = (self._taken.changes, self._usual.usual)
-        if state != self._judged:
-            self._judged = state
-            self._doubted = [
-                (movie, reason) for movie in self._taken.movies if (reason := self._dispute(movie, state[1]))
-            ]
+        usual = self._usual.usual
+        if usual != self._judged_usual:  # it says something of every movie
+            self._judged, self._judged_usual = 0, usual
+        self._judged, movies = self._taken.touched_since(self._judged)
+        for movie in movies:
+            self._doubted.pop(movie.item, None)
+            if reason := self._dispute(movie):
+                self._doubted[movie.item] = movie, reason
         if not self._doubted:
             return []
         count = "1 movie is" if len(self._doubted) == 1 else f"{len(self._doubted)} movies is"
-        named = [f"{movie.source} ({reason})" for movie, reason in self._doubted[:_NAMED]]
+        named = [f"{movie.source} ({reason})" for movie, reason in islice(self._doubted.values(), _NAMED)]
         more = ", ..." if len(self._doubted) > _NAMED else ""
         sentence = (
             f"The number of frames of {count} in doubt: {', '.join(named)}{more}; a movie is taken again if it changes."
         )
         return [Trouble("frames-in-doubt", sentence)]
 
-    def _dispute(self, movie: ManifestEntry, usual: int) -> str:
-        """Return what speaks against a movie's number of frames; of very many movies, only those are judged of which something is new."""
-        sidecars = self._taken.sidecars_of(movie.item)
-        known = self._disputes.get(movie.item)
-        if known is None or known[:3] != (movie, sidecars, usual):
-            said = [(sidecar.source, sidecar.metadata) for sidecar in sidecars]
-            verdict = judge(
-                movie.source, movie.frames, movie.metadata, said, self._usual, single_images=self._single_images
-            )
-            known = movie, sidecars, usual, verdict.reason if verdict.standing == "disputed" else ""
-            self._disputes[movie.item] = known
-        return known[3]
+    def _dispute(self, movie: ManifestEntry) -> str:
+        """Return what speaks against a movie's number of frames."""
+        said = [(sidecar.source, sidecar.metadata) for sidecar in self._taken.sidecars_of(movie.item)]
+        verdict = judge(
+            movie.source, movie.frames, movie.metadata, said, self._usual, single_images=self._single_images
+        )
+        return verdict.reason if verdict.standing == "disputed" else ""
 
 
 def _read(sidecar: str) -> Mapping[str, Any]:

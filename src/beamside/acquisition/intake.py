@@ -147,13 +147,15 @@ class Intake:
         Never raises for what is wrong at the source: that is told in ``standing``, ``remarks``, ``waiting`` and ``set_aside``.
         """
         with self._look_lock:
-            scan = self._scanner.scan(self._taken.is_taken)
+            with self._lock:  # what is about to be taken finds out itself whether it has changed
+                offered = {path for path, state in self._states.items() if state.offered}
+            scan = self._scanner.scan(lambda path: self._taken.is_taken(path) or path in offered)
             report = LookReport(matched=scan.matched, complete=scan.complete)
             index = SidecarIndex(scan.sidecars, self._settings.sidecars)
             deadline = self._clock() + _INSPECT_SECONDS
             for sighting in scan.sightings:
                 self._consider(sighting, index, report, deadline)
-            self._notice_vanished(scan, report)
+            self._notice_vanished(scan, offered, report)
             self._take_late_sidecars(scan.sidecars, report)
             self._temporary_names.look(scan.temporary, scan.hidden_folders, complete=scan.complete)
             report.standing += [*scan.standing, *self._nothing_matches(scan), *self._temporary_names.standing()]
@@ -255,11 +257,11 @@ class Intake:
             sentence = f"{given_up.source} changed after it was taken and cannot be taken again: {reason} {before.destination} stays as it is."
             self._pending_remarks.append(Remark("source-changed", sentence, given_up.source))
 
-    def _notice_vanished(self, scan: ScanResult, report: LookReport) -> None:
-        """Forget files that have gone from the source; only when every folder could be read are they really gone."""
+    def _notice_vanished(self, scan: ScanResult, offered: set[str], report: LookReport) -> None:
+        """Forget files that have gone from the source, and were not `offered`; only when every folder could be read are they really gone."""
         if not scan.complete:
             return
-        present = {sighting.path for sighting in scan.sightings}
+        present = offered.union(sighting.path for sighting in scan.sightings)
         with self._lock:
             gone = [path for path, state in self._states.items() if path not in present and not state.offered]
             missed = [path for path in gone if not self._states[path].passed_over]

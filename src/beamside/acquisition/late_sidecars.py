@@ -68,8 +68,8 @@ class SidecarTaking:
     def take_late(self, paths: Iterable[str], remarks: list[Remark]) -> list[tuple[ManifestEntry, ManifestEntry]]:
         """Take those whose movie was taken before; return each recorded one, with its movie before it. What failed for good goes to `remarks`."""
         found = []
-        for path in paths:
-            if self._taken.has_sidecar(path) or (movie := self._taken.movie_of_sidecar(path)) is None:
+        for path in sorted(path for path in paths if not self._taken.has_sidecar(path)):
+            if (movie := self._taken.movie_of_sidecar(path)) is None:
                 continue
             state = self._states.setdefault(path, SourceState())
             try:

@@ -10,6 +10,7 @@ import os
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from functools import cached_property
 from pathlib import PurePath
 
 _FRAMES_SUFFIX = re.compile(r"_(fractions|frames|movie|eer)$", re.IGNORECASE)
@@ -35,13 +36,17 @@ class SidecarIndex:
     """
 
     def __init__(self, paths: Iterable[str], suffixes: Sequence[str]) -> None:
-        self._by_key: dict[str, list[str]] = defaultdict(list)
-        endings = sorted((suffix.lower() for suffix in suffixes), key=len, reverse=True)
-        for path in paths:
+        self._paths, self._endings = paths, sorted((suffix.lower() for suffix in suffixes), key=len, reverse=True)
+
+    @cached_property
+    def _by_key(self) -> dict[str, list[str]]:  # at most looks no movie is new, and nobody asks
+        by_key: dict[str, list[str]] = defaultdict(list)
+        for path in self._paths:
             name = os.path.basename(path)
-            ending = next((ending for ending in endings if name.lower().endswith(ending)), "")
+            ending = next((ending for ending in self._endings if name.lower().endswith(ending)), "")
             if ending:
-                self._by_key[name[: -len(ending)]].append(path)
+                by_key[name[: -len(ending)]].append(path)
+        return by_key
 
     def of(self, movie: str) -> list[str]:
         """Return a movie's sidecars: those in its folder, and those elsewhere whose name occurs only once."""

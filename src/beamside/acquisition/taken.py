@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import threading
 from collections import Counter, defaultdict
+from collections.abc import Iterator
 from dataclasses import replace
+from itertools import islice
 
 from beamside.acquisition.contents import Contents
 from beamside.acquisition.manifest import Manifest, ManifestEntry
@@ -32,8 +34,7 @@ class TakenSources:
         self._lock = threading.RLock()
         self._movies: dict[str, ManifestEntry] = {}
         self._versions: Counter[str] = Counter()
-        self.changes = 0
-        """Grows with everything that is taken."""
+        self._touched: list[str] = []
         self.contents = Contents()
         self._present: dict[str, ManifestEntry] = {}
         self._gone: dict[str, ManifestEntry] = {}
@@ -41,7 +42,7 @@ class TakenSources:
         self._sidecars: dict[str, list[ManifestEntry]] = defaultdict(list)
         self._by_key: dict[str, list[ManifestEntry]] = defaultdict(list)
         self._changed: set[str] = set()
-        self._next_check = 0
+        self._to_check: Iterator[str] = iter(())
         for entry in manifest.entries:
             if entry.kind == "removed":
                 self.removed(entry)
@@ -53,7 +54,6 @@ class TakenSources:
     def add(self, *entries: ManifestEntry) -> None:
         """Take in what was appended to the manifest."""
         with self._lock:
-            self.changes += 1
             for entry in entries:
                 self._present.pop(entry.source, None)  # a new version comes last
                 self._present[entry.source] = entry
@@ -62,6 +62,7 @@ class TakenSources:
                 self._dates[entry.source] = entry.mtime_ns
                 if entry.kind == "duplicate":
                     continue
+                self._touched.append(entry.item)
                 if entry.kind == "sidecar":
                     others = [known for known in self._sidecars[entry.item] if known.source != entry.source]
                     self._sidecars[entry.item] = [*others, entry]
@@ -77,6 +78,12 @@ class TakenSources:
         """The newest version of each item, in the order of their first ones."""
         with self._lock:
             return list(self._movies.values())
+
+    def touched_since(self, number: int) -> tuple[int, list[ManifestEntry]]:
+        """Return the `number` to ask with the next time, and the items of which something was taken since the last time; 0 asks for all."""
+        with self._lock:
+            items = dict.fromkeys(self._touched[number:])
+            return len(self._touched), [self._movies[item] for item in items if item in self._movies]
 
     def removed(self, entry: ManifestEntry) -> None:
         """Note that a source was removed: a file that comes under its name later is a new one."""
@@ -139,16 +146,8 @@ class TakenSources:
 
     def check_sources(self) -> None:
         """Look at some of the taken sources again, the newest and some others at each call: what has changed since is not taken any more."""
-        with self._lock:
-            entries = [entry for entry in self._present.values() if entry.source not in self._changed]
-        if not entries:
-            return
-        newest, older = entries[-_NEWEST:], entries[:-_NEWEST]
-        start = self._next_check % len(older) if older else 0
-        chosen = (older[start:] + older[:start])[:_CHECKED_PER_LOOK]
-        self._next_check = start + len(chosen)
         hashed = False
-        for entry in [*newest, *chosen]:
+        for entry in self._next_to_check():
             try:
                 now = look_at(entry.source)
                 if now is None or now == Sighting(entry.source, entry.size, self._dates[entry.source]):
@@ -164,6 +163,19 @@ class TakenSources:
                 continue
             with self._lock:
                 self._changed.add(entry.source)
+
+    def _next_to_check(self) -> list[ManifestEntry]:
+        """Return the newest entries, and the next of all in turn."""
+        with self._lock:
+            newest = list(islice(reversed(self._present), _NEWEST))
+            chosen = list(islice(self._to_check, _CHECKED_PER_LOOK))
+            if not chosen:
+                self._to_check = iter(list(self._present))
+                chosen = list(islice(self._to_check, _CHECKED_PER_LOOK))
+            sources = dict.fromkeys([*reversed(newest), *chosen])
+            return [
+                self._present[source] for source in sources if source in self._present and source not in self._changed
+            ]
 
     def changed(self, path: str) -> ManifestEntry | None:
         """Return the movie as which a source was taken that has other content now; None of all other sources."""
