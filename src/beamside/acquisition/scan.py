@@ -5,6 +5,7 @@ Nothing but ``scandir`` and ``stat`` is used: notifications (inotify) do not see
 
 from __future__ import annotations
 
+import fnmatch
 import glob
 import os
 import re
