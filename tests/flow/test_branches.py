@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from types import ModuleType
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from beamside.flow import workflow
 from beamside.flow.cost import cost_in
+from beamside.flow.verdicts import give_word
 from beamside.jobs import registry
 from beamside.jobs.base import JobType
 from beamside.jobs.ports import Input, Output
 from beamside.parameters import ParameterModel, parameter
-from beamside.project.records import ItemState
+from beamside.project.records import ItemState, Word
 
 
 class LimitParameters(ParameterModel):
@@ -143,4 +144,87 @@ def test_a_project_with_branches_goes_on_after_its_process_was_killed(branches: 
     made.reopen()
     made.work_off()
     assert made.table() == before
+    assert made.stage("both").usable("raw/a")
+
+
+def hold_back(made: Any, job: str, word: str = "reject") -> None:
+    give_word(made.writer, cast(Word, word), ["raw/a"], job, "ana")
+
+
+def tasks(made: Any) -> list[tuple[str, list[str]]]:
+    """What the workers have: the job, and the results that it is given."""
+    made.dispatcher.fill()
+    return [(task["label"], sorted(task["items"][0][1])) for task, _ in made.hands.tasks]
+
+
+def test_what_a_gate_holds_back_of_one_branch_is_joined_without_it_and_again_with_it_when_it_opens(
+    branches: ModuleType, tmp_path: Any
+) -> None:
+    made = begun(branches, tmp_path)
+    finish(made, "left")
+    hold_back(made, "left")
+    finish(made, "right")
+    assert ("both", ["first", "import", "right"]) in tasks(made)
+    made.work_off()
+    both = made.stage("both")
+    assert both.usable("raw/a")
+    assert [row.item.name for row in both.rows()] == ["raw/a"]
+    alone = both.job.items["raw/a"].key
+    assert both.stale() == []
+    made.reopen()
+    assert tasks(made) == []
+    hold_back(made, "left", "none")
+    assert tasks(made) == [("both", ["first", "import", "left", "right"])]
+    made.work_off()
+    assert made.stage("both").job.items["raw/a"].key != alone
+    undisturbed = begun(branches, tmp_path / "other")
+    undisturbed.work_off()
+    assert made.table() == undisturbed.table()
+
+
+def test_what_was_joined_already_is_held_back_and_nothing_is_computed_again(
+    branches: ModuleType, tmp_path: Any
+) -> None:
+    made = begun(branches, tmp_path)
+    made.work_off()
+    before = made.table()
+    hold_back(made, "left")
+    assert tasks(made) == []
+    assert made.stage("both").rows() == []
+    assert made.stage("both").stale() == []
+    hold_back(made, "left", "none")
+    assert tasks(made) == []
+    assert len(made.stage("both").rows()) == 1
+    assert made.table() == before
+
+
+def test_a_gate_that_changes_while_what_it_joins_is_made_leads_to_the_same_end(
+    branches: ModuleType, tmp_path: Any
+) -> None:
+    made = begun(branches, tmp_path)
+    finish(made, "left")
+    finish(made, "right")
+    made.dispatcher.fill()
+    hold_back(made, "left")
+    made.work_off()
+    assert made.stage("both").rows() == [], "it has what is held back"
+    made.tables.redo(made.stage("both"), "raw/a", "asked for")
+    made.dispatcher.fill()
+    hold_back(made, "left", "none")
+    made.work_off()
+    undisturbed = begun(branches, tmp_path / "other")
+    undisturbed.work_off()
+    assert made.table() == undisturbed.table()
+
+
+def test_what_all_branches_hold_back_waits_and_keeps_nothing_from_its_end(branches: ModuleType, tmp_path: Any) -> None:
+    made = begun(branches, tmp_path)
+    finish(made, "left")
+    finish(made, "right", FAILURE)
+    hold_back(made, "left")
+    made.work_off()
+    assert made.stage("both").to_do() == 0
+    assert all(stage.settled() for stage in made.tables.stages)
+    hold_back(made, "left", "none")
+    made.work_off()
     assert made.stage("both").usable("raw/a")

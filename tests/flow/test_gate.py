@@ -103,7 +103,7 @@ def test_what_waits_is_given_up_when_an_accepted_item_is_so_no_longer(run: Any) 
     run.arrive("m1", content="odd")
     run.work_off()
     say(run, "accept", "m1", "first")
-    run.tables.take_words()
+    run.tables.take_gates()
     assert run.states("m1") == ["done", "rejected", "waiting"]
     say(run, "none", "m1", "first")
     run.reopen()

@@ -20,7 +20,7 @@ from beamside.flow.stages import Stage
 from beamside.flow.table import Tables
 from beamside.formats.star import StarBlock
 from beamside.jobs import registry
-from beamside.jobs.base import JobType, Node, Optics, Row, StarContent
+from beamside.jobs.base import JobType, Metric, Node, Optics, Row, StarContent
 from beamside.jobs.class2d import Class2dParameters, Classification2d
 from beamside.jobs.item_kinds import MOVIE
 from beamside.jobs.ports import Input, ItemKind, Output
@@ -44,6 +44,7 @@ class Step(JobType):
     trigger: Trigger = EachItem()
     Parameters = ParameterModel
     nodes = (Node("table.star", 1, "MicrographsData.star.relion"),)
+    metrics = (Metric("score", "Score", "%", scale=100),)
 
     def star_files(
         self, rows: Sequence[Row], parameters: Any, optics: Optics, job: str, root: Path
@@ -71,6 +72,7 @@ class Gather(Step):
     name, title, directory = "class2d", "Gathering", "Class2D"
     inputs = (Input("things", THING, takes="all"),)
     trigger: Trigger = Classification2d.trigger
+    metrics = (Metric("classified", "Particles"),)
     Parameters = Class2dParameters
 
 
@@ -117,17 +119,22 @@ def taken(name: str, content: str) -> Taken:
 
 
 def result_of(task: Mapping[str, Any]) -> dict[str, Any]:
-    """What a worker makes of a task; the content of a movie decides: one that is "bad" fails in the second job, one that is "odd" is rejected."""
+    """What a worker makes of a task; the content of a movie decides: one that is "bad" fails in the second job, one that is "odd" is rejected.
+
+    A number in it is the score, in per cent, that each job gives.
+    """
     if task["round_name"]:
         return result_of_round(task)
     content = task["items"][0][1]["import"]["values"]["sha256"]
-    made = {
+    made: dict[str, Any] = {
         "metrics": {"extracted": 10.0} if task["type_name"] == "third" else {},
         "outputs": {},
         "values": {"of": content},
         "rejected": "",
         "version": "1",
     }
+    if number := "".join(filter(str.isdigit, content)):
+        made["metrics"]["score"] = int(number) / 100
     outcome = {"result": made, "reason": "", "permanent": False, "log": "", "seconds": 1.0}
     if "bad" in content and task["type_name"] == "second":
         return {**outcome, "result": None, "reason": "it is bad", "permanent": True}

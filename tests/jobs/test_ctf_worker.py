@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 import torch
 
+from beamside.flow.rules import limit_rules
 from beamside.formats.mrc import write_mrc
 from beamside.imaging.spectrum import micrograph_spectrum
 from beamside.jobs.base import Item, Optics, RelionContext, Result, Row, Workspace
-from beamside.jobs.ctf import CtfEstimation, CtfParameters, ctf_values, defocus_offset
+from beamside.jobs.ctf import CtfEstimation, CtfParameters, defocus_offset
 from beamside.jobs.ctf_worker import fit
 from beamside.jobs.ctffind_log import log_path
 from beamside.jobs.ports import Given
@@ -95,8 +96,6 @@ def test_relion_finds_a_micrograph_done_by_the_log_of_the_fit(workspace: Workspa
     assert CtfEstimation().relion_differences(
         RelionContext(CtfParameters(), OPTICS, rows=[Row(item, result)], job="CtfFind/job003", root=workspace.root)
     ) == ["RELION runs CTFFIND-4.1 instead of Beamside's own fit."]
-    fit(item, CtfParameters(reject_resolution=1.0), workspace)
-    assert not log.exists(), "a micrograph that is not used further is not done for RELION"
 
 
 def test_the_picture_has_its_own_pixel_size(workspace: Workspace) -> None:
@@ -164,11 +163,14 @@ def test_a_flat_specimen_is_flat_within_the_error(workspace: Workspace) -> None:
     assert result.metrics["tilt_angle"] < 3 * result.values["tilt_error"]
 
 
-def test_poor_fits_are_rejected_on_request(workspace: Workspace) -> None:
-    result = fit(
-        as_item(workspace, white_structure(Defocus(15200, 15000), snr=0.3)),
-        CtfParameters(reject_resolution=2.9),
-        workspace,
-    )
-    assert "not used" in result.rejected
-    assert len(ctf_values(result)) == 6
+def test_poor_fits_are_left_to_the_rule_that_a_limit_is(workspace: Workspace) -> None:
+    parameters = CtfParameters(reject_resolution=2.9)
+    result = fit(as_item(workspace, white_structure(Defocus(15200, 15000), snr=0.3)), parameters, workspace)
+    assert result.rejected == ""
+    [(flag, rule)] = limit_rules("ctf", CtfEstimation(), parameters)
+    assert (flag, rule.text) == ("--reject-resolution", "ctf.ctf_resolution <= 2.9 Å")
+    assert not rule.allows(result.metrics)
+    assert limit_rules("ctf", CtfEstimation(), CtfParameters()) == []
+    before = Result(rejected="the CTF fit holds to 7.1 Å only; micrographs worse than 6 Å are not used")
+    assert CtfEstimation().rejected_by_limit(before)
+    assert not CtfEstimation().rejected_by_limit(Result(rejected="the CTF fit failed: no Thon rings"))

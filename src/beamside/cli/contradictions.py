@@ -107,7 +107,7 @@ def _resolutions(given: Given) -> Iterator[Contradiction]:
         advice = "use finer pixels, or fit from a lower resolution on"
         yield Contradiction("ctf_min_resolution", "leaves too little to fit with", _coarse(given), advice)
     if 0 < given["reject_resolution"] < 2 * given.pixel_size:
-        advice = f"no micrograph shows more than {2 * given.pixel_size:g} Å, so all would be rejected"
+        advice = f"no micrograph shows more than {2 * given.pixel_size:g} Å, so all would be held back"
         yield Contradiction("reject_resolution", "is finer than two pixels of", _coarse(given), advice)
     if given["pick_resolution"] > given["particle_diameter"][1]:
         advice = "particles cannot be seen at a resolution that is coarser than they are large"

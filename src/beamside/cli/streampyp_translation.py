@@ -67,7 +67,7 @@ WITHOUT_COUNTERPART = {
     "stream_transfer_age": "a file is taken when its size and date have settled and its structure is complete; see --settle-seconds",
     "stream_transfer_all": "metadata files travel along always; see --sidecars",
     "class2d_enable": "2D classification is always on; see --class-min",
-    "class2d_ctf_min_res": "micrographs are rejected for the whole session; see --reject-resolution",
+    "class2d_ctf_min_res": "micrographs are held back for the whole session; see --reject-resolution",
     "detect_method": "particles are picked by their size",
     "movie_ali": "Beamside corrects motion itself",
     "ctf_method": "Beamside fits the CTF itself",

@@ -82,7 +82,7 @@ class Dispatcher:
 
     def fill(self) -> None:
         """Give out what is ready, the last stages first, in each the oldest first."""
-        self.tables.take_words()
+        self.tables.take_gates()
         for stage in reversed(self.tables.stages):
             if not stage.waiting or stage.is_source or stage.job_type.aggregate or stage.deleted:
                 continue

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from beamside.jobs.base import JobType, Optics
 from beamside.parameters import ParameterModel, result_parameters
@@ -20,11 +21,17 @@ def item_key(job_type: JobType, parameters: ParameterModel, optics: Optics, inpu
     return key_of(key_settings(job_type, parameters, optics, job_type.version)[0], inputs)
 
 
-def key_settings(job_type: JobType, parameters: ParameterModel, optics: Optics, version: str) -> tuple[str, ...]:
+def key_settings(
+    job_type: JobType,
+    parameters: ParameterModel,
+    optics: Optics,
+    version: str,
+    had: Sequence[Mapping[str, Any]] = (),
+) -> tuple[str, ...]:
     """Return what all keys of a job have in common, with a `version` of its algorithm, as JSON.
 
     The first is how keys are made. The others are how earlier versions of this program made them of the same settings: a result with such a key is
-    valid, and keeps it.
+    valid, and keeps it. Limits were in them, with a value that is one of those that the job has `had`.
     """
     common = {
         "type": job_type.name,
@@ -34,9 +41,17 @@ def key_settings(job_type: JobType, parameters: ParameterModel, optics: Optics, 
     return tuple(
         dict.fromkeys(
             json.dumps({**common, "parameters": taken}, sort_keys=True, separators=(",", ":"))
-            for taken in (result_parameters(parameters), result_parameters(parameters, with_none=True))
+            for taken in _taken(job_type, parameters, had)
         )
     )
+
+
+def _taken(job_type: JobType, parameters: ParameterModel, had: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
+    limits = {limit.parameter for limit in job_type.limits}
+    former = [{name: value for name, value in one.items() if name in limits} for one in had] if limits else []
+    for taken in (result_parameters(parameters), result_parameters(parameters, with_none=True)):
+        yield taken
+        yield from ({**taken, **values} for values in former)
 
 
 def key_of(settings: str, inputs: Sequence[str]) -> str:

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, field_validator
 from beamside.acquisition.kinds import SourceKind, source_kind
 from beamside.acquisition.settings import AcquisitionSettings
 from beamside.execution.settings import ExecutionSettings
+from beamside.flow.rules import written_rules
 from beamside.flow.workflow import STANDARD, Workflow, standard_workflow, workflow_of
 from beamside.jobs.base import Optics
 from beamside.jobs.registry import job_types
@@ -32,6 +33,11 @@ class SessionParameters(ParameterModel):
     workflow: str | dict[str, Any] = parameter(
         STANDARD,
         "Workflow: a name, such as movies or micrographs (already summed ones), or a JSON file; see `beamside workflow list`.",
+    )
+    gate: tuple[str, ...] = parameter(
+        (),
+        "Rule on what a job measures, such as 'ctf.ctf_resolution < 6': results that break it are held back. May be given several times.",
+        affects_result=False,
     )
     idle_minutes: float = parameter(
         0.0,
@@ -165,6 +171,8 @@ class SessionSettings(BaseModel):
         )  # those of jobs that this workflow does not have are not used
         if unknown:
             raise KeyError(unknown[0])
+        session: Any = parts["session"]
+        parts["session"] = session.model_copy(update={"gate": written_rules(session.gate, workflow)})
         fixed: dict[str, Any] = {key: parts[key] for key in FIXED}
         return cls.model_construct(
             None, **fixed, jobs={job.label: parts[job.label] for job in workflow.jobs}, workflow=workflow
@@ -231,7 +239,13 @@ def _sections(workflow: Workflow) -> tuple[Section, ...]:
     )
     reserved = {name for _, _, model in fixed for name in model.model_fields}
     *first, last = (
-        Section(key=key, title=title, model=model, names={name: name for name in model.model_fields})
+        Section(
+            key=key,
+            title=title,
+            model=model,
+            names={name: name for name in model.model_fields},
+            presets={"gate": workflow.gates} if key == "session" and workflow.gates else {},
+        )
         for key, title, model in fixed
         if key != "optics" or has_optics(workflow)
     )

@@ -133,7 +133,7 @@ class Stage:
         return next(iter(self.upstreams.values()))
 
     def results(self, item: str) -> dict[str, dict[str, Any]]:
-        """Return the results, as JSON and by label, that `item` has from the stages before this one; what was given up is left out."""
+        """Return the results, as JSON and by label, that `item` has from the stages before; what was given up, or is held back, is left out."""
         return _results(self.alongside, item)
 
     def members(self, item: str) -> list[str]:
@@ -176,13 +176,19 @@ class Stage:
         entry = self.job.items.get(item)
         if entry is not None and self._version_of(entry, before):
             return entry.key
+        if any(stage.is_shut(item) for stage in self.optional):  # it may have been made from the others meanwhile
+            before = self._expected_inputs(item, without_shut=True)
+            if entry is not None and self._version_of(entry, before):
+                return entry.key
         return self._key(before, self.job_type.version)
 
-    def _expected_inputs(self, item: str) -> tuple[str, ...]:
+    def _expected_inputs(self, item: str, *, without_shut: bool = False) -> tuple[str, ...]:
         if self.groups is not None:
             return (self.groups.inputs(item, self.gathered.expected_key),)
         return tuple(
-            stage.expected_key(item) if stage in self.required or stage.has_usable(item) else ""
+            stage.expected_key(item)
+            if stage in self.required or (stage.usable(item) if without_shut else stage.has_usable(item))
+            else ""
             for stage in self.counted
         )
 
@@ -191,7 +197,7 @@ class Stage:
         if self.groups is not None:
             before = [self.groups.inputs(item, lambda name: self.gathered.job.items[name].key)]
         else:
-            before = [stage.job.items[item].key if stage.has_usable(item) else "" for stage in self.counted]
+            before = [stage.job.items[item].key if stage.usable(item) else "" for stage in self.counted]
         return self._key(before, self.job_type.version)
 
     def _key(self, inputs: Sequence[str], version: str) -> str:
@@ -201,7 +207,7 @@ class Stage:
     def _keys(self, inputs: Sequence[str], version: str) -> Iterator[str]:
         """Yield the keys of one result, the present one first; a session asks for very many, and what they have in common is made once."""
         if version not in self._settings:
-            self._settings[version] = key_settings(self.job_type, self.parameters, self.optics, version)
+            self._settings[version] = key_settings(self.job_type, self.parameters, self.optics, version, self.job.had)
         return (key_of(settings, inputs) for settings in self._settings[version])
 
     def _version_of(self, entry: ItemEntry, before: tuple[str, ...]) -> str:
@@ -265,12 +271,30 @@ class Stage:
         return Given(Result.from_json(entry.result), self._inputs(item))
 
     def is_shut(self, item: str) -> bool:
-        """Return True when a gate holds back what this stage has of `item`: its own, or one before."""
-        return is_shut(self.job, item) or self.is_held_back(item)
+        """Return True when a gate holds back what this stage has of `item`: its own, or one before. Rounds are not held back."""
+        if self.job_type.aggregate or all(shuts_nothing(stage.job) for stage in self.line):
+            return False
+        return is_shut(self.job, item) or self.is_held_back(item) or self._is_made_from_shut(item)
 
     def is_held_back(self, item: str) -> bool:
-        """Return True when a gate before this stage keeps `item` from it."""
-        return any(is_shut(stage.job, item) for stage in self.alongside if not shuts_nothing(stage.job))
+        """Return True when a gate before this stage keeps `item` from it: from an input that it needs, or from all that it could be made from."""
+        if self.job_type.aggregate or all(shuts_nothing(stage.job) for stage in self.alongside):
+            return False
+        if any(stage.is_shut(item) for stage in self.required):
+            return True
+        shut = [stage for stage in self.optional if stage.is_shut(item)]
+        return (
+            bool(shut)
+            and not self.required
+            and all(stage in shut or stage.has_given_up(item) for stage in self.optional)
+        )
+
+    def _is_made_from_shut(self, item: str) -> bool:
+        """Return True when the result for `item` was made from an input that is held back now, though it could do without."""
+        entry = self.job.items.get(item)
+        if entry is None or entry.result is None or not any(stage.is_shut(item) for stage in self.optional):
+            return False
+        return not self._version_of(entry, self._expected_inputs(item, without_shut=True))
 
     def is_ready(self, item: str) -> bool:
         """Return True when all that `item` is made from here is there, or will not come where it can be done without."""
@@ -278,9 +302,11 @@ class Stage:
             return False
         if self.groups is not None:
             return self.groups.is_ready(item)
-        there = [stage.is_settled(item) for stage in self.optional]
+        shut = [stage.is_shut(item) for stage in self.optional]
+        there = [stage.is_settled(item) and not out for stage, out in zip(self.optional, shut, strict=True)]
         return (bool(self.required) or any(there)) and all(
-            settled or stage.has_given_up(item) for settled, stage in zip(there, self.optional, strict=True)
+            settled or out or stage.has_given_up(item)
+            for settled, out, stage in zip(there, shut, self.optional, strict=True)
         )
 
     def is_settled(self, item: str) -> bool:
@@ -310,7 +336,7 @@ class Stage:
         if self.groups is not None:
             return bool(self.groups.used(item))
         needed = [stage for stage in self.counted if stage in self.required]
-        done = [_is_done(stage, item) for stage in (needed or self.optional)]
+        done = [_is_done(stage, item) and not stage.is_shut(item) for stage in (needed or self.optional)]
         return all(done) if needed else any(done)
 
     def rows(self) -> list[Row]:
@@ -436,11 +462,11 @@ def followers(stages: Sequence[Stage], stage: Stage) -> Iterator[Stage]:
 
 
 def _results(stages: Sequence[Stage], item: str) -> dict[str, dict[str, Any]]:
-    """Return the results that `item` has from `stages`, by label; what was given up is left out."""
+    """Return the results that `item` has from `stages`, by label; what was given up, or is held back, is left out."""
     return {
         stage.label: entry.result
         for stage in stages
-        if stage.has_usable(item) and (entry := stage.job.items[item]).result is not None
+        if stage.usable(item) and (entry := stage.job.items[item]).result is not None
     }
 
 

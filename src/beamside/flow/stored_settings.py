@@ -11,6 +11,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from beamside.errors import ConfigError
+from beamside.flow.rules import written_rules
 from beamside.flow.settings import SessionSettings, all_parameters, known_names, present_names, sections
 from beamside.flow.workflow import Workflow, workflow_of
 from beamside.formats.atomic import atomic_path
@@ -93,6 +94,11 @@ def impossible(values: Mapping[str, Any], workflow: Workflow | None = None) -> d
                 name = section.names.get(name, name)
                 given = f"is {json.dumps(values[name])}: " if name in values else ""
                 wrong[name] = given + entry["msg"].removeprefix("Value error, ")
+    if "gate" not in wrong:
+        try:
+            written_rules(values.get("gate") or (), workflow)
+        except ConfigError as error:
+            wrong["gate"] = str(error).rstrip(".")
     return wrong
 
 

@@ -13,12 +13,14 @@ from typing import Any
 from beamside.acquisition.arrivals import LookReport, Remark
 from beamside.flow.again import DoneAgain
 from beamside.flow.arrivals import Taken
-from beamside.flow.gate import counts_as_done
+from beamside.flow.gate import GateState, counts_as_done, gate_revision
 from beamside.flow.problems import Problems
+from beamside.flow.rules import rules_in
 from beamside.flow.set_aside import SET_ASIDE, displaced, name_of
 from beamside.flow.settings import SessionSettings
 from beamside.flow.stages import Stage, followers
 from beamside.flow.workflow import WorkflowJob
+from beamside.jobs.base import Result
 from beamside.project.project import ProjectWriter
 from beamside.project.records import (
     FINAL_STATES,
@@ -27,7 +29,6 @@ from beamside.project.records import (
     ItemState,
     JobEntry,
     ProjectState,
-    Word,
 )
 from beamside.project.relion_pipeline import Pipeline
 from beamside.project.relion_publish import next_job_number
@@ -71,7 +72,7 @@ class Tables:
         self.problems = problems if problems is not None else Problems(writer)
         self.changed: set[str] = set()
         self.again = DoneAgain()
-        self._words: dict[str, tuple[int, dict[str, Word]]] = {}
+        self._gates: dict[str, GateState] = {}
         self.stages: list[Stage] = []
         pipeline, new = read_pipeline(self.root), list[Stage]()
         for planned in settings.workflow.jobs:
@@ -101,6 +102,7 @@ class Tables:
     def recover(self) -> None:
         """Bring the tables into order after whatever happened: what was in flight waits again, what is out of date too."""
         for stage in self.stages:
+            self._leave_to_rules(stage)
             for entry in list(stage.job.items.values()):
                 if entry.state in IN_FLIGHT_STATES:
                     self._record(
@@ -115,19 +117,27 @@ class Tables:
             for name in stage.stale():
                 self.redo(stage, name, INPUTS_CHANGED)
         for stage in self.stages:
-            self._words[stage.name] = stage.job.words_given, dict(stage.job.words)
+            self._gates[stage.name] = GateState.of(stage.job)
             for name in list(stage.job.items):
                 self._go_on(stage, name)
 
-    def take_words(self) -> None:
-        """Go on with the items of which a person has said something since this was asked last."""
+    def _leave_to_rules(self, stage: Stage) -> None:
+        """Let rules decide on what an earlier version rejected by a limit: the results are there, and nothing is computed again."""
+        for entry in list(stage.job.items.values()) if stage.job_type.limits else []:
+            if entry.state is not ItemState.REJECTED or entry.result is None:
+                continue
+            if stage.job_type.rejected_by_limit(Result.from_json(entry.result)):
+                kept = {**entry.result, "rejected": ""}
+                self._record(stage, entry.name, ItemState.DONE, key=entry.key, result=kept, seconds=entry.seconds)
+
+    def take_gates(self) -> None:
+        """Go on with the items that rules, or a person's words, hold back or let through since this was asked last."""
         changed: dict[str, None] = {}
         for stage in self.stages:
-            given, words = self._words.get(stage.name, (0, {}))
-            if given != stage.job.words_given:
-                now = stage.job.words
-                changed |= dict.fromkeys(name for name in (words | now) if words.get(name) != now.get(name))
-                self._words[stage.name] = stage.job.words_given, dict(now)
+            before = self._gates.get(stage.name, GateState(0, {}, ()))
+            if before.revision != gate_revision(stage.job):
+                changed |= dict.fromkeys(before.changed(stage.job))
+                self._gates[stage.name] = GateState.of(stage.job)
         for name in changed:
             self._touch_groups(None, name)
             for stage in self.stages:
@@ -144,12 +154,13 @@ class Tables:
 
     def take_parameters(self) -> int:
         """The settings have changed: what depends on them is done again, what is in flight when it comes; returns how many results wait for it."""
-        again = 0
+        again, rules = 0, rules_in(self.settings)
         for stage in self.stages:
             parameters = self.settings.jobs[stage.label]
             dumped = parameters.model_dump(mode="json")
             if stage.job.parameters != dumped:
                 self.writer.set_parameters(stage.job.name, dumped)
+            self.writer.rules(stage.job.name, rules.get(stage.label, ()))
             stage.take(parameters, self.settings.optics.optics())
         for stage in self.stages:
             for name in stage.stale():
@@ -380,6 +391,7 @@ class Tables:
             return self._make_stage(planned)
         if job.parameters != dumped:
             self.writer.set_parameters(job.name, dumped)
+        self.writer.rules(job.name, rules_in(self.settings).get(planned.label, ()))
         return made_stage(self.settings, planned, job, self.stages)
 
     def _make_stage(self, planned: WorkflowJob) -> Stage:
@@ -397,6 +409,7 @@ class Tables:
             alias=planned.label if several else "live",
             label=planned.label,
         )
+        self.writer.rules(job.name, rules_in(self.settings).get(planned.label, ()))
         return made_stage(self.settings, planned, job, self.stages)
 
     def _next_number(self) -> int:
@@ -419,6 +432,10 @@ class Tables:
             self._advance(stage, name)
         else:
             self._give_up_after(stage, name, state)
+        if stage.job.rules:  # another result may let through what further jobs have not begun with
+            for other in self.stages:
+                if stage in other.before:
+                    self._go_on(other, name)
         self._consider_groups(stage)
 
     def _advance(self, stage: Stage, name: str) -> None:

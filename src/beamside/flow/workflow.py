@@ -26,6 +26,7 @@ from pydantic import ValidationError
 
 from beamside.config import expanded, suggestion
 from beamside.errors import ConfigError
+from beamside.flow.rules import parse_rule
 from beamside.jobs.base import JobType
 from beamside.jobs.ports import Input, Output
 from beamside.jobs.registry import job_type
@@ -76,6 +77,7 @@ class Workflow:
     description: str
     jobs: tuple[WorkflowJob, ...]
     content: Mapping[str, Any] = field(repr=False)
+    gates: tuple[str, ...] = ()
 
     def job(self, label: str) -> WorkflowJob:
         """Return the job of this label; raises KeyError."""
@@ -211,7 +213,7 @@ class _Reader:
     def read(self, content: Any) -> Workflow:
         if not isinstance(content, Mapping):
             raise self._error("", 'it must be an object: {"title": ..., "jobs": {...}}')
-        self._no_others("", content, ("title", "description", "jobs"), "workflow")
+        self._no_others("", content, ("title", "description", "jobs", "gates"), "workflow")
         jobs = content.get("jobs")
         if not isinstance(jobs, Mapping) or not jobs:
             raise self._error("jobs", 'it needs "jobs", an object with a label for each job')
@@ -227,7 +229,20 @@ class _Reader:
             what = f"{' and '.join(sources)} both do" if sources else "none does"
             raise self._error("jobs", f"exactly one job must take in what comes from the source, but {what}")
         title = str(content.get("title") or self.name or Path(self.place).stem)
-        return Workflow(self.name, title, str(content.get("description", "")), tuple(ordered), content)
+        gates = content.get("gates", [])
+        if (
+            not isinstance(gates, Sequence)
+            or isinstance(gates, str)
+            or not all(isinstance(rule, str) for rule in gates)
+        ):
+            raise self._error("gates", '"gates" must be a list of rules, such as ["ctf.ctf_resolution < 6"]')
+        made = Workflow(self.name, title, str(content.get("description", "")), tuple(ordered), content, tuple(gates))
+        for rule in gates:
+            try:
+                parse_rule(rule, made)
+            except ConfigError as error:
+                raise self._error("gates", str(error).rstrip(".")) from error
+        return made
 
     def _job(self, label: str, job: Any) -> WorkflowJob:
         if not LABEL.fullmatch(label) or "__" in label or label in RESERVED:

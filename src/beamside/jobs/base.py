@@ -45,6 +45,18 @@ class Metric:
 
 
 @dataclass(frozen=True)
+class Limit:
+    """A parameter that is a rule on what the job measures: results that break it are held back. With 0 it says nothing.
+
+    Such a parameter is declared with ``affects_result=False``, as it changes no result; `metric` is shown in the unit of the parameter.
+    """
+
+    parameter: str
+    metric: str
+    comparison: Literal["<", "<=", ">", ">="]
+
+
+@dataclass(frozen=True)
 class Node:
     """An output file of a job that RELION knows: file name in the job directory, RELION 3.1's node type, RELION 4's label.
 
@@ -285,6 +297,8 @@ class JobType:
     """
     Parameters: ClassVar[type[ParameterModel]]
     metrics: ClassVar[tuple[Metric, ...]] = ()
+    limits: ClassVar[tuple[Limit, ...]] = ()
+    """Those of its parameters that are rules on its metrics."""
     nodes: ClassVar[tuple[Node, ...]] = ()
     pictures: ClassVar[tuple[Picture, ...]] = ()
     optics_used: ClassVar[tuple[str, ...]] = tuple(Optics.__dataclass_fields__)
@@ -371,6 +385,10 @@ class JobType:
     def restore(self, results: Sequence[Result], job: str, root: Path) -> int:
         """Write files of `results` that are gone and of which the job's tables have the content again; returns how many. Nothing is computed."""
         return 0
+
+    def rejected_by_limit(self, result: Result) -> bool:
+        """Tell whether an earlier version rejected a result by what is a rule now."""
+        return False
 
     def automatic(self, given: Mapping[str, Any], newest: Mapping[str, Any]) -> dict[str, Any]:
         """Return what the parameters of this job that are 0, which means "automatic", became; those that are not known yet are left out.

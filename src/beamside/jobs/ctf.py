@@ -9,6 +9,7 @@ from typing import Any
 from beamside.formats.star import StarBlock, Value
 from beamside.jobs.base import (
     JobType,
+    Limit,
     Metric,
     Node,
     Optics,
@@ -57,10 +58,11 @@ class CtfParameters(ParameterModel):
     )
     reject_resolution: float = parameter(
         0.0,
-        "Reject micrographs whose CTF fit is worse than this; 0 keeps all whose fit succeeded.",
+        "Hold back micrographs whose CTF fit is worse than this; 0 keeps all whose fit succeeded.",
         unit="Å",
         ge=0,
         le=100,
+        affects_result=False,
     )
 
 
@@ -99,6 +101,7 @@ class CtfEstimation(JobType):
         Metric("phase_shift", "Phase shift", "°", digits=0, description="Of the phase plate, when it is searched."),
         Metric("tilt_angle", "Tilt", "°", digits=1, description="Of the specimen, when it is searched."),
     )
+    limits = (Limit("reject_resolution", "ctf_resolution", "<="),)
     nodes = (Node("micrographs_ctf.star", 1, "MicrographsData.star.relion.ctf"),)
     spare = ("ctf_spectrum",)
     pictures = (
@@ -129,9 +132,13 @@ class CtfEstimation(JobType):
             sentences.append("RELION does not look for the tilt of the specimen.")
         if given.reject_resolution:
             sentences.append(
-                f"RELION keeps all micrographs; Beamside left out those whose fit is worse than {given.reject_resolution:g} Å."
+                f"RELION keeps all micrographs; Beamside holds back those whose fit is worse than {given.reject_resolution:g} Å."
             )
         return sentences
+
+    def rejected_by_limit(self, result: Result) -> bool:
+        """Tell whether an earlier version rejected a fit that had succeeded."""
+        return result.rejected.startswith("the CTF fit holds to ")
 
     def write_for_relion(self, rows: Sequence[Row], optics: Optics, job: str, root: Path) -> int:
         """Write CTFFIND's logs of the micrographs that are used."""

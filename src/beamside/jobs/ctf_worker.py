@@ -56,7 +56,7 @@ def fit(item: Item, parameters: CtfParameters, workspace: Workspace) -> Result:
         metrics=_metrics(found, tilt, parameters),
         outputs={**_write(item, found, field, workspace), **_thumbnail(item, workspace)},
         values=values,
-        rejected=_rejection(found, parameters),
+        rejected=f"the CTF fit failed: {found.failed}" if found.failed else "",
     )
     _write_log(item, result, workspace)
     return result
@@ -178,12 +178,3 @@ def _metrics(found: CtfFit, tilt: Tilt | None, parameters: CtfParameters) -> dic
     if tilt is not None and not tilt.failed:
         metrics["tilt_angle"] = tilt.angle
     return metrics
-
-
-def _rejection(found: CtfFit, parameters: CtfParameters) -> str:
-    if found.failed:
-        return f"the CTF fit failed: {found.failed}"
-    limit = parameters.reject_resolution
-    if limit and not found.resolution <= limit:
-        return f"the CTF fit holds to {found.resolution:.1f} Å only; micrographs worse than {limit:g} Å are not used"
-    return ""

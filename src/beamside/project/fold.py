@@ -11,14 +11,16 @@ from beamside.errors import ProjectError, TransitionError
 from beamside.project.journal import IMPOSSIBLE, NO_RECORD, Damage, Record, read_journal
 from beamside.project.problems import apply_problem_record
 from beamside.project.records import ALLOWED, FINAL_STATES, ItemEntry, ItemState, JobEntry, ProjectState
+from beamside.project.rules import Rule
 
-FORMAT = 3
+FORMAT = 4
 """Number of the way in which projects are written; it grows when an earlier version would misread what is new.
 
 1 : the first one
 2 : problems, commands with their outcomes, and the revision that a round was made from; all that a project of format 1 has means the same
 3 : a person's word on items; labels and ports of jobs, so that there may be several of a type. All that a project of format 2 has means the
     same; a job without a label is called by its type
+4 : rules on what jobs have measured. All that a project of format 3 has means the same
 """
 
 
@@ -72,11 +74,10 @@ def apply_project_record(state: ProjectState, record: Record) -> None:
             label=record.get("label", ""),
             alias=record.get("alias", ""),
             created=record["time"],
+            had=[record["parameters"]],
         )
-    elif event == "parameters":
-        _job(state, record).parameters = record["parameters"]
-    elif event == "status":
-        _job(state, record).status = record["status"]
+    elif event in ("parameters", "rules", "status"):
+        _apply_to_job(_job(state, record), record)
     elif event == "session":
         state.session_state, state.message = record["state"], record.get("message", "")
         state.sessions.append(record)
@@ -94,6 +95,18 @@ def apply_project_record(state: ProjectState, record: Record) -> None:
         )
 
 
+def _apply_to_job(job: JobEntry, record: Record) -> None:
+    """Take a record of what holds of a job from now on."""
+    if record["event"] == "parameters":
+        job.parameters = record["parameters"]
+        job.had += [job.parameters] if job.parameters not in job.had else []
+    elif record["event"] == "rules":
+        job.rules = tuple(Rule.from_json(rule) for rule in record["rules"])
+        job.gate_changes += 1
+    else:
+        job.status = record["status"]
+
+
 def _apply_newest(state: ProjectState, record: Record) -> None:
     """Take a record of which the newest about the same thing holds, and comes last."""
     if record["event"] == "gain":
@@ -104,7 +117,7 @@ def _apply_newest(state: ProjectState, record: Record) -> None:
         state.verdicts.pop(about, None)
         job = state.jobs.get(record["job"])
         if job is not None:
-            job.words_given += 1
+            job.gate_changes += 1
             job.words.pop(record["item"], None)
         if record["word"] != "none":
             state.verdicts[about] = record

@@ -16,6 +16,7 @@ from beamside.project.fold import FORMAT, apply_item_record, apply_project_recor
 from beamside.project.journal import JournalFile, Record, read_journal
 from beamside.project.lease import Holder, Lease, current_holder
 from beamside.project.records import FINAL_STATES, ItemEntry, ItemState, JobEntry, ProjectState, Word
+from beamside.project.rules import Rule
 from beamside.project.story import item_story
 
 
@@ -210,6 +211,11 @@ class ProjectWriter:
     def verdict(self, job: str, item: str, word: Word, who: str) -> None:
         """Record a person's word on an item of a job's output; the newest holds."""
         self._project_record({"event": "verdict", "job": job, "item": item, "word": word, "who": who})
+
+    def rules(self, job: str, rules: Sequence[Rule]) -> None:
+        """Record what the results of a job must keep to from now on, when it is something else than before."""
+        if tuple(rules) != self.state.jobs[job].rules:
+            self._project_record({"event": "rules", "job": job, "rules": [rule.to_json() for rule in rules]})
 
     def gain(self, key: str, choice: Mapping[str, Any]) -> None:
         """Record how a gain reference is used, or what is asked about it; the newest record of a `key` holds."""

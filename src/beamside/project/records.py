@@ -7,7 +7,8 @@ States of an item in one job::
        │          ▼           ▼  └───► failed     (set aside with the reason, after its attempts are used up)
        └──────── waiting ◄────┘                   (an attempt failed, was lost with its worker, or its result is out of date)
 
-`done`, `rejected` and `failed` are final; they are left only when the item's key changes or when a user asks for it to be done again.
+`done`, `rejected` and `failed` are final; they are left only when the item's key changes or when a user asks for it to be done again. From
+`rejected` to `done` goes what an earlier version rejected by a limit that is a rule now.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from typing import Any, Literal
 
 from beamside.project.journal import Damage
 from beamside.project.problems import ProblemEntry
+from beamside.project.rules import Rule
 
 
 class ItemState(StrEnum):
@@ -51,7 +53,7 @@ ALLOWED: Mapping[ItemState | None, frozenset[ItemState]] = {
     ItemState.QUEUED: frozenset({ItemState.RUNNING, ItemState.WAITING}) | FINAL_STATES,
     ItemState.RUNNING: frozenset({ItemState.WAITING}) | FINAL_STATES,
     ItemState.DONE: frozenset({ItemState.WAITING}),
-    ItemState.REJECTED: frozenset({ItemState.WAITING}),
+    ItemState.REJECTED: frozenset({ItemState.WAITING, ItemState.DONE}),
     ItemState.FAILED: frozenset({ItemState.WAITING}),
 }
 """The transitions that exist; anything else is a mistake of the program."""
@@ -101,8 +103,8 @@ class JobEntry:
     ("CtfFind/job003.micrographs").
 
     ``records`` counts the records of its journal. ``revision`` is the number of the last one that changed what the job's tables show, so two equal
-    revisions mean equal tables as long as ``words_given``, how often a person has said something of its items, is the same too; ``words`` has what
-    holds now.
+    revisions mean equal tables as long as ``gate_changes``, how often a rule was changed or a person has said something of its items, is the
+    same too. ``words`` has what holds now of what was said, ``rules`` what its results must keep to, and ``had`` all parameters that it has had.
     """
 
     name: str
@@ -118,7 +120,9 @@ class JobEntry:
     revision: int = 0
     items: dict[str, ItemEntry] = field(default_factory=dict)
     words: dict[str, Word] = field(default_factory=dict)
-    words_given: int = 0
+    rules: tuple[Rule, ...] = ()
+    gate_changes: int = 0
+    had: list[dict[str, Any]] = field(default_factory=list)
 
     def counts(self) -> Counter[ItemState]:
         """Return how many items are in each state."""
