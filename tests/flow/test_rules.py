@@ -152,7 +152,9 @@ def shown(run: Any, job: str) -> list[str]:
 
 def consider(run: Any, *, final: bool = False) -> list[list[str]]:
     run.rounds.consider(final=final)
-    made = [[name[4:] for name, _ in task["items"]] for task, _ in run.hands.tasks if task["type_name"] == "class2d"]
+    made = [
+        [name[4:] for name in task["members"]["names"]] for task, _ in run.hands.tasks if task["type_name"] == "class2d"
+    ]
     run.work_off()
     return made
 
