@@ -187,3 +187,13 @@ def test_whatever_was_said_meanwhile_the_end_is_as_without_a_gate(
             ends.append((run.table(), tables))
             run.writer.close()
     assert ends[0] == ends[1]
+
+
+def test_what_came_behind_a_gate_that_was_shut_and_opened_between_two_looks_goes_on(run: Any) -> None:
+    run.arrive("m1")
+    run.dispatcher.fill()
+    say(run, "reject", "m1", "first")
+    run.finish()
+    say(run, "none", "m1", "first")
+    run.work_off()
+    assert run.states("m1") == ["done"] * 4

@@ -73,6 +73,7 @@ class Tables:
         self.changed: set[str] = set()
         self.again = DoneAgain()
         self._gates: dict[str, GateState] = {}
+        self._came_behind: dict[str, None] = {}
         self.stages: list[Stage] = []
         pipeline, new = read_pipeline(self.root), list[Stage]()
         for planned in settings.workflow.jobs:
@@ -137,11 +138,14 @@ class Tables:
             before = self._gates.get(stage.name, GateState(0, {}, ()))
             if before.revision != gate_revision(stage.job):
                 changed |= dict.fromkeys(before.changed(stage.job))
+                changed |= self._came_behind  # the gate may have been shut and opened again since
                 self._gates[stage.name] = GateState.of(stage.job)
         for name in changed:
             self._touch_groups(None, name)
             for stage in self.stages:
                 self._go_on(stage, name)
+            if not any(stage.is_shut(name) for stage in self.stages):
+                self._came_behind.pop(name, None)
 
     def _go_on(self, stage: Stage, name: str) -> None:
         """Let the next stages have an item, or know that it does not come, as the stage says that has it."""
@@ -428,6 +432,8 @@ class Tables:
         self._record(stage, name, state, **details)
         stage.not_before.pop(name, None)
         self.again.discard(stage, name)
+        if stage.is_shut(name):
+            self._came_behind[name] = None
         if counts_as_done(stage.job, stage.entry(name)):
             self._advance(stage, name)
         else:
