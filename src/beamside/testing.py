@@ -18,7 +18,7 @@ from typing import Any
 from unittest.mock import patch
 
 from beamside.errors import ConfigError, ProcessingError
-from beamside.flow import table
+from beamside.flow import retries
 from beamside.flow.session import Session
 from beamside.flow.settings import SessionSettings
 from beamside.flow.workflow import SHIPPED
@@ -218,7 +218,7 @@ def run_session(workflow: str | Mapping[str, Any], files: Sequence[Path], root: 
         "executor": "inline",
         "attempts": 2,
     }
-    with patch.dict(os.environ, {"XDG_STATE_HOME": str(root / "state")}), patch.object(table, "RETRY_SECONDS", 0.01):
+    with patch.dict(os.environ, {"XDG_STATE_HOME": str(root / "state")}), patch.object(retries, "RETRY_SECONDS", 0.01):
         ended = Session(SessionSettings.from_flat({**usual, **settings}), until_empty=True).run()
     if ended != "finished":
         raise ProcessingError(f"The session in {project_in(root).root} is {ended}, and not finished.")

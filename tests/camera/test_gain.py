@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
+from beamside.camera.gain.sums import file_hash
 from beamside.cli.telling import told
 from beamside.errors import ProjectError
 from beamside.flow import control
@@ -25,7 +26,6 @@ from beamside.flow.settings import SessionSettings
 from beamside.formats.mrc import read_mrc
 from beamside.formats.orientation import Orientation
 from beamside.formats.star import read_star
-from beamside.jobs.gain_sums import file_hash
 from beamside.monitor.report import write_report
 from beamside.monitor.status import read_status
 from beamside.project.project import Project

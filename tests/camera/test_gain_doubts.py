@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from beamside.camera.gain.case import Case, Seen, answered, look_due, present_records, question_of, way_of, way_of_movie
 from beamside.camera.gain.check import GainCheck
+from beamside.camera.gain.sums import file_hash
 from beamside.cli.telling import told
 from beamside.errors import ProjectError
 from beamside.flow import control
@@ -21,7 +22,6 @@ from beamside.flow.session import Session
 from beamside.flow.settings import SessionSettings
 from beamside.formats.orientation import Orientation
 from beamside.formats.star import read_star
-from beamside.jobs.gain_sums import file_hash
 from beamside.monitor.report import write_report
 from beamside.monitor.status import read_status
 from beamside.project.project import Project, ProjectWriter

@@ -17,6 +17,7 @@ from click.testing import CliRunner
 from beamside.acquisition.arrivals import LookReport, TakenFile
 from beamside.acquisition.kinds import MOVIE
 from beamside.acquisition.settings import AcquisitionSettings
+from beamside.camera.gain import worker as gain_worker
 from beamside.camera.preparing import MoviePreparation
 from beamside.cli.session import retry
 from beamside.errors import NotReadyError, ProcessingError
@@ -26,7 +27,7 @@ from beamside.flow.session import Session
 from beamside.flow.settings import SessionSettings
 from beamside.formats.mrc import write_mrc
 from beamside.formats.orientation import Orientation
-from beamside.jobs import gain_worker, registry
+from beamside.jobs import registry
 from beamside.jobs.loading import load_work
 from beamside.monitor.status import read_status
 from beamside.project.project import Project
@@ -50,8 +51,8 @@ class FullDisk:
 
 @pytest.fixture
 def quick(light_workflow: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("beamside.camera.gain.check.RETRY_SECONDS", 0.001)
-    monkeypatch.setattr("beamside.camera.gain.check.LONGEST_RETRY_SECONDS", 0.01)
+    monkeypatch.setattr("beamside.flow.retries.RETRY_SECONDS", 0.001)
+    monkeypatch.setattr("beamside.flow.retries.LONGEST_SECONDS", 0.01)
 
 
 def states(project: Project, job: str) -> list[ItemState]:

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from beamside.acquisition.gain_candidates import gain_candidates
+from beamside.camera.gain import need_worker as gain_need_worker
 from beamside.camera.gain.case import Seen
 from beamside.camera.gain.need import Watched
 from beamside.flow import control
@@ -21,7 +22,6 @@ from beamside.flow.settings import SessionSettings
 from beamside.flow.start import recompute_cost
 from beamside.formats.mrc import write_mrc
 from beamside.formats.orientation import Orientation
-from beamside.jobs import gain_need_worker
 from beamside.monitor.report import write_report
 from beamside.monitor.status import ProblemStatus, read_status
 from beamside.project.project import Project
@@ -100,7 +100,7 @@ def test_a_fault_in_the_look_is_told_and_tried_again(
     for index in range(3):
         camera.movie(f"m{index}", 80)
     faults, real = [OSError(28, "No space left on device")] * 3, gain_need_worker.save_picture
-    monkeypatch.setattr("beamside.camera.gain.need.RETRY_SECONDS", 0.001)
+    monkeypatch.setattr("beamside.flow.retries.RETRY_SECONDS", 0.001)
 
     def save(path: Path, picture: Any) -> None:
         if faults:

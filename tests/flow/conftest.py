@@ -46,7 +46,7 @@ def light_workflow(monkeypatch: pytest.MonkeyPatch) -> None:
     jobs = load_jobs()
     jobs.install(monkeypatch.setitem, jobs.LIGHT_TYPES, jobs.LIGHT_WORKFLOW)
     monkeypatch.setattr("beamside.jobs.worker._limit_threads", lambda _threads: None)
-    monkeypatch.setattr("beamside.flow.table.RETRY_SECONDS", 0.01)
+    monkeypatch.setattr("beamside.flow.retries.RETRY_SECONDS", 0.01)
 
 
 @pytest.fixture
@@ -61,7 +61,7 @@ def toy(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     """Tables of a toy workflow, without a session; see `toy.py`."""
     toy = load_jobs("toy")
     toy.install(monkeypatch.setitem)
-    monkeypatch.setattr("beamside.flow.table.RETRY_SECONDS", 0.0)
+    monkeypatch.setattr("beamside.flow.retries.RETRY_SECONDS", 0.0)
     monkeypatch.setattr("os.fsync", lambda _descriptor: None)  # what a power cut takes is not asked here
     return toy
 

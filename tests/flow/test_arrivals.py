@@ -18,9 +18,9 @@ from beamside.acquisition.manifest import Manifest
 from beamside.acquisition.passed_over import PassedOver
 from beamside.acquisition.settings import AcquisitionSettings
 from beamside.acquisition.storage import Storage
+from beamside.camera.gain.sums import sum_of_movies
 from beamside.flow.arrivals import ArrivalThread, Looked, Taken
 from beamside.formats.tiff import write_tiff
-from beamside.jobs.gain_sums import sum_of_movies
 
 RAISED = [
     MemoryError("32 GiB"),

@@ -310,7 +310,7 @@ def test_whatever_is_changed_when_the_end_is_that_of_a_session_that_began_with_i
     with pytest.MonkeyPatch.context() as patched:
         toy = toy_jobs()
         toy.install(patched.setitem)
-        patched.setattr("beamside.flow.table.RETRY_SECONDS", 0.0)
+        patched.setattr("beamside.flow.retries.RETRY_SECONDS", 0.0)
         patched.setattr("os.fsync", lambda _descriptor: None)
         for job in (toy.Step, toy.Second, toy.Third, toy.Gather, toy.Choose):
             patched.setattr(job, "optics_used", ("voltage",) if job is toy.Second else ())

@@ -12,7 +12,9 @@ import pytest
 
 from beamside.execution.executors import WorkersLostError
 from beamside.execution.whereabouts import TaskName, Where, say
+from beamside.flow.check_items import CheckItems
 from beamside.flow.dispatch import failure
+from beamside.jobs.errands import Errand
 from beamside.jobs.worker import Task
 from beamside.project.records import ItemState
 
@@ -233,3 +235,71 @@ def test_nothing_is_given_out_for_a_job_that_relion_has_deleted_or_for_those_aft
     run.stage("first").gone = False
     run.work_off()
     assert run.states("m1") == ["done"] * 4
+
+
+class Asking:
+    """A check of one item that wants one errand done."""
+
+    def __init__(self) -> None:
+        self.items = CheckItems("light", "Light")
+        self.items.add("lamp")
+        self.heard: list[str] = []
+
+    def wanted(self, name: str) -> Errand | None:
+        return Errand("nowhere:nothing", "A test", {"of": name}) if not self.heard else None
+
+    def found(self, name: str, result: Any) -> None:
+        self.heard.append(result["says"])
+        self.items.rest(name, ItemState.ASKED)
+
+    def spoiled(self, name: str, reason: str, *, permanent: bool) -> None:
+        self.heard.append(reason)
+
+
+def asking(run: Any) -> Asking:
+    check = Asking()
+    run.dispatcher.check = check
+    return check
+
+
+def test_what_a_check_wants_is_given_out_like_any_task_and_counts_among_them(run: Any) -> None:
+    check = asking(run)
+    run.arrive("m1", "m2")
+    assert run.dispatcher.fill_check()
+    run.dispatcher.fill()
+    (errand, _), (task, _) = run.hands.tasks
+    assert (errand["job"], errand["item"], errand["number"]) == ("light", "lamp", 1)
+    assert errand["session"] == task["session"]
+    assert errand["told_in"] == task["told_in"]
+    assert run.dispatcher.free_places == 0
+    say(Path(errand["told_in"]), TaskName("light", "lamp", 1), Where("node1", 7), begins=True)
+    run.dispatcher.listen()
+    assert check.items.state("lamp") is ItemState.RUNNING
+    assert [(one["title"], one["item"]) for one in run.dispatcher.shown()] == [("Light", "lamp")]
+    assert run.dispatcher.described(check.items, "lamp") == "light of lamp (process 7 on node1, cpu)"
+    run.finish(0, {**failure(""), "result": {"says": "which?"}})
+    assert (check.heard, check.items.state("lamp")) == (["which?"], ItemState.ASKED)
+    assert not run.dispatcher.fill_check()
+
+
+def test_a_worker_that_is_lost_with_what_a_check_wants_spoils_one_attempt(
+    run: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("beamside.flow.retries.RETRY_SECONDS", 60.0)
+    check = asking(run)
+    run.dispatcher.fill_check()
+    run.finish(0, WorkersLostError("all workers were lost"))
+    assert "the worker was lost" in check.heard[0]
+    assert check.items.ready() == [], "it is tried again after a pause"
+
+
+def test_what_cannot_be_handed_over_spoils_one_attempt(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    check = asking(run)
+
+    def refuse(*_args: Any) -> Any:
+        raise ValueError("odd")
+
+    monkeypatch.setattr(run.hands, "submit", refuse)
+    run.dispatcher.fill_check()
+    assert "it could not be given to a worker (ValueError: odd)" in check.heard[0]
+    assert run.dispatcher.free_places == 2

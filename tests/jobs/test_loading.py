@@ -12,9 +12,10 @@ from pathlib import Path
 
 import pytest
 
+from beamside.camera.gain import task as gain_task
 from beamside.errors import ConfigError
 from beamside.execution.whereabouts import Listener, Said, TaskName, here
-from beamside.jobs import gain_task, registry
+from beamside.jobs import registry
 from beamside.jobs.base import Item, JobType, Optics
 from beamside.jobs.loading import load_function, load_work
 from beamside.jobs.triggers import EachItem, EachRound
@@ -176,7 +177,7 @@ def test_an_item_is_not_tried_again_when_its_work_is_missing_but_when_it_could_n
 
 
 def test_declarations_load_no_work() -> None:
-    program = "import sys, beamside.jobs.registry, beamside.jobs.gain_task; print(*sys.modules)"
+    program = "import sys, beamside.jobs.registry, beamside.camera.gain.task; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True).stdout.split()
     heavy = [name for name in loaded if name.startswith(("torch", "beamside.imaging.")) or name.endswith("_worker")]
     assert heavy == ["beamside.imaging.boxes"], "which is arithmetic on numbers of pixels"
@@ -185,5 +186,7 @@ def test_declarations_load_no_work() -> None:
 def test_the_contract_on_declarations_names_every_module_of_work() -> None:
     contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
     (contract,) = (one for one in contracts if one["name"] == "Declarations load no work")
-    workers = {f"beamside.jobs.{path.stem}" for path in (ROOT / "src/beamside/jobs").glob("*_worker.py")}
+    source = ROOT / "src"
+    files = [*source.glob("beamside/jobs/*_worker.py"), *source.glob("beamside/camera/*/*worker.py")]
+    workers = {".".join(path.relative_to(source).with_suffix("").parts) for path in files}
     assert workers | {"torch", "beamside.imaging"} == set(contract["forbidden_modules"])

@@ -5,43 +5,33 @@ A check holds items until it knows what they need; what it cannot know by itself
 
 from __future__ import annotations
 
-import queue
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Executor, Future
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from beamside.flow.arrivals import Taken
+from beamside.flow.check_items import CheckItems, Settling
 from beamside.flow.problems import Problems
 from beamside.flow.settings import SessionSettings
 from beamside.flow.table import Tables
+from beamside.jobs.errands import Errand
 
 
-@dataclass(frozen=True)
-class Checked:
-    """A worker is done with what a check has asked; `key` says to the check what that was."""
-
-    key: str
-    future: Future[dict[str, Any]]
-
-
-class Check(Protocol):
+class Check(Settling, Protocol):
     """Holds items until they may flow. Only the session's own thread uses it.
 
     Attributes
     ----------
     title : what it settles, in words: "the gain reference"
+    items : what it has to settle, with its states
     """
 
     title: str
+    items: CheckItems
 
     @property
     def unanswered(self) -> bool:
         """Whether a person has to answer something."""
-
-    @property
-    def doing(self) -> Sequence[str]:
-        """What workers do for it now, in words."""
 
     def waits(self) -> list[str]:
         """Return what items wait for here, in words, the most important first."""
@@ -50,10 +40,7 @@ class Check(Protocol):
         """Let an item go on to its jobs, or hold it."""
 
     def work(self) -> None:
-        """Give out what has become due."""
-
-    def finished(self, event: Checked) -> None:
-        """Take what a worker has found."""
+        """Go on with what needs no worker."""
 
     def answer(self, answer: Mapping[str, Any]) -> list[dict[str, Any]]:
         """Do as a person says; returns the records of what that has decided."""
@@ -62,12 +49,12 @@ class Check(Protocol):
         """Try again at once what a passing fault has spoiled; with `all_`, whatever failed."""
 
     def close(self) -> bool:
-        """No more items will come: settle what can be settled; returns True when nothing goes on here any more."""
+        """No more items will come: settle what can be settled; returns False while items wait here for what is not a person's answer."""
 
 
 @dataclass(frozen=True)
 class Surroundings:
-    """What a check works with: the session's settings, tables and problems, its workers, and the queue that their outcomes go to.
+    """What a check works with: the session's settings, tables and problems.
 
     ``settled`` is to be called when it has become known what items get, or that is something else now.
     """
@@ -75,8 +62,6 @@ class Surroundings:
     settings: SessionSettings
     tables: Tables
     problems: Problems
-    executor: Executor
-    events: queue.Queue[Any]
     settled: Callable[[], None] = lambda: None
 
 
@@ -85,10 +70,10 @@ class NoCheck:
 
     title = "the source"
     unanswered = False
-    doing: Sequence[str] = ()
 
     def __init__(self, around: Surroundings) -> None:
         self._tables = around.tables
+        self.items = CheckItems("check", self.title)
 
     def waits(self) -> list[str]:
         """Nothing waits."""
@@ -99,10 +84,17 @@ class NoCheck:
         self._tables.intake_done(arrival)
 
     def work(self) -> None:
-        """There is nothing to give out."""
+        """There is nothing to do."""
 
-    def finished(self, event: Checked) -> None:
-        """Nothing was given out."""
+    def wanted(self, name: str) -> Errand | None:
+        """Nothing is due."""
+        return None
+
+    def found(self, name: str, result: Mapping[str, Any]) -> None:
+        """Nothing was asked of a worker."""
+
+    def spoiled(self, name: str, reason: str, *, permanent: bool) -> None:
+        """Nothing was asked of a worker."""
 
     def answer(self, answer: Mapping[str, Any]) -> list[dict[str, Any]]:
         """Nothing was asked."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import queue
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor, Future
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -13,11 +13,14 @@ from typing import Any
 from beamside.execution.orphans import session_mark
 from beamside.execution.settings import available_cores
 from beamside.execution.whereabouts import Listener, Where
+from beamside.flow.check_items import CheckItems
+from beamside.flow.checks import Check
 from beamside.flow.recovery import Recovery
 from beamside.flow.settings import SessionSettings
 from beamside.flow.stages import Stage
 from beamside.flow.steps import ENDING
 from beamside.flow.table import Tables
+from beamside.jobs.errands import Errand, run_errand
 from beamside.jobs.members import Members
 from beamside.jobs.worker import Task, run_task
 from beamside.project.records import ItemState
@@ -29,7 +32,7 @@ log = logging.getLogger(__name__)
 class AtWork:
     """A worker has a task in hand, since so many monotonic seconds of this process."""
 
-    stage: Stage
+    stage: Stage | CheckItems
     name: str
     where: Where
     since: float
@@ -37,9 +40,9 @@ class AtWork:
 
 @dataclass(frozen=True)
 class Finished:
-    """A worker is done with a task, in whatever way."""
+    """A worker is done with a task of a job, or of a check, in whatever way."""
 
-    stage: Stage
+    stage: Stage | CheckItems
     name: str
     key: str
     task: int
@@ -56,9 +59,10 @@ class Dispatcher:
         recovery: Recovery,
         executor: Executor,
         events: queue.Queue[Any],
+        check: Check | None = None,
     ) -> None:
         self.settings, self.tables, self.recovery = settings, tables, recovery
-        self.executor, self.events = executor, events
+        self.executor, self.events, self.check = executor, events, check
         self.workers = self.started = settings.execution.worker_count()
         self.cores = available_cores()
         self.at_work: dict[tuple[str, str], AtWork] = {}
@@ -89,6 +93,17 @@ class Dispatcher:
             for name in self._ready(stage, self.free_places):
                 if self.recovery.inputs_ready(stage, name):
                     self._submit_safely(stage, name)
+
+    def fill_check(self) -> bool:
+        """Give out what the check of the source wants, before all else, as others wait for it; returns whether there was anything."""
+        given = False
+        for name in self.check.items.ready() if self.check is not None else ():
+            if self.free_places <= 0:
+                break
+            if self.check is not None and (errand := self.check.wanted(name)) is not None:
+                self._submit_errand(self.check.items, name, errand)
+                given = True
+        return given
 
     def submit_round(self, stage: Stage, name: str, items: list[str], digest: str, *, final: bool) -> None:
         """Give out a round over `items`, whose names and keys have this `digest`: it carries their names, and the worker reads their results."""
@@ -128,11 +143,20 @@ class Dispatcher:
             outcome: Mapping[str, Any] = event.future.result()
         except Exception as error:
             outcome = failure(f"the worker was lost ({type(error).__name__}: {error})", permanent=False)
-        self.tables.outcome(event.stage, event.name, event.key, event.task, outcome)
+        self.take_outcome(event, outcome)
+
+    def take_outcome(self, event: Finished, outcome: Mapping[str, Any]) -> None:
+        """Take what became of a task."""
+        if not isinstance(event.stage, CheckItems):
+            self.tables.outcome(event.stage, event.name, event.key, event.task, outcome)
+        elif self.check is not None:
+            event.stage.outcome(self.check, event.name, event.task, outcome)
 
     def listen(self) -> None:
         """Take what the workers say of the tasks that they have in hand; of any others it means nothing any more."""
-        stages = {stage.job.name: stage for stage in self.tables.stages}
+        stages: dict[str, Stage | CheckItems] = {stage.job.name: stage for stage in self.tables.stages}
+        if self.check is not None:
+            stages[self.check.items.job] = self.check.items
         for said in self._listener.news():
             stage, name = stages.get(said.task.job), said.task.item
             entry = stage.entry(name) if stage is not None else None
@@ -143,7 +167,10 @@ class Dispatcher:
                 continue
             self.at_work[stage.name, name] = AtWork(stage, name, said.where, time.monotonic())
             if entry.state is ItemState.QUEUED:
-                self.tables.running(stage, name, asdict(said.where))
+                if isinstance(stage, CheckItems):
+                    stage.running(name)
+                else:
+                    self.tables.running(stage, name, asdict(said.where))
 
     def shown(self) -> list[dict[str, Any]]:
         """Return what the workers have in hand, the longest first, for status displays."""
@@ -153,7 +180,7 @@ class Dispatcher:
             for one in sorted(self.at_work.values(), key=lambda one: one.since)
         ]
 
-    def described(self, stage: Stage, name: str) -> str:
+    def described(self, stage: Stage | CheckItems, name: str) -> str:
         """Return a task that was given out in words, with the worker that has it: "motion of raw/m1 (process 5 on node1, cuda:0)"."""
         found = self.at_work.get((stage.name, name))
         place = "" if found is None else f" ({found.where.text()})"
@@ -209,14 +236,38 @@ class Dispatcher:
 
     def _submit(self, stage: Stage, name: str, key: str, task: Task) -> None:
         number = self.tables.queued(stage, name)
-        self._given[stage.name, name] = number
-        given = replace(task, number=number)
+        self._hand_over(stage, name, key, number, run_task, replace(task, number=number))
+
+    def _submit_errand(self, items: CheckItems, name: str, errand: Errand) -> None:
+        number = items.queued(name)
+        told = {"job": items.job, "item": name, "number": number, "told_in": str(self._told_in)}
+        given = replace(errand, session=self._session, **told)  # type: ignore[arg-type]
         try:
-            future = self.executor.submit(run_task, dict(vars(given)))  # not `asdict`, which copies all tables
-        except BaseException:
-            self._forget((stage.name, name))
+            self._hand_over(items, name, "", number, run_errand, given)
+        except ENDING:
             raise
-        future.add_done_callback(lambda done: self.events.put(Finished(stage, name, key, number, done)))
+        except Exception as error:
+            log.exception("%s of %s could not be given out", items.title, name)
+            reason = f"it could not be given to a worker ({type(error).__name__}: {error})"
+            if self.check is not None:
+                items.outcome(self.check, name, number, failure(reason, permanent=False))
+
+    def _hand_over(
+        self,
+        table: Stage | CheckItems,
+        name: str,
+        key: str,
+        number: int,
+        work: Callable[[Mapping[str, Any]], dict[str, Any]],
+        task: Task | Errand,
+    ) -> None:
+        self._given[table.name, name] = number
+        try:
+            future = self.executor.submit(work, dict(vars(task)))  # not `asdict`, which copies all tables
+        except BaseException:
+            self._forget((table.name, name))
+            raise
+        future.add_done_callback(lambda done: self.events.put(Finished(table, name, key, number, done)))
 
 
 def _left_out(stage: Stage, items: Sequence[str]) -> dict[str, list[str]]:

@@ -23,7 +23,8 @@ from beamside.execution.executors import start_executor
 from beamside.flow import control
 from beamside.flow.arrivals import ArrivalThread, Looked, NotTaken, Taken
 from beamside.flow.changing import Changed, changes_between, check_running, with_values
-from beamside.flow.checks import Check, Checked, Surroundings
+from beamside.flow.check_items import CheckItems
+from beamside.flow.checks import Check, Surroundings
 from beamside.flow.commands import ForHolder, ForSession, Recompute, Stop
 from beamside.flow.dispatch import Dispatcher, Finished, failure
 from beamside.flow.former_sessions import left_finishing, left_unfinished
@@ -118,20 +119,13 @@ class Session:
                 self.recovery.begin()
                 self.finishing = self.finishing or left_finishing(writer.state.sessions)
                 executor = start_executor(self.settings.execution)
-                self.dispatcher = Dispatcher(self.settings, self.tables, self.recovery, executor, self.events)
+                around = Surroundings(self.settings, self.tables, self.problems, self.projection.write_options)
+                self.check: Check = check(self.settings.source_kind, around)
+                self.dispatcher = Dispatcher(
+                    self.settings, self.tables, self.recovery, executor, self.events, self.check
+                )
                 self.watchdog = Watchdog(self.problems, executor)
                 self.rounds = Rounds(self.settings, self.tables, self.recovery, self.dispatcher)
-                self.check: Check = check(
-                    self.settings.source_kind,
-                    Surroundings(
-                        self.settings,
-                        self.tables,
-                        self.problems,
-                        executor,
-                        self.events,
-                        settled=self.projection.write_options,
-                    ),
-                )
                 self.arrivals = self._start_arrivals(self.tables.source)
                 writer.session("started", pid=os.getpid())
                 writer.hold = self._wait_for_journal
@@ -273,7 +267,7 @@ class Session:
             self.steps.run("the watch over free disk space", self._watch_space, None)
             if self.state == "running" and not self.space.full:
                 self.steps.run("the rounds over all items", self._consider_rounds, None)
-                self.steps.run(self.check.title, self.check.work, None)
+                self.steps.run(self.check.title, self._settle, None)
                 self.steps.run("the giving out of work", self.dispatcher.fill, None)
             self.steps.run("the list of what is computed again", self.recovery.tell_again, None)
             self.watchdog.look(self._work())
@@ -288,6 +282,10 @@ class Session:
             self.dispatcher.listen()
             self._listening_pace.done()
 
+    def _settle(self) -> None:
+        self.check.work()
+        self.dispatcher.fill_check()
+
     def _consider_rounds(self) -> None:
         if self._rounds_pace.due():  # it looks at every item
             self.rounds.consider(final=False)
@@ -301,8 +299,8 @@ class Session:
 
     def _work(self) -> Work:
         """Return what there is to do, for the watchdog."""
-        given = [self.dispatcher.described(stage, name) for stage in self.tables.stages for name in stage.in_flight]
-        given += self.check.doing
+        tables: list[Stage | CheckItems] = [*self.tables.stages, self.check.items]
+        given = [self.dispatcher.described(table, name) for table in tables for name in table.in_flight]
         works = self.state == "running" and not self.space.full
         stages = [stage for stage in self.tables.stages if not stage.job_type.aggregate and not stage.deleted]
         waiting = sum(stage.to_do() for stage in stages) if works else 0
@@ -340,18 +338,16 @@ class Session:
             self.steps.run(what, instead, None)
 
     def _fail_item(self, event: Finished, reason: str) -> None:
-        self.tables.outcome(event.stage, event.name, event.key, event.task, failure(reason))
+        self.dispatcher.take_outcome(event, failure(reason))
 
     def _fail_arrival(self, event: Taken, reason: str) -> None:
         self.tables.intake_done(Taken(event.taken, {}, {}, reason))
 
     def _take(self, event: Any) -> None:
-        if isinstance(event, Finished | Checked) and event.future.exception() is None:
+        if isinstance(event, Finished) and event.future.exception() is None:
             self._completed += 1
         if isinstance(event, Finished):
             self.dispatcher.finished(event)
-        elif isinstance(event, Checked):
-            self.check.finished(event)
         elif isinstance(event, Taken):
             self._last_arrival = time.monotonic()
             self.problems.close("destination")
@@ -401,7 +397,11 @@ class Session:
             self.finish()
         if not self.finishing or self.state != "running" or self._empty_looks < EMPTY_LOOKS or not self.events.empty():
             return False
-        if not self.check.close():
+        if (
+            not self.check.close()
+            or (not self.space.full and self.dispatcher.fill_check())
+            or self.check.items.in_flight
+        ):
             return False
         self.tables.set_source_ended(True)
         if not all(stage.settled() for stage in self.tables.stages):

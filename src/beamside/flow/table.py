@@ -15,6 +15,7 @@ from beamside.flow.again import DoneAgain
 from beamside.flow.arrivals import Taken
 from beamside.flow.gate import GateState, counts_as_done, gate_revision
 from beamside.flow.problems import Problems
+from beamside.flow.retries import pause_after
 from beamside.flow.rules import rules_in
 from beamside.flow.set_aside import SET_ASIDE, displaced, name_of
 from beamside.flow.settings import SessionSettings
@@ -39,9 +40,6 @@ log = logging.getLogger(__name__)
 
 LOCK_SECONDS = 150.0
 """How long to wait for RELION's lock when a job is made: longer than it takes to know that the one who left it is dead."""
-
-RETRY_SECONDS = 5.0
-"""Pause before an item is tried again; it grows with every attempt."""
 
 INPUTS_CHANGED = "inputs or parameters changed"
 
@@ -347,7 +345,7 @@ class Tables:
                 self.redo(stage, name, "inputs changed while this was processed")
         else:
             self._record(stage, name, ItemState.WAITING, reason=reason)
-            stage.not_before[name] = time.monotonic() + RETRY_SECONDS * entry.attempt
+            stage.not_before[name] = time.monotonic() + pause_after(entry.attempt)
             stage.waiting[name] = None
         stage.in_flight.discard(name)
 

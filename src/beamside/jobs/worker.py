@@ -6,14 +6,14 @@ import os
 import sys
 import time
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from beamside.errors import BeamsideError, ConfigError, InputError, NotReadyError, ProcessingError
 from beamside.execution.orphans import end_with_session
-from beamside.execution.whereabouts import TaskName, Where, here, telling
+from beamside.execution.whereabouts import TaskName, here, telling
 from beamside.jobs.base import Item, ItemGroup, JobType, Optics, Result, Workspace
 from beamside.jobs.loading import load_work
 from beamside.jobs.members import Members, items_of
@@ -81,9 +81,30 @@ class Outcome:
 
 def run_task(task: Mapping[str, Any]) -> dict[str, Any]:
     """Do a task given as the dictionary of a `Task`; return the dictionary of an `Outcome`."""
+    given = Task(**task)
+    return reported(lambda: _work(given), given.session, given.told_in, given.identity)
+
+
+def reported(
+    work: Callable[[], dict[str, Any]],
+    session: tuple[int, float, str, str, str],
+    told_in: str,
+    identity: TaskName,
+) -> dict[str, Any]:
+    """Do `work` for a session, tell in a folder what is begun and ended, and return the dictionary of an `Outcome`, whatever is raised.
+
+    Parameters
+    ----------
+    work : does it, and returns the result as JSON
+    session : how this process knows its session, as `end_with_session` takes it; of the process number 0 it is not watched
+    told_in, identity : the folder; "" for none. And what the task is called there
+    """
     started, where = time.perf_counter(), here()
     try:
-        result = _run(Task(**task), where)
+        if session[0]:
+            end_with_session(*session)
+        with telling(told_in, identity, where):
+            result = work()
     except NotReadyError as error:
         outcome = Outcome(None, str(error))
     except BeamsideError as error:
@@ -99,13 +120,6 @@ def run_task(task: Mapping[str, Any]) -> dict[str, Any]:
     else:
         outcome = Outcome(result)
     return {**asdict(outcome), "where": asdict(where), "seconds": time.perf_counter() - started}
-
-
-def _run(task: Task, where: Where) -> dict[str, Any]:
-    if task.session[0]:
-        end_with_session(*task.session)
-    with telling(task.told_in, task.identity, where):
-        return _work(task)
 
 
 def _work(task: Task) -> dict[str, Any]:

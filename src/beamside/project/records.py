@@ -7,6 +7,8 @@ States of an item in one job::
        │          ▼           ▼  └───► failed     (set aside with the reason, after its attempts are used up)
        └──────── waiting ◄────┘                   (an attempt failed, was lost with its worker, or its result is out of date)
 
+An item of a check, which settles something before others may flow, may also be `asked`: it waits for a person's answer. No job's item is.
+
 `done`, `rejected` and `failed` are final; they are left only when the item's key changes or when a user asks for it to be done again. From
 `rejected` to `done` goes what an earlier version rejected by a limit that is a rule now.
 """
@@ -33,6 +35,7 @@ class ItemState(StrEnum):
     DONE = "done"
     REJECTED = "rejected"
     FAILED = "failed"
+    ASKED = "asked"
 
 
 Word = Literal["accept", "reject", "none"]

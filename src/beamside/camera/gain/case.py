@@ -17,6 +17,7 @@ from typing import Any, Literal
 from beamside.acquisition.gain_choice import words
 from beamside.flow.arrivals import Taken
 from beamside.formats.orientation import Orientation
+from beamside.project.records import ItemEntry, ItemState
 
 VERSION = 1
 """Version of the way in which it is decided: with another one, what was decided before is looked at anew."""
@@ -49,6 +50,7 @@ class Case:
     shape, number : of the movies; the first shape gets the plain names of files
     said : what a person has said of the reference at the start
     reference, digest : the project's copy of it, and its content
+    entry : where it is among the items of the check
     record : the newest record of it in the journal
     prepared : what movies get for each way of use whose file is there
     movies, held : the movies there are; and those that wait
@@ -58,8 +60,7 @@ class Case:
     followed, answered : how often it was looked at since a question is open; a person has just answered, and what came meanwhile is looked at
     newer : a reference with another content that has come to the same path
     last : there will be no more movies
-    failures, not_before : attempts that a passing fault has spoiled, and when to try again
-    error : why the reference cannot be used with these movies at all
+    closing_failures : attempts that a passing fault has spoiled since there are no more movies
     resettle : movies that were given on are to be given on again, where what they get is another now
     """
 
@@ -68,6 +69,7 @@ class Case:
     said: dict[str, Any]
     reference: str
     digest: str
+    entry: ItemEntry = field(default_factory=lambda: ItemEntry("", ItemState.WAITING))
     record: dict[str, Any] = field(default_factory=dict)
     prepared: dict[Way, dict[str, Any]] = field(default_factory=dict)
     movies: dict[str, Seen] = field(default_factory=dict)
@@ -83,10 +85,7 @@ class Case:
     answered: bool = False
     newer: tuple[str, str] | None = None
     last: bool = False
-    failures: int = 0
     closing_failures: int = 0
-    not_before: float = 0.0
-    error: str = ""
     resettle: bool = False
     _voters: list[str] = field(default_factory=list, repr=False)
     _voters_of: tuple[str, int] = ("", 0)
@@ -106,6 +105,16 @@ class Case:
     def state(self) -> str:
         """What the journal says: "decided", "asked", "open", or "" when nothing was tried."""
         return str(self.record.get("state", ""))
+
+    @property
+    def error(self) -> str:
+        """Why the reference cannot be used with these movies, or could not be found to be; "" when nothing is known against it."""
+        return self.entry.reason if self.entry.state is ItemState.FAILED else ""
+
+    @property
+    def is_prepared(self) -> bool:
+        """Whether it is decided how the reference is used, and the files for that are there."""
+        return self.state == "decided" and all(way in self.prepared for way in self.ways())
 
     @property
     def doubt(self) -> dict[str, Any] | None:

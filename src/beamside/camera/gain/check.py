@@ -9,9 +9,7 @@ it is a question, and movies go on as before until a person has answered.
 from __future__ import annotations
 
 import logging
-import os
 import shlex
-import time
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -32,20 +30,19 @@ from beamside.camera.gain.case import (
 )
 from beamside.camera.gain.looks import Look, after_look, next_look
 from beamside.camera.gain.need import PREFIX, PatternWatch
-from beamside.execution.orphans import process_created
+from beamside.camera.gain.task import Do, GainTask, errand
 from beamside.flow.arrivals import Taken
-from beamside.flow.checks import Checked, Surroundings
+from beamside.flow.check_items import CheckItems
+from beamside.flow.checks import Surroundings
 from beamside.flow.table import Tables
 from beamside.formats.orientation import Orientation
-from beamside.jobs.gain_task import Do, GainTask, run_gain_task
+from beamside.jobs.errands import Errand
+from beamside.project.records import ItemState
 
 log = logging.getLogger(__name__)
 
-RETRY_SECONDS, LONGEST_RETRY_SECONDS = 5.0, 300.0
-"""Pause after an attempt that a passing fault has spoiled; it doubles with each."""
-
-CLOSING_ATTEMPTS = 3
-"""When a session is to finish, so many more attempts are spoiled before its movies fail; they are tried again when that is asked for."""
+ERROR_FROM = 3
+"""After so many attempts in a row that a passing fault has spoiled, a person should look."""
 
 
 CAMERA_VALUES = ("gain", "gain_sha256", "relion_gain", "gain_error")
@@ -58,18 +55,13 @@ class GainCheck:
     title = "the gain reference"
 
     def __init__(self, around: Surroundings) -> None:
-        self.settings, self.tables, self.executor, self.events = (
-            around.settings,
-            around.tables,
-            around.executor,
-            around.events,
-        )
+        self.settings, self.tables = around.settings, around.tables
         self.problems, self._settled = around.problems, around.settled
         self.asked = Asked.of(self.settings.acquisition)
         self.cases: dict[str, Case] = {}
+        self.items = CheckItems("gain", "Gain reference")
         self._closing = False
-        self._session = (os.getpid(), process_created(os.getpid()))
-        self.needs = PatternWatch(self.settings, self.tables, self.problems, self._give_out, self._session)
+        self.needs = PatternWatch(around, self.items)
 
     @property
     def command(self) -> str:
@@ -80,12 +72,6 @@ class GainCheck:
     def unanswered(self) -> bool:
         """Whether a person has to answer something."""
         return any(question_of(case.record) for case in self.cases.values())
-
-    @property
-    def doing(self) -> list[str]:
-        """What workers do for it now, in words."""
-        busy = self.needs.busy or any(case.doing for case in self.cases.values())
-        return [self.title] if busy else []
 
     def waits(self) -> list[str]:
         """Return what movies wait for here."""
@@ -116,37 +102,45 @@ class GainCheck:
             case.held.append(event)
             self._watch_need(case, [event])
             self.tables.intake_waits(event, "waits until it is known how the gain reference is used")
-        self._work(case)
 
     def work(self) -> None:
-        """Give out what has become due."""
+        """Go on with what needs no worker: another reference, and movies that are given on again."""
         for case in self.cases.values():
-            self._work(case)
-        self.needs.work()
+            if not case.doing:
+                self._consider_newer(case)
+                if case.resettle and case.is_prepared and not case.error:
+                    self._settle_again(case)
+                    self._settled()
 
-    def finished(self, event: Checked) -> None:
+    def wanted(self, name: str) -> Errand | None:
+        """Return what a worker is to do for a case, or for movies that no reference is used for."""
+        if name.startswith(PREFIX):
+            return self.needs.wanted(name)
+        case = self.cases[name]
+        self._consider_newer(case)
+        if case.state == "decided":
+            missing = next((way for way in case.ways() if way not in case.prepared), None)
+            if missing is not None:
+                return self._errand(case, "prepare", list(case.movies)[:1], missing)
+            return None if case.resettle else self._look_again(case)
+        return self._check(case) if case.movies else None
+
+    def found(self, name: str, result: Mapping[str, Any]) -> None:
         """Take what a worker has found."""
-        if event.key.startswith(PREFIX):
-            self.needs.finished(event.key, event.future)
+        if name.startswith(PREFIX):
+            self.needs.found(name, result)
             return
-        case = self.cases[event.key]
+        case = self.cases[name]
         doing, case.doing = case.doing, ""
-        try:
-            outcome = event.future.result()
-        except Exception as error:
-            outcome = {"reason": f"the worker was lost ({type(error).__name__}: {error})", "permanent": False}
-        if outcome.get("reason"):
-            self._failed(case, outcome, doing)
-        else:
-            case.failures = case.closing_failures = 0
-            self.problems.close(f"gain-fault:{case.name}")
-            if doing == "check":
-                self._decided(case, outcome)
-            elif doing == "look":
-                self._looked(case, outcome)
-            elif doing == "prepare" and case.preparing in case.ways():
-                self._use(case, case.preparing, outcome["prepared"])
-        self._work(case)
+        case.closing_failures = 0
+        self.problems.close(f"gain-fault:{case.name}")
+        if doing == "check":
+            self._decided(case, result)
+        elif doing == "look":
+            self._looked(case, result)
+        elif doing == "prepare" and case.preparing in case.ways():
+            self._use(case, case.preparing, result["prepared"])
+        self._rest(case)
 
     def answer(self, details: Mapping[str, Any]) -> list[dict[str, Any]]:
         """Do as a person says, for every case that asks something; returns the new records of those whose question this answers."""
@@ -156,31 +150,31 @@ class GainCheck:
             if record is not None:
                 self._record(case, record)
                 case.resettle = case.answered = True
-                self._work(case)
                 taken.append(record)
         return taken
 
     def retry(self, *, all_: bool = True) -> None:
         """Try again at once what a passing fault has spoiled; with `all_`, also what was said not to fit."""
-        for case in self.cases.values():
-            if case.error and all_:
-                case.error, case.resettle, case.checked = "", True, 0
-                case.prepared.clear()
-            case.failures, case.closing_failures, case.not_before = 0, 0, 0.0
-            self._work(case)
-        self.needs.retry()
+        for name in self.items.entries:
+            case = self.cases.get(name)
+            if case is None:
+                self.items.again(name)
+                continue
+            case.closing_failures = 0
+            if not case.error:
+                self.items.again(name)
+            elif all_:
+                self._try_anew(case)
 
     def close(self) -> bool:
-        """No more movies will come: settle what can be settled; returns True when nothing goes on here any more.
+        """No more movies will come: settle what can be settled; returns False while some wait for more than a person's answer.
 
         Movies whose reference is still asked about wait, also for a later session.
         """
         self._closing = True
         for case in self.cases.values():
             case.last = case.last or bool(case.held and not case.doing and case.state != "asked")
-            self._work(case)
-        waiting = [case for case in self.cases.values() if case.held and case.state != "asked"]
-        return not waiting and not any(case.doing for case in self.cases.values()) and not self.needs.busy
+        return not any(case.held and case.state != "asked" for case in self.cases.values())
 
     # -- cases ------------------------------------------------------------------------------------------------------
 
@@ -189,7 +183,8 @@ class GainCheck:
         name = f"{width}x{height}"
         if name not in self.cases:
             reference, digest = event.values["gain_reference"], event.values["gain_reference_sha256"]
-            case = Case((height, width), 0, asdict(self.asked), reference, digest)
+            self.items.add(name)
+            case = Case((height, width), 0, asdict(self.asked), reference, digest, self.items.entries[name])
             self.cases[name] = case
             gains = self.tables.writer.state.gains
             case.record = dict(gains.get(case.key, {}))
@@ -203,6 +198,7 @@ class GainCheck:
             case.unseen = list(case.record.get("unseen", ()))
             if question := question_of(case.record):
                 log.warning("%s", question)
+            self._rest(case)
         return self.cases[name]
 
     def _go_on_with_former(self, case: Case) -> None:
@@ -234,30 +230,29 @@ class GainCheck:
 
     # -- work -------------------------------------------------------------------------------------------------------
 
-    def _work(self, case: Case) -> None:
-        if case.doing:
-            return
-        self._consider_newer(case)
-        if case.error or time.monotonic() < case.not_before:
-            return
-        if case.state == "decided":
-            missing = next((way for way in case.ways() if way not in case.prepared), None)
-            if missing is not None:
-                self._submit(case, "prepare", list(case.movies)[:1], missing)
-            elif case.resettle:
-                self._settle_again(case)
-                self._settled()
-            else:
-                self._look_again(case)
-        elif case.state != "asked" and case.movies:
-            voters = case.voters()
-            due = 1
-            while due <= case.checked:
-                due *= 2
-            enough = len(voters) >= min(due, MOST_MOVIES) > case.checked
-            if enough or (case.last and case.held) or not self.asked.check:
-                case.checked = len(voters)
-                self._submit(case, "check", voters[:MOST_MOVIES])
+    def _check(self, case: Case) -> Errand | None:
+        voters = case.voters()
+        due = 1
+        while due <= case.checked:
+            due *= 2
+        enough = len(voters) >= min(due, MOST_MOVIES) > case.checked
+        if not (enough or (case.last and case.held) or not self.asked.check):
+            return None
+        case.checked = len(voters)
+        return self._errand(case, "check", voters[:MOST_MOVIES])
+
+    def _rest(self, case: Case) -> None:
+        """Let a case be in the state that its record says, unless it was given up."""
+        if not case.error:
+            state = {"asked": ItemState.ASKED, "decided": ItemState.DONE}.get(case.state, ItemState.WAITING)
+            done = state is not ItemState.DONE or case.is_prepared
+            self.items.rest(case.name, state if done else ItemState.WAITING)
+
+    def _try_anew(self, case: Case) -> None:
+        """Forget what was found of a reference, whether or not it could be used."""
+        self.items.again(case.name)
+        case.checked, case.resettle = 0, True
+        case.prepared.clear()
 
     def _consider_newer(self, case: Case) -> None:
         """A reference with another content is used when nothing was decided with the one before; else a person is asked."""
@@ -269,9 +264,9 @@ class GainCheck:
             case.reference, case.digest, case.newer = copy, digest, None
             case.record = dict(self.tables.writer.state.gains.get(case.key, {}))
             case.record.pop("replaced_by", None)
-            case.prepared.clear()
-            case.checked, case.looked, case.error, case.resettle = 0, 0, "", True
-            case.unseen = []
+            case.looked, case.unseen = 0, []
+            self._try_anew(case)
+            self._rest(case)
             return
         signature = f"changed:{digest}"
         if case.doubt is None and signature not in case.record.get("answered", ()):
@@ -293,19 +288,18 @@ class GainCheck:
             entry.result["values"].get("shape") == shape for entry in self.tables.taken_in().values() if entry.result
         )
 
-    def _look_again(self, case: Case) -> None:
+    def _look_again(self, case: Case) -> Errand | None:
         look = next_look(case, closing=self._closing) if self.asked.check else None
-        if look is not None:
-            self._submit(case, "look", look.movies, way_of(case.record), look)
+        return None if look is None else self._errand(case, "look", look.movies, way_of(case.record), look)
 
-    def _submit(
+    def _errand(
         self,
         case: Case,
         doing: Do,
         movies: list[str],
         way: Way | None = None,
         look: Look | None = None,
-    ) -> None:
+    ) -> Errand:
         job, suffix = self.tables.source.job.name, f"_{case.name}" if case.number else ""
         # A decision of an earlier version names the file that its micrographs name.
         plain = f"{job}/gain{suffix}.mrc" if doing == "prepare" and "copy" not in case.record else ""
@@ -325,16 +319,11 @@ class GainCheck:
             command=self.command,
             last=case.last,
             decided=way,
-            session=self._session,
         )
         case.doing = doing  # type: ignore[assignment]
         if doing == "prepare" and way is not None:
             case.preparing = way
-        self._give_out(case.name, task)
-
-    def _give_out(self, key: str, task: GainTask) -> None:
-        future = self.executor.submit(run_gain_task, asdict(task))
-        future.add_done_callback(lambda done: self.events.put(Checked(key, done)))
+        return errand(task)
 
     def _reference_name(self) -> str:
         return Path(self.settings.acquisition.gain).name
@@ -374,6 +363,7 @@ class GainCheck:
         record = {name: value for name, value in {**choice, **fixed}.items() if name not in JOURNAL_FIELDS}
         self.tables.writer.gain(case.key, record)
         case.record = record
+        self._rest(case)
         self._watch_need(case, case.held)
         question = question_of(record)
         log.log(logging.WARNING if question else logging.INFO, "%s", question or record["sentence"])
@@ -387,7 +377,7 @@ class GainCheck:
         ready = [event for event in case.held if case.values(event.outputs["movie"]) is not None]
         case.held = [event for event in case.held if case.values(event.outputs["movie"]) is None]
         self._release(case, ready)
-        if case.resettle and all(each in case.prepared for each in case.ways()):
+        if case.resettle and case.is_prepared:
             self._settle_again(case)
         self._settled()
 
@@ -419,33 +409,34 @@ class GainCheck:
             values = case.values(event.outputs["movie"]) or {}
             self.tables.intake_done(Taken(event.taken, event.outputs, {**own, **values}, event.problem))
 
-    def _failed(self, case: Case, outcome: Mapping[str, Any], doing: str) -> None:
-        """A reference that does not fit fails its movies; after anything else it is tried again, with longer and longer pauses."""
-        reason = str(outcome["reason"])
-        log.warning("the gain reference: %s%s", reason, "\n" + outcome["log"] if outcome.get("log") else "")
-        case.failures += 1
-        pause = min(LONGEST_RETRY_SECONDS, RETRY_SECONDS * 2 ** (case.failures - 1))
-        case.not_before = time.monotonic() + pause
+    def spoiled(self, name: str, reason: str, *, permanent: bool) -> None:
+        """A reference that does not fit fails its movies; after anything else it is tried again, with longer and longer pauses.
+
+        All movies depend on it, so as long as more may come it is never given up for a passing fault. When the session is to finish it is, after as
+        many attempts as an item has; then it is tried again when that is asked for.
+        """
+        if name.startswith(PREFIX):
+            self.needs.spoiled(name, reason)
+            return
+        case = self.cases[name]
+        doing, case.doing = case.doing, ""
         if doing == "look":
             case.looked, case.unseen = case.looked_before, case.unseen_before  # nothing waits for it
+            self._rest(case)
             return
         if doing == "check":
             case.checked = 0
-        if outcome.get("permanent"):
-            self._give_up(case, reason)
-            return
         case.closing_failures += case.last
-        if case.closing_failures > CLOSING_ATTEMPTS:
+        if permanent or case.closing_failures > self.settings.execution.item_attempts:
             self._give_up(case, reason)
             return
         wait = f"{len(case.held)} movies wait for it; it is tried again." if case.held else "It is tried again."
         sentence = f"The gain reference could not be {'compared' if doing == 'check' else 'prepared'}: {reason.rstrip('.')}. {wait}"
-        self.problems.open(
-            f"gain-fault:{case.name}", sentence, "warning" if case.failures < CLOSING_ATTEMPTS else "error"
-        )
+        severe = self.items.entries[name].attempt >= ERROR_FROM
+        self.problems.open(f"gain-fault:{case.name}", sentence, "error" if severe else "warning")
 
     def _give_up(self, case: Case, reason: str) -> None:
-        case.error = reason
+        self.items.rest(case.name, ItemState.FAILED, reason)
         held, case.held = case.held, []
         self._release(case, held)
 

@@ -7,20 +7,18 @@ which a person has said that it is not to be used.
 from __future__ import annotations
 
 import shlex
-import time
-from collections.abc import Callable, Mapping
-from concurrent.futures import Future
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from beamside.acquisition.arrivals import Trouble
 from beamside.camera.gain.case import Seen, can_tell, look_due
+from beamside.camera.gain.task import GainTask, errand
 from beamside.flow.arrivals import Taken
-from beamside.flow.problems import Problems
-from beamside.flow.settings import SessionSettings
-from beamside.flow.table import Tables
-from beamside.jobs.gain_task import GainTask
+from beamside.flow.check_items import CheckItems
+from beamside.flow.checks import Surroundings
+from beamside.jobs.errands import Errand
 
 FIRST, MOST = 2, 16
 """The fewest movies that can tell, and the most that are looked at at once."""
@@ -30,9 +28,6 @@ SHOWN = 12
 
 LOOKED_AT = 4
 """So many movies are looked at again later: the newest."""
-
-RETRY_SECONDS, LONGEST_RETRY_SECONDS = 5.0, 300.0
-"""Pause after a look that a passing fault has spoiled; it doubles with each."""
 
 PREFIX = "need:"
 """Keys of these records in the journal begin so."""
@@ -55,8 +50,6 @@ class Watched:
     looked: int = 0
     doing: list[str] = field(default_factory=list)
     before: tuple[int, int] = (0, 0)
-    failures: int = 0
-    not_before: float = 0.0
 
     @property
     def case(self) -> str:
@@ -80,16 +73,9 @@ class Watched:
 class PatternWatch:
     """Looks whether movies that came without a gain reference need one. Only the session's own thread uses it."""
 
-    def __init__(
-        self,
-        settings: SessionSettings,
-        tables: Tables,
-        problems: Problems,
-        submit: Callable[[str, GainTask], None],
-        session: tuple[int, float],
-    ) -> None:
-        self.settings, self.tables, self.problems = settings, tables, problems
-        self._submit, self._session = submit, session
+    def __init__(self, around: Surroundings, items: CheckItems) -> None:
+        self.settings, self.tables, self.problems = around.settings, around.tables, around.problems
+        self.items = items
         self.shapes: dict[str, Watched] = {}
 
     def see(self, event: Taken) -> None:
@@ -107,12 +93,12 @@ class PatternWatch:
         if name not in self.shapes:
             record = dict(self.tables.writer.state.gains.get(name, {}))
             self.shapes[name] = Watched(shape, len(self.shapes), record)
+            self.items.add(name)
             if record.get("state") == "needed":
                 self._tell(self.shapes[name])
         watched = self.shapes[name]
         watched.add(movie, seen)
         watched.sidecars = watched.sidecars or sidecars
-        self._work(watched)
 
     def forget(self, movie: str) -> None:
         """A reference is used for the movie after all."""
@@ -121,51 +107,15 @@ class PatternWatch:
                 watched.record, watched.tried, watched.looked = {}, 0, 0
                 self.problems.hold(_key(watched), [])
 
-    def work(self) -> None:
-        """Give out what has become due."""
-        for watched in self.shapes.values():
-            self._work(watched)
-
-    def retry(self) -> None:
-        """Look again at once where a passing fault has spoiled it."""
-        for watched in self.shapes.values():
-            watched.failures, watched.not_before = 0, 0.0
-
-    @property
-    def busy(self) -> bool:
-        """Whether a worker looks at movies now; a session does not end before it is known."""
-        return any(watched.doing for watched in self.shapes.values())
-
-    def _work(self, watched: Watched) -> None:
-        state = watched.record.get("state")
-        if watched.doing or time.monotonic() < watched.not_before:
-            return
+    def wanted(self, name: str) -> Errand | None:
+        """Return the next look at the movies of a shape; None when none is due."""
+        watched = self.shapes[name]
         watched.before = watched.tried, watched.looked
-        voters = watched.voters
-        if state == "needed":
-            known = watched.record["evidence"]["movies"]
-            if known < SHOWN <= len(voters) and watched.looked < SHOWN and not watched.record.get("later"):
-                watched.looked = SHOWN
-                self._look(watched, voters[:SHOWN])
-            return
-        if state == "not needed":
-            if watched.looked == 0:  # an earlier session knew it
-                watched.looked = int(watched.record["evidence"]["movies"])
-            if len(voters) >= look_due(watched.looked):
-                watched.looked = len(voters)
-                self._look(watched, voters[-LOOKED_AT:])
-            return
-        due = FIRST
-        while due <= watched.tried:
-            due *= 2
-        if len(voters) >= due and watched.tried < MOST:
-            watched.tried = watched.looked = len(voters)
-            self._look(watched, voters[:MOST])
-        elif watched.tried >= MOST and len(voters) >= look_due(watched.looked):
-            watched.looked = len(voters)
-            self._look(watched, voters[-MOST:])
+        due = {"needed": _drawn_again, "not needed": _looked_at_later}.get(watched.record.get("state", ""), _first)
+        movies = due(watched)
+        return self._look(watched, movies) if movies else None
 
-    def _look(self, watched: Watched, movies: list[str]) -> None:
+    def _look(self, watched: Watched, movies: list[str]) -> Errand:
         job = self.tables.source.job.name
         suffix = f"_{watched.shape[1]}x{watched.shape[0]}" if watched.number else ""
         sources = [watched.movies[movie].source for movie in (movies[0], movies[-1])]
@@ -176,34 +126,27 @@ class PatternWatch:
             movies=movies,
             picture=f"{job}/gain_needed{suffix}.png",
             sources=[*dict.fromkeys(sources), *watched.sidecars],
-            session=self._session,
         )
         watched.doing = movies
-        self._submit(watched.case, task)
+        return errand(task)
 
-    def finished(self, name: str, future: Future[dict[str, Any]]) -> None:
-        """Take what a worker has found. A look that failed is made again after a pause that grows: nothing waits for it."""
+    def spoiled(self, name: str, reason: str) -> None:
+        """A look has failed. It is made again after a pause that grows: nothing waits for it."""
+        watched = self.shapes[name]
+        watched.doing = []
+        watched.tried, watched.looked = watched.before
+        self.problems.open(
+            _fault(name), f"It could not be looked at whether the movies need a gain reference: {reason}"
+        )
+
+    def found(self, name: str, result: Mapping[str, Any]) -> None:
+        """Take what a worker has found."""
         watched = self.shapes[name]
         movies, watched.doing = watched.doing, []
+        self.problems.close(_fault(name))
         if not watched.movies:  # they have got a reference meanwhile
             return
-        try:
-            outcome = future.result()
-        except Exception as error:
-            outcome = {"reason": f"the worker was lost ({type(error).__name__}: {error})"}
-        fault = f"gain-need-fault:{name}"
-        if outcome.get("reason"):
-            watched.tried, watched.looked = watched.before
-            watched.failures += 1
-            pause = min(LONGEST_RETRY_SECONDS, RETRY_SECONDS * 2 ** (watched.failures - 1))
-            watched.not_before = time.monotonic() + pause
-            self.problems.open(
-                fault, f"It could not be looked at whether the movies need a gain reference: {outcome['reason']}"
-            )
-            return
-        self.problems.close(fault)
-        watched.failures = 0
-        evidence = outcome["evidence"]
+        evidence = result["evidence"]
         if evidence["kind"] == "unsure":
             return
         state = "needed" if evidence["kind"] == "needed" else "not needed"
@@ -251,6 +194,43 @@ class PatternWatch:
             f"{_candidate_words(evidence.get('candidate') or {})}"
             f"If the pattern is known and should stay, {without}."
         )
+
+
+def _drawn_again(watched: Watched) -> list[str]:
+    """Return the movies with which the picture is drawn again, once there are more; [] when it was, or there are not."""
+    known = watched.record["evidence"]["movies"]
+    if watched.record.get("later") or watched.looked >= SHOWN or not known < SHOWN <= len(watched.voters):
+        return []
+    watched.looked = SHOWN
+    return watched.voters[:SHOWN]
+
+
+def _looked_at_later(watched: Watched) -> list[str]:
+    """Return the newest movies when it is time to see whether they still need none."""
+    if watched.looked == 0:  # an earlier session knew it
+        watched.looked = int(watched.record["evidence"]["movies"])
+    if len(watched.voters) < look_due(watched.looked):
+        return []
+    watched.looked = len(watched.voters)
+    return watched.voters[-LOOKED_AT:]
+
+
+def _first(watched: Watched) -> list[str]:
+    """Return the movies that are looked at while it is not known; when many could not tell, the newest now and then."""
+    number, due = len(watched.voters), FIRST
+    while due <= watched.tried:
+        due *= 2
+    if number >= due and watched.tried < MOST:
+        watched.tried = watched.looked = number
+        return watched.voters[:MOST]
+    if watched.tried >= MOST and number >= look_due(watched.looked):
+        watched.looked = number
+        return watched.voters[-MOST:]
+    return []
+
+
+def _fault(name: str) -> str:
+    return f"gain-need-fault:{name}"
 
 
 def _key(watched: Watched) -> str:

@@ -5,15 +5,13 @@ The session imports this and must stay small: only workers load what does the wo
 
 from __future__ import annotations
 
-import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-from beamside.errors import BeamsideError, GainError, NotReadyError
-from beamside.jobs.loading import load_function
+from beamside.jobs.errands import Errand
 
-WORK = "beamside.jobs.gain_worker:settle"
+WORK = "beamside.camera.gain.worker:settle"
 """The function that does these tasks; only workers load its module."""
 
 Do = Literal["check", "look", "prepare", "need"]
@@ -42,7 +40,6 @@ class GainTask:
     last : there will be no more movies than these
     decided : (rotate, flip, use) when that is known already
     sources : where the movies came from, and their sidecars in the project: references are looked for there
-    session : process number and start of the session
     """
 
     do: Do
@@ -61,34 +58,18 @@ class GainTask:
     last: bool = False
     decided: tuple[int, str, str] | None = None
     sources: Sequence[str] = ()
-    session: tuple[int, float] = (0, 0.0)
 
 
 @dataclass(frozen=True)
 class GainOutcome:
-    """What came of it: the choice and the evidence; the file; what contradicts a decision; or a reason why there is none of these."""
+    """What came of it: the choice and the evidence; the file; or what contradicts a decision."""
 
     choice: Mapping[str, Any] | None = None
     evidence: Mapping[str, Any] = field(default_factory=dict)
     prepared: Mapping[str, Any] | None = None
     doubt: Mapping[str, Any] | None = None
-    reason: str = ""
-    permanent: bool = False
-    log: str = ""
 
 
-def run_gain_task(task: Mapping[str, Any]) -> dict[str, Any]:
-    """Do a task given as the dictionary of a `GainTask`; return the dictionary of a `GainOutcome`. No exception gets out.
-
-    Only a reference that does not fit is for good; whatever else goes wrong may be right at the next try.
-    """
-    try:
-        return asdict(load_function(WORK, "The check of the gain reference")(GainTask(**task)))
-    except NotReadyError as error:
-        return asdict(GainOutcome(reason=str(error)))
-    except GainError as error:
-        return asdict(GainOutcome(reason=str(error), permanent=True))
-    except (BeamsideError, OSError) as error:
-        return asdict(GainOutcome(reason=str(error)))
-    except Exception as error:
-        return asdict(GainOutcome(reason=f"{type(error).__name__}: {error}", log=traceback.format_exc()))
+def errand(task: GainTask) -> Errand:
+    """Return what a worker is given for a task."""
+    return Errand(WORK, "The check of the gain reference", asdict(task))

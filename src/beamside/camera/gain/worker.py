@@ -5,7 +5,8 @@ Torch is not loaded for this.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -16,24 +17,31 @@ from numpy.typing import NDArray
 from beamside.acquisition.gain import check_fit, prepare_gain, read_gain
 from beamside.acquisition.gain_choice import Asked, Choice, Use, as_said, choose
 from beamside.acquisition.gain_doubt import Doubt, MovieSlope, contradicts, find_doubt, odd_movies
-from beamside.execution.orphans import end_with_session
+from beamside.camera.gain.need_worker import look_for_need
+from beamside.camera.gain.sums import file_hash, is_eer, sum_of_movies
+from beamside.camera.gain.task import GainOutcome, GainTask
 from beamside.formats.atomic import sync_directory
 from beamside.formats.orientation import Orientation, fitting_ratio
 from beamside.imaging.gain.orientation import Mode, Verdict, compare, slope_of
 from beamside.imaging.gain.picture import gain_picture
-from beamside.jobs.gain_need_worker import look_for_need
-from beamside.jobs.gain_sums import file_hash, is_eer, sum_of_movies
-from beamside.jobs.gain_task import GainOutcome, GainTask
 from beamside.jobs.output import save_picture
 
 DIGITS = 12
 """So many of the digest's digits are in the name of a prepared file."""
 
 
-def settle(task: GainTask) -> GainOutcome:
-    """Do what `task` asks; raises GainError when the reference cannot be used with these movies."""
-    if task.session[0]:
-        end_with_session(*task.session)
+def settle(asked: Mapping[str, Any]) -> dict[str, Any]:
+    """Do what the `GainTask` asks that is given as a dictionary; return the dictionary of a `GainOutcome`.
+
+    Raises
+    ------
+    GainError
+        when the reference cannot be used with these movies, which no other attempt changes
+    """
+    return asdict(_settled(GainTask(**asked)))
+
+
+def _settled(task: GainTask) -> GainOutcome:
     if task.do == "need":
         return look_for_need(task)
     if task.do == "prepare":
@@ -211,8 +219,8 @@ def _prepare(task: GainTask, orientation: Orientation, use: Use) -> dict[str, An
     root, output = Path(task.root), Path(task.root) / task.output
     output.parent.mkdir(parents=True, exist_ok=True)
     eer = is_eer(task.movies)
-    temporary = output.with_name(f".{output.stem}-{task.session[0]}.tmp{output.suffix}")
-    reciprocal = temporary.with_name(f".{output.stem}-{task.session[0]}-relion.tmp{output.suffix}")
+    temporary = output.with_name(f".{output.stem}-{os.getpid()}.tmp{output.suffix}")
+    reciprocal = temporary.with_name(f".{output.stem}-{os.getpid()}-relion.tmp{output.suffix}")
     try:
         prepared = prepare_gain(
             root / task.reference,

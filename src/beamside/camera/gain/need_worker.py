@@ -12,14 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from beamside.acquisition.gain_candidates import gain_candidates
+from beamside.camera.gain.sums import sum_of_movies
+from beamside.camera.gain.task import GainOutcome, GainTask
 from beamside.errors import BeamsideError
 from beamside.formats.image import read_image
 from beamside.formats.orientation import fitting_orientations, fitting_ratio
 from beamside.imaging.gain.need import shared_pattern
 from beamside.imaging.gain.need_picture import needed_picture
 from beamside.imaging.gain.orientation import compare
-from beamside.jobs.gain_sums import sum_of_movies
-from beamside.jobs.gain_task import GainOutcome, GainTask
 from beamside.jobs.output import save_picture
 
 
