@@ -78,7 +78,7 @@ def select(item: Item, workspace: Workspace, **parameters: object) -> Result:
 
 def test_the_particles_of_good_classes_are_kept_and_carbon_is_not(item: Item, workspace: Workspace) -> None:
     result = select(item, workspace)
-    particles = read_star(workspace.root / result.outputs["particles_star"])
+    particles = read_star(workspace.root / result.outputs["whole_star"])
     assert result.metrics["selected"] == len(particles["particles"]) == 150
     assert set(particles["particles"].integers("rlnClassNumber")) == {1, 2, 3}
     assert (
@@ -98,12 +98,12 @@ def test_the_particles_of_good_classes_are_kept_and_carbon_is_not(item: Item, wo
 
 def test_recentring_moves_average_and_origins_together(item: Item, workspace: Workspace) -> None:
     moved = select(item, workspace)
-    origins = read_star(workspace.root / moved.outputs["particles_star"])["particles"]
+    origins = read_star(workspace.root / moved.outputs["whole_star"])["particles"]
     y, x = (origins.floats(f"rlnOrigin{axis}Angst")[0] for axis in "YX")
     # ψ is 90°: down in the average is to the right in the particle
     assert (y, x) == pytest.approx((0, -3 * PIXEL), abs=0.5)
     select(item, workspace, select_recentre=False)
-    particles = read_star(workspace.root / "Select/job007/particles.star")["particles"]
+    particles = read_star(workspace.root / "Select/job007/particles_whole.star")["particles"]
     assert set(particles.floats("rlnOriginXAngst")) == {0.0}
 
 
@@ -121,7 +121,7 @@ def test_particles_that_lie_on_likelier_ones_after_classification_are_left_out(
     particles.rows[3][column["rlnMicrographName"]] = "another.mrc"
     write_star(data, [StarBlock(each.name, each.columns, each.rows, each.loop) for each in blocks.values()])
     result = select(item, workspace)
-    kept = read_star(workspace.root / result.outputs["particles_star"])["particles"].floats("rlnCoordinateX")[:4]
+    kept = read_star(workspace.root / result.outputs["whole_star"])["particles"].floats("rlnCoordinateX")[:4]
     assert (result.metrics["duplicates"], result.metrics["selected"]) == (1, 149)
     assert kept.tolist() == [0, 200, 300, 400]
     assert select(item, workspace, select_duplicate_distance=0).metrics["selected"] == 150
@@ -148,7 +148,7 @@ def test_a_round_of_an_earlier_version_leaves_its_one_group_of_all_micrographs(
     blocks["particles"].columns.append("rlnGroupName")
     blocks["particles"].rows = [[*row, "group_01"] for row in blocks["particles"].rows]
     write_star(path, blocks.values())
-    selected = read_star(workspace.root / select(item, workspace).outputs["particles_star"])["particles"]
+    selected = read_star(workspace.root / select(item, workspace).outputs["whole_star"])["particles"]
     assert "rlnGroupName" not in selected
     assert selected.columns == [label for label in blocks["particles"].columns if label != "rlnGroupName"]
     assert all(len(row) == len(selected.columns) for row in selected.rows)
@@ -156,7 +156,7 @@ def test_a_round_of_an_earlier_version_leaves_its_one_group_of_all_micrographs(
 
 def test_classes_chosen_by_hand_are_kept_whatever_their_score(item: Item, workspace: Workspace) -> None:
     result = select(item, workspace, select_classes="4,2")
-    kept = read_star(workspace.root / result.outputs["particles_star"])["particles"].integers("rlnClassNumber")
+    kept = read_star(workspace.root / result.outputs["whole_star"])["particles"].integers("rlnClassNumber")
     assert set(kept) == {2, 4}
     with pytest.raises(ConfigError, match="Class 9 cannot be selected: there are 4 classes"):
         select(item, workspace, select_classes="9")
@@ -166,7 +166,7 @@ def test_nothing_selected_is_told(item: Item, workspace: Workspace) -> None:
     result = select(item, workspace, select_score=1.0)
     assert result.metrics["selected"] == 0
     assert "--select-score" in result.values["warnings"]["none"]
-    assert len(read_star(workspace.root / result.outputs["particles_star"])["particles"]) == 0
+    assert len(read_star(workspace.root / result.outputs["whole_star"])["particles"]) == 0
 
 
 def test_a_diameter_that_does_not_fit_is_told(item: Item, workspace: Workspace) -> None:

@@ -74,7 +74,7 @@ def gone_results(files: Files, stage: Stage, *, restorable: bool = False) -> lis
         entries = [entry for entry in stage.job.items.values() if entry.state in FINAL_STATES]
     found = []
     for entry in entries:
-        outputs: dict[str, str] = (entry.result or {}).get("outputs", {})
+        outputs = stage.job_type.written_by_work((entry.result or {}).get("outputs", {}))
         gone = {role: path for role, path in outputs.items() if not files.has(path)}
         if gone and restorable:
             result = Result.from_json(entry.result or {})

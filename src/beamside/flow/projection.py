@@ -17,8 +17,10 @@ from typing import Any
 
 from beamside.acquisition.arrivals import Remark, Trouble
 from beamside.acquisition.manifest import Manifest
+from beamside.flow.gate import gate_revision
 from beamside.flow.missing import Files, gone_results
 from beamside.flow.problems import Problems
+from beamside.flow.published import gates_before, publish
 from beamside.flow.recovery import Recovery
 from beamside.flow.relion_jobs import Ending, RelionJobs
 from beamside.flow.settings import SessionSettings
@@ -97,6 +99,7 @@ class Projection:
         self._star_pace = {stage.name: Pace(3.0, self._held, share) for stage in stages}
         self._tables = PartsWriter()
         self._seen: dict[str, tuple[int, ...]] = {}
+        self._gates: dict[str, int] = {}
         self._index_told = ""
         self.relion = RelionJobs(writer, stages, deleted=deleted, remark=self.problems.remark)
         self._index_pace, self._pipeline_pace = (Pace(seconds, self._held, share) for seconds in (1.0, 5.0))
@@ -117,7 +120,7 @@ class Projection:
         """Write the last tables, and only then say how the jobs ended."""
         for stage in self._present():
             self._write_files(stage, force=True)
-        complete = {stage.name for stage in self.stages if self._seen.get(stage.name) == stage.revisions()}
+        complete = {stage.name for stage in self.stages if self._seen.get(stage.name) == _revisions(stage)}
         self.steps.run("the pipeline that RELION sees", lambda: self.relion.close(ending, complete), None)
 
     def refresh(self, live: Callable[[], dict[str, Any]], *, force: bool = False) -> None:
@@ -156,9 +159,11 @@ class Projection:
 
     def _write_star_files(self, stage: Stage, force: bool) -> None:
         pace = self._star_pace[stage.name]
-        if not (pace.due() or force):
-            return
-        revisions = stage.revisions()
+        gates = sum(gate_revision(one.job) for one in (*stage.before, stage))
+        if not (pace.due() or force or gates != self._gates.get(stage.name, gates)):
+            return  # what is held back leaves the tables at once
+        self._gates[stage.name] = gates
+        revisions = _revisions(stage)
         try:
             if revisions != self._seen.get(stage.name):
                 rows = self.write_rows(stage)
@@ -176,6 +181,7 @@ class Projection:
     def write_rows(self, stage: Stage) -> list[Row]:
         """Write the STAR files of a stage's job and return their rows; a result that cannot be written is told, and left out."""
         rows = stage.rows()
+        publish(self.root, stage)
         try:
             write_star_files(self.root, stage, rows, self._tables)
         except OSError:
@@ -225,6 +231,11 @@ class Projection:
         asked = self.relion.abort_asked()
         self._abort_pace.done()
         return asked
+
+
+def _revisions(stage: Stage) -> tuple[int, ...]:
+    """Return what the files of a stage's job depend on."""
+    return (*stage.revisions(), *gates_before(stage))
 
 
 def write_star_files(root: Path, stage: Stage, rows: Sequence[Row], tables: PartsWriter | None = None) -> None:

@@ -325,7 +325,9 @@ class Tables:
                 stage.in_flight.discard(name)
             return
         result = outcome["result"]
-        if result is not None and (gone := files_not_there(self.root, result["outputs"])):
+        if result is not None and (
+            gone := files_not_there(self.root, stage.job_type.written_by_work(result["outputs"]))
+        ):
             reason = f"what the worker says that it wrote is not there: {', '.join(gone)}"
             outcome, result = {**outcome, "result": None, "reason": reason, "permanent": False}, None
         if result is not None:

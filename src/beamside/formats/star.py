@@ -206,7 +206,7 @@ def _quoted(value: str) -> str:
         return value
     for quote in "\"'":
         quoted = f"{quote}{value}{quote}"
-        if "\n" not in value and "\r" not in value and _tokens(quoted) == [value]:
+        if "\n" not in value and "\r" not in value and values_of(quoted) == [value]:
             return quoted
     raise InputError(
         f"The value {value!r} cannot stand in a STAR file (line breaks, or both kinds of quotes); rename it."
@@ -258,7 +258,7 @@ def _format_list(block: StarBlock) -> list[str]:
     ]
 
 
-def _tokens(line: str, comments: bool = True) -> list[str]:
+def values_of(line: str, comments: bool = True) -> list[str]:
     """Split a line into values: quotes taken off, and a comment (# after a blank) left out unless `comments` is False."""
     if line.isascii() and '"' not in line and "'" not in line and "#" not in line:
         return line.split()
@@ -324,12 +324,12 @@ class _Parser:
     def _begins_block(self, line: str) -> bool:
         # A table whose first column holds paths may have rows that begin with "data_"; only these have more than one value.
         filling = self.block is not None and self.block.loop and bool(self.block.columns)
-        return not filling or len(_tokens(line)) == 1
+        return not filling or len(values_of(line)) == 1
 
     @staticmethod
     def _fills_columns(block: StarBlock, line: str) -> bool:
         # RELION writes a first value "_u" without quotes; with the values after it, it is not a label.
-        return len(block.columns) > 1 and len(_tokens(line)) == len(block.columns)
+        return len(block.columns) > 1 and len(values_of(line)) == len(block.columns)
 
     def _begin_block(self, name: str) -> None:
         if name in self.blocks:
@@ -339,16 +339,16 @@ class _Parser:
 
     def _row(self, block: StarBlock, line: str) -> None:
         row: list[Value] = []
-        row += _tokens(line)
+        row += values_of(line)
         if len(row) != len(block.columns):
             # RELION writes no comments behind a row, but values that begin with # without quotes.
-            row = [*_tokens(line, comments=False)]
+            row = [*values_of(line, comments=False)]
         if len(row) != len(block.columns):
             raise self._error(f"a row of data_{block.name} has {len(row)} values for {len(block.columns)} columns")
         block.rows.append(row)
 
     def _label(self, block: StarBlock, line: str) -> None:
-        label, *values = _tokens(line)
+        label, *values = values_of(line)
         if label[1:] in block.columns or len(label) == 1:
             raise self._error(f"the label {label} in data_{block.name} is empty or stands there twice")
         block.columns.append(label[1:])

@@ -69,6 +69,24 @@ class Node:
 
 
 @dataclass(frozen=True)
+class Published:
+    """A STAR file of a round whose rows are of items, for people and programs: the session writes it, without the rows of what gates hold back.
+
+    Attributes
+    ----------
+    role : in ``Result.outputs``, of the file that is shown
+    whole, file : role and name in the job directory of the one that has all rows, which the work writes
+    block, column : the table in it, and a column with a file of the item
+    """
+
+    role: str
+    whole: str
+    file: str
+    block: str
+    column: str
+
+
+@dataclass(frozen=True)
 class Picture:
     """An image for people that a job writes for each item: role in ``Result.outputs``, caption, and whether it shows a whole micrograph."""
 
@@ -304,6 +322,9 @@ class JobType:
     optics_used: ClassVar[tuple[str, ...]] = tuple(Optics.__dataclass_fields__)
     """Names of the `Optics` values that change this job's results."""
 
+    published: ClassVar[tuple[Published, ...]] = ()
+    """Tables of its rounds that the session makes of others."""
+
     spare: ClassVar[tuple[str, ...]] = ()
     """Roles in ``Result.outputs``, besides those of `pictures`, of files that no later step needs: for people, or to save time."""
 
@@ -377,6 +398,11 @@ class JobType:
         """Return those of a result's files, by role, that later steps or tables may need: all but pictures and what is spare."""
         spare = {*self.spare, *(picture.role for picture in self.pictures)}
         return {role: path for role, path in outputs.items() if role not in spare}
+
+    def written_by_work(self, outputs: Mapping[str, str]) -> dict[str, str]:
+        """Return those of a result's files, by role, that the work has written: all but the tables that the session makes of others."""
+        ours = {table.role for table in self.published if table.whole in outputs}
+        return {role: path for role, path in outputs.items() if role not in ours}
 
     def restorable(self, result: Result, role: str, job: str, root: Path) -> bool:
         """Tell whether `restore` can be expected to write the file of this role, which is gone, again."""

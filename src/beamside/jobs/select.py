@@ -11,6 +11,7 @@ from beamside.jobs.base import (
     Metric,
     Node,
     Picture,
+    Published,
     RelionContext,
     relion_value,
 )
@@ -114,6 +115,11 @@ class Selection(JobType):
             description="Longest extent of the particles' density in the selected classes.",
         ),
         Metric("short_diameter", "Shortest diameter", "Å", digits=0, description="Its extent where it is narrowest."),
+    )
+    published = (
+        Published(
+            "particles_star", "whole_star", "particles_whole.star", block="particles", column="rlnMicrographName"
+        ),
     )
     nodes = (
         Node("particles.star", 3, "ParticlesData.star.relion"),

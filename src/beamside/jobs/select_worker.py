@@ -19,7 +19,7 @@ from beamside.imaging.classes.shape import Shape, class_shapes, origins_after_re
 from beamside.imaging.duplicates import duplicates
 from beamside.jobs.base import Item, Result, Workspace
 from beamside.jobs.output import save_picture
-from beamside.jobs.select import SelectParameters, class_numbers
+from beamside.jobs.select import Selection, SelectParameters, class_numbers
 
 Array = NDArray[np.floating]
 
@@ -251,7 +251,8 @@ def _write(
     job = workspace.root / workspace.job
     job.mkdir(parents=True, exist_ok=True)
     names = {
-        "particles_star": f"{workspace.job}/particles.star",
+        "particles_star": f"{workspace.job}/particles.star",  # made of the whole one by the session
+        "whole_star": f"{workspace.job}/{Selection.published[0].file}",
         "averages": f"{workspace.job}/class_averages.mrcs",
         "averages_star": f"{workspace.job}/class_averages.star",
         "selection": f"{workspace.job}/backup_selection.star",
@@ -268,7 +269,7 @@ def _write(
     write_star(workspace.root / names["averages_star"], [StarBlock("", columns, table)])
     flags: list[list[Value]] = [[int(k in kept)] for k in range(len(scores))]
     write_star(workspace.root / names["selection"], [StarBlock("", ["rlnSelected"], flags)])
-    write_star(workspace.root / names["particles_star"], _selected_particles(found, members, origins))
+    write_star(workspace.root / names["whole_star"], _selected_particles(found, members, origins))
     return names
 
 

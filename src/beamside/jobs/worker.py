@@ -169,7 +169,7 @@ def check_files(kind: JobType, result: Result, root: Path) -> None:
 
     A result without its files would be found to be gone, and the item made again, as often as it is made.
     """
-    for role, path in result.outputs.items():
+    for role, path in kind.written_by_work(result.outputs).items():
         relative = Path(path)
         if relative.is_absolute() or ".." in relative.parts:
             fault = "which is not a path in the project"
