@@ -92,9 +92,12 @@ def run_items(
     """
     kind = job_type() if isinstance(job_type, type) else job_type
     label, wiring, results = kind.name, dict[str, dict[str, str]](), list[tuple[str, dict[str, Any]]]()
+    shared: dict[str, Any] = {}
     for name, inputs in items.items():
         ports = {port: _as_given(one) for port, one in inputs.items()}
         _check_inputs(kind, ports)
+        for port in [port.name for port in kind.inputs if port.takes == "one" and port.name in ports]:
+            shared[port] = ports.pop(port).result.to_json()
         wires, found = _unlinked(ports, label)
         wiring |= wires
         results.append((name, found))
@@ -109,6 +112,7 @@ def run_items(
         wiring,
         round_name=round_name,
         final=final,
+        shared=shared,
     )
     with known_job_types(type(kind)):
         outcome = run_task(_through_json(asdict(task), f"What the job type {kind.name!r} is given"))

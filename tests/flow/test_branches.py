@@ -13,6 +13,7 @@ from beamside.flow.verdicts import give_word
 from beamside.jobs import registry
 from beamside.jobs.base import JobType
 from beamside.jobs.ports import Input, Output
+from beamside.jobs.worker import Task, items_in
 from beamside.parameters import ParameterModel, parameter
 from beamside.project.records import ItemState, Word
 
@@ -47,6 +48,7 @@ def branches(toy: ModuleType, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
         "aside": {"type": "choice", "inputs": {"things": "first.things"}},
         "both": {"type": "both", "inputs": {"one": "left.things", "two": "right.things"}},
     }
+    jobs["class2d"] = {"type": "class2d", "inputs": {"things": "both.things"}}
     monkeypatch.setitem(workflow.SHIPPED, "movies", {"jobs": jobs})
     return toy
 
@@ -228,3 +230,23 @@ def test_what_all_branches_hold_back_waits_and_keeps_nothing_from_its_end(branch
     hold_back(made, "left", "none")
     made.work_off()
     assert made.stage("both").usable("raw/a")
+
+
+def test_a_round_over_what_was_joined_is_given_what_each_was_made_from(branches: ModuleType, tmp_path: Any) -> None:
+    made = begun(branches, tmp_path)
+    made.arrive("b")
+    made.dispatcher.fill()
+    while made.hands.tasks:
+        task = made.hands.tasks[0][0]
+        lost = task["label"] == "left" and task["items"][0][0] == "raw/b"
+        result = {**branches.result_of(task), **(FAILURE if lost else {})}
+        if not lost and task["label"] == "both":
+            result["result"]["metrics"] = {"extracted": 10.0}
+        made.finish(0, result)
+        made.dispatcher.fill()
+    assert made.rounds.consider(final=True)
+    [task] = [task for task, _ in made.hands.tasks if task["label"] == "class2d"]
+    given = {item.name: item.inputs["things"] for item in items_in(Task(**task))}
+    assert set(given["raw/a"].inputs) == {"one", "two"}
+    assert set(given["raw/b"].inputs) == {"two"}, "what has failed is not there"
+    assert given["raw/b"].inputs["two"].inputs["things"].inputs["movies"].value("sha256") == "a"

@@ -27,7 +27,7 @@ def begin(job: type[JobType], item: Item, workspace: Workspace) -> None:
     """Note the call, and read what the job says that it reads."""
     with (workspace.root / "calls.txt").open("a") as calls:
         calls.write(f"{job.name} {Path(item.name).name}\n")
-    for role in (role for port in job.inputs for role in port.reads):
+    for role in (role for port in job.inputs if port.takes == "each" for role in port.reads):
         workspace.absolute(item.output(role)).read_bytes()
 
 
@@ -86,10 +86,13 @@ class Pick(Picking):
 
 def pick(item: Item, parameters: Any, workspace: Workspace) -> Result:
     begin(Pick, item, workspace)
+    references = item.shared["references"].output("averages") if item.shared else ""
+    seen = workspace.absolute(references).read_text() if references else ""
     outputs = write(
         item, workspace, coordinates="_autopick.star", candidates="_candidates.star", picks_image="_picks.jpg"
     )
-    return Result({"particles": float(PARTICLES), "pick_score": 0.5}, outputs, {"max_diameter": 180.0})
+    values = {"max_diameter": 180.0, **({"references": seen} if seen else {})}
+    return Result({"particles": float(PARTICLES), "pick_score": 0.5}, outputs, values)
 
 
 class Extract(Extraction):
@@ -149,7 +152,10 @@ def select(items: Sequence[Item], parameters: Any, workspace: Workspace, *, roun
     numbers: list[list[str | int | float]] = [[number] for number in range(int(selected))]
     write_star(workspace.absolute(table), [StarBlock("particles", ["rlnImageName"], numbers)])
     write_star(workspace.absolute(averages), [StarBlock("", ["rlnReferenceImage"], [["1@a.mrcs"]])])
-    return Result({"selected": selected}, {"particles_star": table, "averages_star": averages}, {"final": final})
+    images = f"{workspace.job}/class_averages.mrcs"
+    workspace.absolute(images).write_text(f"classes of {round_name}")
+    outputs = {"particles_star": table, "averages_star": averages, "averages": images}
+    return Result({"selected": selected, "selected_classes": 3.0}, outputs, {"final": final})
 
 
 WHOLE_CHAIN = (ImportMovies, Motion, Ctf, Pick, Extract, Classify, Select)

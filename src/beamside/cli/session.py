@@ -11,6 +11,7 @@ import click
 from beamside.cli.options import SectionedCommand, session_options, value_text
 from beamside.cli.resolution import resolve_session
 from beamside.cli.session_looks import list_, logs, report, show_config, status
+from beamside.cli.session_offers import offers, take
 from beamside.cli.session_set import set_
 from beamside.cli.session_settings import changed_settings, keep_origins, print_settings
 from beamside.cli.telling import named, running, tell, told, wait_until_ended, warn, with_project
@@ -191,5 +192,7 @@ for _command in (
     set_,
     accept,
     reject,
+    offers,
+    take,
 ):
     session.add_command(_command)

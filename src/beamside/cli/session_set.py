@@ -21,7 +21,6 @@ from beamside.flow.settings import SessionSettings
 from beamside.flow.stored_settings import load_settings
 from beamside.flow.workflow import STANDARD, Workflow, find_workflow
 from beamside.monitor.report_text import duration
-from beamside.project.project import Project
 
 
 class SetCommand(SectionedCommand):
@@ -67,7 +66,7 @@ def set_(project: str | None, yes: bool, **given: Any) -> None:
     costs = cost_in(now, found.load())
     _show(changes, costs)
     if costs and not yes:
-        _ask(found)
+        ask_to_go_on(f"the session {found.root} has results for the present settings")
     if outcome := tell(found, "set", {"values": {change.name: change.now for change in changes}}):
         change_origins(found, [change.name for change in changes])
         click.echo(outcome.sentence)
@@ -93,6 +92,11 @@ def _with(settings: SessionSettings, values: Mapping[str, Any]) -> SessionSettin
 def _show(changes: Sequence[Change], costs: Sequence[Cost]) -> None:
     for change in changes:
         click.echo(f"{change.flag}: {value_text(change.before) or '-'} -> {value_text(change.now) or '-'}")
+    show_costs(costs)
+
+
+def show_costs(costs: Sequence[Cost]) -> None:
+    """Show which results would be computed again, and what they took."""
     if not costs:
         click.echo("Nothing is computed again.")
         return
@@ -102,9 +106,8 @@ def _show(changes: Sequence[Change], costs: Sequence[Cost]) -> None:
         click.echo(f"  {cost.title}: {results}, which took {duration(cost.seconds)} of the workers' time")
 
 
-def _ask(project: Project) -> None:
+def ask_to_go_on(why: str) -> None:
+    """Ask a person; where there is none, say `why` that would be needed."""
     if not sys.stdin.isatty():
-        raise ConfigError(
-            f"the session {project.root} has results for the present settings: add --yes to compute them again"
-        )
+        raise ConfigError(f"{why}: add --yes to compute them again")
     click.confirm("Go on?", abort=True)

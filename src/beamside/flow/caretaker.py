@@ -12,6 +12,7 @@ from beamside.flow.commands import ForHolder
 from beamside.flow.cost import cost_in, results_of
 from beamside.flow.inbox import Inbox
 from beamside.flow.missing import WhatAgain
+from beamside.flow.offers import Offers
 from beamside.flow.recovery import Recovery
 from beamside.flow.stored_settings import load_settings, store_settings
 from beamside.flow.table import Tables
@@ -52,6 +53,10 @@ class Caretaker:
             store_settings(self.writer.project, new)
             self.__dict__.pop("recovery", None)  # its tables have the settings of before
         return Changed(changes, results_of(cost_in(new, self.writer.state)), when=" when the session goes on")
+
+    def answer_offer(self, job: str, identity: str, who: str, *, decline: bool) -> str:
+        """Let a job take what is offered to it, or stay with what it has; returns the sentence of what that means."""
+        return Offers(self.recovery.tables).answer(job, identity, who, decline=decline)
 
 
 def carry_out_waiting(project: Project) -> None:

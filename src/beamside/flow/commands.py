@@ -47,6 +47,9 @@ class Holder(Protocol):
     def recompute(self, what: WhatAgain) -> Sequence[str]:
         """Let results be computed again; returns the jobs that RELION has deleted, which stay as they are."""
 
+    def answer_offer(self, job: str, identity: str, who: str, *, decline: bool) -> str:
+        """Let a job take what is offered to it, or stay with what it has; returns the sentence of what that means."""
+
     def change(self, values: Mapping[str, Any]) -> Changed:
         """Have other values of settings, by parameter name; what depends on them is computed again."""
 
@@ -282,8 +285,28 @@ class Reject(_Word):
     word = "reject"
 
 
+class Take(ForHolder):
+    """Let a job take the newer version of what it uses for all its items, such as picking references; what depends on it is computed again."""
+
+    name = "take"
+    at_end = True
+
+    job: str = parameter(
+        "", "The job that is to take it, by its label or name; without it, the only one with an offer."
+    )
+    identity: str = parameter(
+        "", "Which version is meant; without it, the one that is offered when the command is carried out."
+    )
+    decline: bool = parameter(False, "Stay with what is used; what is offered now is not offered again.")
+
+    def carry_out(self, holder: Holder, who: str) -> str:
+        """Do it."""
+        return holder.answer_offer(self.job, self.identity, who, decline=self.decline)
+
+
 EVERYWHERE: Mapping[str, type[ForSession] | type[ForHolder]] = {
-    command.name: command for command in (Pause, Resume, Finish, Stop, Report, Retry, Recompute, Set, Accept, Reject)
+    command.name: command
+    for command in (Pause, Resume, Finish, Stop, Report, Retry, Recompute, Set, Accept, Reject, Take)
 }
 """The commands that every project knows, by name."""
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from beamside.flow.settings import SessionSettings
 from beamside.flow.sources import has_changed
+from beamside.flow.stages import Stage
 from beamside.flow.table import open_stages
 from beamside.project.project import Project
 from beamside.project.records import FINAL_STATES, ProjectState
@@ -41,6 +42,20 @@ def cost_in(settings: SessionSettings, state: ProjectState) -> list[Cost]:
         if names:
             seconds = sum(stage.job.items[name].seconds for name in names)
             found.append(Cost(stage.title, len(names), seconds))
+    return found
+
+
+def cost_after(stages: Sequence[Stage], stage: Stage) -> list[Cost]:
+    """Return what would be computed again when something changed that is the same for all items of `stage`: all that it and what follows it has."""
+    found = []
+    for one in stages:
+        if one is not stage and (one.job_type.aggregate or stage not in one.before):
+            continue
+        done = [
+            entry for entry in one.job.items.values() if entry.state in FINAL_STATES and entry.name in stage.job.items
+        ]
+        if done:
+            found.append(Cost(one.title, len(done), sum(entry.seconds for entry in done)))
     return found
 
 

@@ -228,6 +228,7 @@ class Dispatcher:
             optics=dict(vars(stage.optics)),
             items=items,
             wiring=stage.wiring,
+            shared={port: stage.job.shared[port].result for port in stage.suppliers},
             session=self._session,
             told_in=str(self._told_in),
             threads=threads,
@@ -271,13 +272,14 @@ class Dispatcher:
 
 
 def _left_out(stage: Stage, items: Sequence[str]) -> dict[str, list[str]]:
-    """Return the labels of jobs before `stage` whose results are not used though there are some, by item."""
-    if all(len(one.required) == len(one.upstreams) for one in stage.before):
+    """Return the labels of jobs that made the items of a round whose results are not used though there are some, by item."""
+    line = stage.gathered.line
+    if all(len(one.required) == len(one.upstreams) for one in line):
         return {}  # an item of which one was not used would not have come so far
     found = {}
     for name in items:
-        used = stage.results(name)
-        there = [one.label for one in stage.before if (entry := one.entry(name)) is not None and entry.result]
+        used = stage.handed(name)
+        there = [one.label for one in line if (entry := one.entry(name)) is not None and entry.result]
         if unused := [label for label in there if label not in used]:
             found[name] = unused
     return found

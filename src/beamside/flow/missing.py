@@ -99,6 +99,10 @@ def to_make_first(root: Path, stage: Stage, item: str) -> tuple[Stage, str] | No
 
     None when all files are there.
     """
+    for version in [*stage.job.shared.values()] if stage.suppliers else []:
+        for path in version.result["outputs"].values():
+            if not (root / path).exists():
+                return NotThere(path)
     reads = [(port.name, role) for port in stage.job_type.inputs for role in port.reads]
     for name in stage.members(item) if reads else ():
         for port, role in reads:
@@ -114,7 +118,7 @@ def to_make_first(root: Path, stage: Stage, item: str) -> tuple[Stage, str] | No
 def without_inputs(root: Path, stage: Stage, items: Iterable[str]) -> list[str]:
     """Return those of `items` of the stage before whose files a round of the aggregate `stage` would read and that are gone."""
     before, files, gone = stage.gathered, Files(root), []
-    reads = [role for port in stage.job_type.inputs for role in port.reads]
+    reads = [role for port in stage.job_type.inputs if port.name in stage.upstreams for role in port.reads]
     for name in items:
         entry = before.job.items[name]
         outputs = entry.result["outputs"] if entry.result is not None else {}

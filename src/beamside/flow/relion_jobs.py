@@ -129,6 +129,7 @@ class RelionJobs:
             lineage=frozenset(output.kind.name for other in stage.before for output in other.job_type.outputs),
             job=stage.job.name,
             root=self.root,
+            shared={port: given.result for port, given in stage.shared.items()},
         )
 
     def _options(self, stage: Stage, context: RelionContext) -> dict[str, str]:
@@ -244,10 +245,11 @@ class RelionJobs:
     def _inputs(self, stage: Stage) -> dict[str, str]:
         """Return the nodes that `stage` takes, by port."""
         found = {}
-        for port, before in stage.upstreams.items():
+        for port, before in {**stage.upstreams, **stage.suppliers}.items():
             if before.job_type.relion_type is None or before.gone:
                 continue
-            node = before.job_type.main_node(before.rows() if before.job_type.aggregate else ())
+            output = stage.job.ports.get(port, "").rpartition(".")[2]
+            node = before.job_type.output_node(output, before.rows() if before.job_type.aggregate else ())
             if node is not None:
                 found[port] = f"{before.job.name}/{node.file}"
         return found

@@ -39,8 +39,8 @@ class Rounds:
     def _consider(self, stage: Stage, final: bool) -> bool:
         if stage.in_flight:
             return True
-        if stage.deleted:
-            return False
+        if stage.deleted or stage.lacks_shared or (final and stage.waits_for_shared):
+            return False  # the last round is made when all is there that may come
         trigger = stage.job_type.trigger
         if isinstance(trigger, Increments):
             return self._gather(stage, trigger, final)

@@ -30,6 +30,7 @@ from beamside.flow.dispatch import Dispatcher, Finished, failure
 from beamside.flow.former_sessions import left_finishing, left_unfinished
 from beamside.flow.inbox import Inbox
 from beamside.flow.missing import WhatAgain
+from beamside.flow.offers import Offers
 from beamside.flow.problems import Problems
 from beamside.flow.projection import Pace, Projection
 from beamside.flow.recovery import Recovery
@@ -112,6 +113,7 @@ class Session:
             new_for_deleted = any(isinstance(command, Recompute) and command.replaces_deleted for command in asked)
             self.tables = Tables(self.settings, writer, self.problems, new_for_deleted=new_for_deleted)
             self.recovery = Recovery(self.tables)
+            self.offers = Offers(self.tables)
             stages = self.tables.stages
             self.projection = Projection(self.settings, writer, stages, self.problems, deleted=self.recovery.tell)
             with self._failing():
@@ -193,6 +195,11 @@ class Session:
         self._empty_looks = 0
         return self.recovery.recompute(what)
 
+    def answer_offer(self, job: str, identity: str, who: str, *, decline: bool) -> str:
+        """Let a job take what is offered to it, or stay with what it has; returns the sentence of what that means."""
+        self._empty_looks = 0
+        return self.offers.answer(job, identity, who, decline=decline)
+
     def change(self, values: Mapping[str, Any]) -> Changed:
         """Go on with other values of settings: what depends on them is computed again, and what is in flight when it comes."""
         new = with_values(self.settings, values)
@@ -266,6 +273,7 @@ class Session:
             self.steps.run("the inbox of commands", lambda: self.inbox.work(self.ask), None)
             self.steps.run("the watch over free disk space", self._watch_space, None)
             if self.state == "running" and not self.space.full:
+                self.steps.run("what jobs take once for all items", self.offers.consider, None)
                 self.steps.run("the rounds over all items", self._consider_rounds, None)
                 self.steps.run(self.check.title, self._settle, None)
                 self.steps.run("the giving out of work", self.dispatcher.fill, None)

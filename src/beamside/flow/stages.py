@@ -24,7 +24,7 @@ SETTINGS_LENGTH = 8
 class Stage:
     """A job of the workflow: its type, parameters and table, and the stages that its ports are connected to.
 
-    `gone` says that RELION has deleted the job.
+    `suppliers` are the stages behind ports that take one thing for all items: no item comes from there. `gone` says that RELION has deleted the job.
     """
 
     job_type: JobType
@@ -32,6 +32,7 @@ class Stage:
     optics: Optics
     job: JobEntry
     upstreams: Mapping[str, Stage] = field(default_factory=dict)
+    suppliers: Mapping[str, Stage] = field(default_factory=dict)
     label: str = ""
     title: str = ""
     waiting: dict[str, None] = field(default_factory=dict)
@@ -107,6 +108,21 @@ class Stage:
             for stage in (*self.before, self)
         }
 
+    @property
+    def lacks_shared(self) -> bool:
+        """True while something that is the same for all items is not there yet: nothing can be done here until then."""
+        return any(port not in self.job.shared for port in self.suppliers)
+
+    @property
+    def waits_for_shared(self) -> bool:
+        """True while this stage, or one that it is made from, lacks something that is the same for all items."""
+        return any(stage.lacks_shared for stage in (*self.before, self))
+
+    def _shared_keys(self) -> tuple[str, ...]:
+        """Return the identities of what is the same for all items: in a key they follow those of the results that an item is made from."""
+        used = self.job.shared
+        return tuple(used[port].identity if port in used else "" for port in self.suppliers)
+
     @cached_property
     def required(self) -> tuple[Stage, ...]:
         """The stages without whose results an item is not processed."""
@@ -150,7 +166,13 @@ class Stage:
 
     def item(self, name: str) -> Item:
         """Return an item with what the ports of this stage give of it."""
-        return Item(name, self._inputs(name))
+        return Item(name, self._inputs(name), self.shared)
+
+    @property
+    def shared(self) -> dict[str, Given]:
+        """What ports give that take one thing for all items, as far as it is there."""
+        used = self.job.shared
+        return {port: Given(Result.from_json(used[port].result)) for port in self.suppliers if port in used}
 
     def _inputs(self, item: str) -> dict[str, Given]:
         given = {port: stage.given(item) for port, stage in self.upstreams.items()}
@@ -208,14 +230,14 @@ class Stage:
         """Yield the keys of one result, the present one first; a session asks for very many, and what they have in common is made once."""
         if version not in self._settings:
             self._settings[version] = key_settings(self.job_type, self.parameters, self.optics, version, self.job.had)
-        return (key_of(settings, inputs) for settings in self._settings[version])
+        return (key_of(settings, [*inputs, *self._shared_keys()]) for settings in self._settings[version])
 
     def _version_of(self, entry: ItemEntry, before: tuple[str, ...]) -> str:
         """Return the version of the algorithm by which the result of `entry` was made from results with the keys `before`; "" when it was not.
 
         What was found is kept: of each result it is asked several times when a session begins, and again after every recompute.
         """
-        asked = (before, entry.key, str((entry.result or {}).get("version", "")))
+        asked = (before, self._shared_keys(), entry.key, str((entry.result or {}).get("version", "")))
         known = self._made_by.get(entry.name)
         if known is None or known[0] != asked:
             versions = (self.job_type.version, *self._versions(entry))
@@ -298,7 +320,7 @@ class Stage:
 
     def is_ready(self, item: str) -> bool:
         """Return True when all that `item` is made from here is there, or will not come where it can be done without."""
-        if self.is_held_back(item) or not all(stage.is_settled(item) for stage in self.required):
+        if self.lacks_shared or self.is_held_back(item) or not all(stage.is_settled(item) for stage in self.required):
             return False
         if self.groups is not None:
             return self.groups.is_ready(item)
@@ -428,7 +450,9 @@ class Stage:
         return not self.in_flight and (self.job_type.aggregate or self.deleted or not self.to_do())
 
     def to_do(self) -> int:
-        """Return how many items wait here that no gate holds back, and that wait for no further member."""
+        """Return how many items wait here that no gate holds back, and that wait for nothing else: no further member, and nothing that all need."""
+        if self.lacks_shared:
+            return 0
         if self.groups is not None:
             return sum(self.groups.is_ready(name) for name in self.waiting)
         if all(shuts_nothing(stage.job) for stage in self.alongside):

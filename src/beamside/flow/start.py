@@ -10,7 +10,7 @@ from pathlib import Path
 
 from beamside.acquisition.arrivals import Trouble
 from beamside.acquisition.scan import Scanner
-from beamside.errors import BeamsideError, InputError, ProjectBusyError
+from beamside.errors import BeamsideError, ConfigError, InputError, ProjectBusyError
 from beamside.flow.again import DoneAgain
 from beamside.flow.cost import cost_of
 from beamside.flow.known_projects import register
@@ -53,8 +53,11 @@ def prepare(settings: SessionSettings) -> list[str]:
 def adopt_files(settings: SessionSettings) -> SessionSettings:
     """Return `settings` with the files that jobs' parameters name taken into the project; doing it again changes nothing.
 
-    Raises InputError for files that cannot be used.
+    Raises InputError for files that cannot be used, and ConfigError for parameters that do not go with what the workflow connects.
     """
+    for job in settings.workflow.jobs:
+        if wrong := job.type.contradiction(settings.jobs[job.label], list(job.inputs)):
+            raise ConfigError(f"{settings.workflow.title_of(job.label)}: {wrong}.")
     jobs = {job.label: job.type.adopt(settings.jobs[job.label], settings.root) for job in settings.workflow.jobs}
     return settings.model_copy(update={"jobs": jobs})
 

@@ -183,6 +183,15 @@ class Tables:
                 for name in stage.groups.names() if ended else ():
                     self._consider_group(stage, name)
 
+    def take_shared(self) -> int:
+        """One thing for all items of a job is another now: what depends on it is done again; returns how many results wait for it."""
+        again = 0
+        for stage in self.stages:
+            for name in stage.stale():
+                self.redo(stage, name, INPUTS_CHANGED)
+                again += stage.job.items[name].state is ItemState.WAITING
+        return again
+
     def retry_failed(self) -> int:
         """Let every failed item be tried again, and every failed round; returns how many there are."""
         again = 0
@@ -541,15 +550,16 @@ def is_gone(root: Path, job: JobEntry, pipeline: Pipeline, ours: Sequence[str]) 
 def made_stage(settings: SessionSettings, planned: WorkflowJob, job: JobEntry, before: Sequence[Stage]) -> Stage:
     """Return the stage of a workflow's job; the stages that it is made from are among those `before`."""
     by_label = {stage.label: stage for stage in before}
-    upstreams = {
-        port.name: by_label[planned.inputs[port.name][0]] for port in planned.type.inputs if port.name in planned.inputs
-    }
+    connected = [
+        (port, by_label[planned.inputs[port.name][0]]) for port in planned.type.inputs if port.name in planned.inputs
+    ]
     return Stage(
         planned.type,
         settings.jobs[planned.label],
         settings.optics.optics(),
         job,
-        upstreams,
+        {port.name: stage for port, stage in connected if port.takes != "one"},
+        {port.name: stage for port, stage in connected if port.takes == "one"},
         label=planned.label,
         title=settings.workflow.title_of(planned.label),
     )

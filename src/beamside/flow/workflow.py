@@ -262,10 +262,13 @@ class _Reader:
         parameters = job.get("parameters", {})
         if not isinstance(parameters, Mapping):
             raise self._error(label, f'"parameters" of the job {label!r} must be an object')
-        self._check_parameters(label, kind, parameters)
         inputs = job.get("inputs", {})
         if not isinstance(inputs, Mapping):
             raise self._error(label, f'"inputs" of the job {label!r} must be an object: {{"port": "label.output"}}')
+        for port in kind.inputs:
+            if port.name in inputs:
+                parameters = {**port.presets, **parameters}
+        self._check_parameters(label, kind, parameters)
         return WorkflowJob(
             label, kind, parameters, {port: self._target(label, port, to) for port, to in inputs.items()}
         )
@@ -327,7 +330,14 @@ class _Reader:
                     job.label,
                     f"the job {job.label!r} ({job.type.name}) needs its input {needed.name!r} ({needed.kind.title.lower()})",
                 )
-        if job.type.inputs and not job.inputs:
+        gathered = [port for port in job.inputs if ports[port].takes != "one"]
+        if job.type.aggregate and len(gathered) > 1:
+            raise self._error(
+                job.label,
+                f"the job {job.label!r} ({job.type.name}) takes all items together, and that of one input only: "
+                f"{' and '.join(gathered)} are too many; join them before",
+            )
+        if job.type.inputs and not gathered:
             raise self._error(job.label, f"the job {job.label!r} ({job.type.name}) needs at least one input")
 
     def _check_kind(self, job: WorkflowJob, port: Input, other: WorkflowJob, name: str) -> None:
@@ -356,9 +366,8 @@ class _Reader:
             if label in path:
                 circle = " → ".join([*path[path.index(label) :], label])
                 raise self._error(label, f"the jobs form a circle: {circle}")
-            for port, (other, _) in jobs[label].inputs.items():
-                if jobs[label].type.input(port).takes != "one":
-                    add(other, (*path, label))
+            for other, _ in jobs[label].inputs.values():
+                add(other, (*path, label))
             ordered[label] = jobs[label]
 
         for label in jobs:

@@ -6,7 +6,7 @@ Importing a job type must stay light: the session process imports it and must no
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -113,10 +113,14 @@ class Optics:
 
 @dataclass(frozen=True)
 class Item:
-    """One thing to process: its name (path below the project without extension), and what each port of the job gives of it."""
+    """One thing to process: its name (path below the project without extension), and what each port of the job gives of it.
+
+    ``shared`` has what ports give that take one thing for all items; nothing is looked for there unless it is asked for by its port.
+    """
 
     name: str
     inputs: Mapping[str, Given] = field(default_factory=dict)
+    shared: Mapping[str, Given] = field(default_factory=dict)
 
     def find(self, role: str) -> str:
         """Return the path of the nearest output `role`; "" when there is none."""
@@ -228,6 +232,7 @@ class RelionContext:
     before : parameters of the jobs that it is made from, the nearest first
     lineage : names of the kinds of items that it is made from
     job, root : the job's name, and the project
+    shared : what ports give that take one thing for all items, as far as it is there
     """
 
     parameters: Any
@@ -238,6 +243,7 @@ class RelionContext:
     lineage: frozenset[str] = frozenset()
     job: str = ""
     root: Path = Path()
+    shared: Mapping[str, Result] = field(default_factory=dict)
 
     def newest(self, value: str) -> Any:
         """Return a value of the newest result that has it, its own or that of what it was made from; None while there is none."""
@@ -394,6 +400,10 @@ class JobType:
         """
         return parameters
 
+    def contradiction(self, parameters: Any, connected: Collection[str]) -> str:
+        """Return a sentence that says why these parameters cannot be where just these ports are connected; "" when they can."""
+        return ""
+
     def needed(self, outputs: Mapping[str, str]) -> dict[str, str]:
         """Return those of a result's files, by role, that later steps or tables may need: all but pictures and what is spare."""
         spare = {*self.spare, *(picture.role for picture in self.pictures)}
@@ -439,3 +449,7 @@ class JobType:
     def main_node(self, rows: Sequence[Row]) -> Node | None:
         """Return the output file that a job which follows takes as its input; None while there is none."""
         return self.nodes[0] if self.nodes else None
+
+    def output_node(self, output: str, rows: Sequence[Row]) -> Node | None:
+        """Return the file of one of the outputs; that of the main one, unless a job type says otherwise."""
+        return self.main_node(rows)

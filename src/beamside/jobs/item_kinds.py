@@ -50,6 +50,13 @@ CLASSES = ItemKind(
     files={"classes": "the averages, MRCS", "data": "the class of each particle, STAR", "model": "the classes, STAR"},
     metrics={"classified": "the number of particles"},
 )
+AVERAGES = ItemKind(
+    "class_averages",
+    "Class averages",
+    files={"averages": "the images, protein white, the best first, MRCS"},
+    counted="selected_classes",
+)
+"""Where no class was good enough, there is nothing."""
 SELECTION = ItemKind(
     "selection",
     "Selected particles",

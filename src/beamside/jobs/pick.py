@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,7 +23,7 @@ from beamside.jobs.base import (
     StarContent,
     relion_value,
 )
-from beamside.jobs.item_kinds import COORDINATES, FITTED_MICROGRAPH
+from beamside.jobs.item_kinds import AVERAGES, COORDINATES, FITTED_MICROGRAPH
 from beamside.jobs.ports import Input, Output
 from beamside.parameters import ParameterModel, parameter
 from beamside.project.relion_options import OPTIONS
@@ -33,6 +33,8 @@ MANUAL_PICKING = 3
 """Number of RELION's manual picking, with which it shows picks."""
 SHOWN_PIXELS = 1000
 """Width in which a micrograph is shown by it."""
+FROM_WORKFLOW = "workflow"
+"""What stands instead of a file where the workflow says whose class averages are the references."""
 CLOSEST = 0.75
 """Least distance of two picks as a fraction of the mean diameter."""
 
@@ -50,7 +52,8 @@ class PickParameters(ParameterModel):
     pick_references: str = parameter(
         "",
         "References for picking with templates: a stack of class averages (.mrc, .mrcs), a STAR file that lists some (class_averages.star), "
-        "or `classes` for the class averages that are selected in this session when it is started.",
+        "or `classes` for the class averages that are selected in this session when it is started (`classes:LABEL` where several jobs select). "
+        "In a workflow the input `references` names a job instead.",
     )
     pick_reference_pixel_size: float = parameter(
         0.0, "Pixel size of the references; 0: that of their file.", unit="Å", ge=0, le=50, advanced=True
@@ -151,7 +154,17 @@ class Picking(JobType):
     relion_label = "relion.autopick"
     version = "3"
     optics_used = ("pixel_size", "voltage", "spherical_aberration", "amplitude_contrast")
-    inputs = (Input("micrographs", FITTED_MICROGRAPH, reads=("micrograph",), relion_option="fn_input_autopick"),)
+    inputs = (
+        Input("micrographs", FITTED_MICROGRAPH, reads=("micrograph",), relion_option="fn_input_autopick"),
+        Input(
+            "references",
+            AVERAGES,
+            takes="one",
+            optional=True,
+            reads=("averages",),
+            presets={"pick_method": "template", "pick_references": FROM_WORKFLOW},
+        ),
+    )
     outputs = (Output("coordinates", COORDINATES),)
     work = "beamside.jobs.pick_worker:pick"
     Parameters = PickParameters
@@ -200,9 +213,13 @@ class Picking(JobType):
             "log_maxres": relion_value(resolution),
         }
         if given.pick_method == "template":
+            references = given.pick_references
+            if references == FROM_WORKFLOW:
+                shared = context.shared.get("references")
+                references = shared.outputs["averages"] if shared is not None else ""
             options |= {
-                "fn_refs_autopick": given.pick_references,
-                "angpix_ref": _pixel_size_of(context.root / given.pick_references),
+                "fn_refs_autopick": references,
+                "angpix_ref": _pixel_size_of(context.root / references),
                 "particle_diameter": relion_value(float(high)),
                 "lowpass": relion_value(resolution),
                 "mindist_autopick": relion_value(CLOSEST * (low + high) / 2),
@@ -254,9 +271,21 @@ class Picking(JobType):
             options["micscale"] = relion_value(min(1.0, max(0.05, round(SHOWN_PIXELS / max(shape), 2))))
         return RelionViewer(MANUAL_PICKING, JOB_LABELS[MANUAL_PICKING], options)
 
+    def contradiction(self, parameters: Any, connected: Collection[str]) -> str:
+        """Say where references would come from two places, from none, or would not be used."""
+        asked = parameters.pick_method == "template" and parameters.pick_references == FROM_WORKFLOW
+        if "references" in connected and not asked:
+            return (
+                "the workflow says where the references come from, so --pick-method and --pick-references stay as they are; "
+                "take the input out of the workflow to pick in another way"
+            )
+        if asked and "references" not in connected:
+            return f"--pick-references {FROM_WORKFLOW} needs a workflow that connects the input `references`"
+        return ""
+
     def adopt(self, parameters: Any, root: Path) -> Any:
         """Keep a copy of the references in the project, named by their content."""
-        if parameters.pick_method != "template":
+        if parameters.pick_method != "template" or parameters.pick_references == FROM_WORKFLOW:
             return parameters
         from beamside.jobs.pick_references import adopt_references
 

@@ -13,11 +13,11 @@ from beamside.errors import BeamsideError, InputError
 from beamside.formats.mrc import check_mrc_complete, read_mrc, read_sections, write_mrc
 from beamside.formats.references import reference_files
 from beamside.project.project import Project
-from beamside.project.records import ItemState
+from beamside.project.records import ItemState, JobEntry, ProjectState
 
 FOLDER = "References"
 LIVE = "classes"
-"""What is given instead of a file for the session's own classes."""
+"""What is given instead of a file for the session's own classes; with a label where several jobs select some."""
 FEWEST, LARGEST = 1, 100
 """Fewest and most references; more take long and find no more."""
 
@@ -33,11 +33,12 @@ def adopt_references(parameters: Any, root: Path) -> Any:
     given = parameters.pick_references
     if _is_adopted(given, root):
         return parameters
-    images, pixel_size = _own_classes(root) if given == LIVE else _read(given, root)
+    live = given.partition(":")[0] == LIVE
+    images, pixel_size = _own_classes(root, given.partition(":")[2]) if live else _read(given, root)
     pixel_size = parameters.pick_reference_pixel_size or pixel_size
     _check(images, pixel_size, given)
     protein = parameters.pick_reference_protein
-    if given != LIVE and (protein == "black" or (protein == "auto" and not protein_is_white(images))):
+    if not live and (protein == "black" or (protein == "auto" and not protein_is_white(images))):
         images = -images
     content = hashlib.sha256(np.ascontiguousarray(images).tobytes() + f"{pixel_size:.4f}".encode()).hexdigest()[:12]
     name = f"{FOLDER}/picking-{content}.mrcs"
@@ -122,10 +123,12 @@ def _check(images: NDArray[np.float32], pixel_size: float, given: str) -> None:
         )
 
 
-def _own_classes(root: Path) -> tuple[NDArray[np.float32], float]:
-    """Return the class averages that were selected in the newest finished round of the project's own classification, the best first."""
-    project = Project(root)
-    job = project.load().job_of_type("select") if project.exists else None
+def _own_classes(root: Path, label: str) -> tuple[NDArray[np.float32], float]:
+    """Return the class averages that were selected in the newest finished round of the project's own classification, the best first.
+
+    Where several jobs select, `label` says which is meant.
+    """
+    job = _selecting(root, label)
     entries = [] if job is None else list(job.items.values())
     done = [entry.result for entry in entries if entry.state is ItemState.DONE and entry.result]
     if not done:
@@ -139,3 +142,18 @@ def _own_classes(root: Path) -> tuple[NDArray[np.float32], float]:
         )
     images, pixel_size = read_references(root / outputs["averages"])
     return images[:LARGEST], pixel_size
+
+
+def _selecting(root: Path, label: str) -> JobEntry | None:
+    """Return the job whose classes are meant; None when there is none yet."""
+    project = Project(root)
+    state = project.load() if project.exists else ProjectState()
+    labels = dict.fromkeys(job.label or job.type_name for job in state.jobs.values() if job.type_name == "select")
+    if (not label and len(labels) > 1) or (label and labels and label not in labels):
+        which = f"{label} is none of" if label else "the classes may be those of any of"
+        raise InputError(
+            f"Several jobs may select classes, and {which} {', '.join(labels)}: say which with --pick-references {LIVE}:LABEL."
+            if len(labels) > 1
+            else f"No job {label!r} selects classes; {next(iter(labels))!r} does: say --pick-references {LIVE}."
+        )
+    return state.job_labelled(label or next(iter(labels))) if labels else None

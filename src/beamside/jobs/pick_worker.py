@@ -24,7 +24,7 @@ from beamside.jobs.base import Item, Result, Workspace
 from beamside.jobs.ctf import fit_of
 from beamside.jobs.output import save_picture
 from beamside.jobs.pick import CLOSEST, PickParameters, automatic_border
-from beamside.jobs.pick_references import read_references
+from beamside.jobs.pick_references import LARGEST, read_references
 from beamside.parameters import set_parameters
 from beamside.programs.topaz import pick_with_topaz
 
@@ -98,7 +98,7 @@ def _find(
 
     def templates() -> Candidates:
         references = _references(
-            str(workspace.absolute(parameters.pick_references)),
+            str(workspace.absolute(_reference_file(item, parameters))),
             high,
             parameters.pick_angle_step,
             settings.max_resolution,
@@ -119,11 +119,17 @@ def _find(
     return methods[parameters.pick_method]()
 
 
+def _reference_file(item: Item, parameters: PickParameters) -> str:
+    """Return the file of the references; its name tells its content."""
+    given = item.shared.get("references")
+    return given.output("averages") if given is not None else parameters.pick_references
+
+
 @lru_cache(maxsize=2)
 def _references(path: str, diameter: float, step: float, resolution: float) -> References:
     """The references are the same for all micrographs of a session; the file's name tells its content."""
     images, pixel_size = read_references(Path(path))
-    return References(torch.from_numpy(images), pixel_size, diameter, step, resolution)
+    return References(torch.from_numpy(images[:LARGEST]), pixel_size, diameter, step, resolution)
 
 
 def _ctf(item: Item, workspace: Workspace) -> Ctf:
@@ -148,6 +154,8 @@ def _key(item: Item, micrograph: Path, parameters: PickParameters, workspace: Wo
     used = [optics.voltage, optics.spherical_aberration, optics.amplitude_contrast] if ctf else []
     pixel_size = item.inputs["micrographs"].value("micrograph_pixel_size")
     content = [ALGORITHM, str(micrograph), status.st_size, status.st_mtime_ns, pixel_size, given, ctf, used]
+    if item.shared:
+        content.append(_reference_file(item, parameters))
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:20]
 
 

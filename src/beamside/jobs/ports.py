@@ -63,6 +63,7 @@ class Input:
     takes : each item, all together, or one thing for all
     optional : an item is processed without it where the other job has given the item up, or is not there at all
     reads : roles of the files that are read; one that is gone is made again first. A role that no result has is left out
+    presets : parameters that the job has where this port is connected, unless the workflow says otherwise
     relion_option : RELION's option that names the other job's table
     """
 
@@ -71,6 +72,7 @@ class Input:
     takes: Takes = "each"
     optional: bool = False
     reads: tuple[str, ...] = ()
+    presets: Mapping[str, Any] = field(default_factory=dict)
     relion_option: str = ""
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 from pydantic import field_validator
 
@@ -13,9 +14,10 @@ from beamside.jobs.base import (
     Picture,
     Published,
     RelionContext,
+    Row,
     relion_value,
 )
-from beamside.jobs.item_kinds import CLASSES, SELECTION
+from beamside.jobs.item_kinds import AVERAGES, CLASSES, SELECTION
 from beamside.jobs.ports import Input, Output
 from beamside.jobs.triggers import EachRound
 from beamside.parameters import ParameterModel, parameter
@@ -86,7 +88,7 @@ class Selection(JobType):
     version = "3"
     optics_used = ()
     inputs = (Input("classes", CLASSES, reads=("data", "model", "optimiser", "classes"), relion_option="fn_model"),)
-    outputs = (Output("particles", SELECTION),)
+    outputs = (Output("particles", SELECTION), Output("classes", AVERAGES))
     trigger = EachRound()
     work = "beamside.jobs.select_worker:select_classes"
     Parameters = SelectParameters
@@ -164,3 +166,7 @@ class Selection(JobType):
                 f"RELION does not remove duplicates in this step; Beamside removed those within {given.select_duplicate_distance:g} Å."
             )
         return sentences
+
+    def output_node(self, output: str, rows: Sequence[Row]) -> Node | None:
+        """Return the particles, or the class averages."""
+        return self.nodes[1] if output == "classes" else self.main_node(rows)

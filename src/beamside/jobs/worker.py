@@ -7,7 +7,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,7 @@ class Task:
     type_name, label, job : of the job
     wiring : how the jobs that it is made from are connected, by label
     items : each with its results by the label of the job; empty for a round over all items
+    shared : results of what is the same for all items, by port
     members : of a round over all items, the content of `Members`: which they are, and where their results are read
     number : how often the item or round was given out
     told_in : the folder where workers tell what they begin and end; "" for none
@@ -56,6 +57,7 @@ class Task:
     round_name: str = ""
     final: bool = False
     members: Mapping[str, Any] = field(default_factory=dict)
+    shared: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     number: int = 0
     told_in: str = ""
     group: str = ""
@@ -143,8 +145,11 @@ def _work(task: Task) -> dict[str, Any]:
 def items_in(task: Task) -> list[Item]:
     """Return the items of a task with what they are made from; raises NotReadyError when the results of a round are not as they were."""
     if task.members:
-        return items_of(Members(**task.members), Path(task.root), task.wiring)
-    return [item_of(name, results, task.wiring, task.label) for name, results in task.items]
+        items = items_of(Members(**task.members), Path(task.root), task.wiring)
+    else:
+        items = [item_of(name, results, task.wiring, task.label) for name, results in task.items]
+    shared = {port: Given(Result.from_json(result)) for port, result in task.shared.items()}
+    return [replace(item, shared=shared) for item in items] if shared else items
 
 
 def item_of(name: str, results: Mapping[str, Any], wiring: Wiring, label: str) -> Item:

@@ -10,7 +10,7 @@ from typing import Any
 from beamside.errors import ProjectError, TransitionError
 from beamside.project.journal import IMPOSSIBLE, NO_RECORD, Damage, Record, read_journal
 from beamside.project.problems import apply_problem_record
-from beamside.project.records import ALLOWED, FINAL_STATES, ItemEntry, ItemState, JobEntry, ProjectState
+from beamside.project.records import ALLOWED, FINAL_STATES, ItemEntry, ItemState, JobEntry, ProjectState, Version
 from beamside.project.rules import Rule
 
 FORMAT = 4
@@ -87,7 +87,7 @@ def apply_project_record(state: ProjectState, record: Record) -> None:
         apply_problem_record(state.problems, record)
     elif event == "command":
         state.commands[record["id"]] = record
-    elif event in ("gain", "verdict"):
+    elif event in ("gain", "verdict", "version"):
         _apply_newest(state, record)
     else:
         raise ProjectError(
@@ -107,9 +107,22 @@ def _apply_to_job(job: JobEntry, record: Record) -> None:
         job.status = record["status"]
 
 
+def _apply_version(job: JobEntry, record: Record) -> None:
+    """Take what has become of a version of one thing that a job takes for all its items."""
+    port, now = record["port"], record["state"]
+    version = Version(record["identity"], record["from"], record["made"], record["result"])
+    kept = {"used": job.shared, "offered": job.offers, "declined": job.declined}.get(now)
+    job.offers.pop(port, None)
+    job.declined.pop(port, None)
+    if kept is not None:
+        kept[port] = version
+
+
 def _apply_newest(state: ProjectState, record: Record) -> None:
     """Take a record of which the newest about the same thing holds, and comes last."""
-    if record["event"] == "gain":
+    if record["event"] == "version":
+        _apply_version(_job(state, record), record)
+    elif record["event"] == "gain":
         state.gains.pop(record["key"], None)
         state.gains[record["key"]] = record
     else:

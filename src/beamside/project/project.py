@@ -15,7 +15,16 @@ from beamside.errors import JournalError, ProjectError, TransitionError
 from beamside.project.fold import FORMAT, apply_item_record, apply_project_record, check_item_record, fold_journal
 from beamside.project.journal import JournalFile, Record, read_journal
 from beamside.project.lease import Holder, Lease, current_holder
-from beamside.project.records import FINAL_STATES, ItemEntry, ItemState, JobEntry, ProjectState, Word
+from beamside.project.records import (
+    FINAL_STATES,
+    ItemEntry,
+    ItemState,
+    JobEntry,
+    ProjectState,
+    Version,
+    VersionState,
+    Word,
+)
 from beamside.project.rules import Rule
 from beamside.project.story import item_story
 
@@ -216,6 +225,22 @@ class ProjectWriter:
         """Record what the results of a job must keep to from now on, when it is something else than before."""
         if tuple(rules) != self.state.jobs[job].rules:
             self._project_record({"event": "rules", "job": job, "rules": [rule.to_json() for rule in rules]})
+
+    def version(self, job: str, port: str, state: VersionState, version: Version, who: str = "") -> None:
+        """Record what becomes of a version of one thing that a job takes for all its items through a port."""
+        self._project_record(
+            {
+                "event": "version",
+                "job": job,
+                "port": port,
+                "state": state,
+                "identity": version.identity,
+                "from": version.job,
+                "made": version.item,
+                "result": dict(version.result),
+                **({"who": who} if who else {}),
+            }
+        )
 
     def gain(self, key: str, choice: Mapping[str, Any]) -> None:
         """Record how a gain reference is used, or what is asked about it; the newest record of a `key` holds."""

@@ -38,6 +38,9 @@ class ItemState(StrEnum):
     ASKED = "asked"
 
 
+VersionState = Literal["used", "offered", "declined", "withdrawn"]
+"""What becomes of a version of one thing for all; "withdrawn": what was offered is no longer newer than what is used."""
+
 Word = Literal["accept", "reject", "none"]
 """A person's word on an item of a job's output; "none" takes back what was said before."""
 
@@ -98,6 +101,23 @@ class ItemEntry:
         return self.state in IN_FLIGHT_STATES and self.task == task
 
 
+@dataclass(frozen=True)
+class Version:
+    """One thing that a job takes from another for all its items, as it was at a moment: its files were copied, so it stays as it is.
+
+    Attributes
+    ----------
+    identity : of the content; equal things have the same
+    job, item : the job that has made it, and which of its items it is ("round002")
+    result : with the copies as its files
+    """
+
+    identity: str
+    job: str
+    item: str
+    result: Mapping[str, Any]
+
+
 @dataclass
 class JobEntry:
     """One job of a project: its declaration and its growing table of items.
@@ -108,6 +128,9 @@ class JobEntry:
     ``records`` counts the records of its journal. ``revision`` is the number of the last one that changed what the job's tables show, so two equal
     revisions mean equal tables as long as ``gate_changes``, how often a rule was changed or a person has said something of its items, is the
     same too. ``words`` has what holds now of what was said, ``rules`` what its results must keep to, and ``had`` all parameters that it has had.
+
+    Of each port that takes one thing for all items, ``shared`` has the version in use, ``offers`` a newer one, of which nobody has said yet whether
+    it is to be taken, and ``declined`` one that is not.
     """
 
     name: str
@@ -126,6 +149,9 @@ class JobEntry:
     rules: tuple[Rule, ...] = ()
     gate_changes: int = 0
     had: list[dict[str, Any]] = field(default_factory=list)
+    shared: dict[str, Version] = field(default_factory=dict)
+    offers: dict[str, Version] = field(default_factory=dict)
+    declined: dict[str, Version] = field(default_factory=dict)
 
     def counts(self) -> Counter[ItemState]:
         """Return how many items are in each state."""
