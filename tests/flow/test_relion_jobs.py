@@ -132,7 +132,7 @@ def test_files_that_take_long_are_written_over_several_turns_but_all_of_them_at_
 ) -> None:
     session, now, written = made_session(), [1000.0], list[str]()
 
-    def write(stage: Any, *, force: bool) -> None:
+    def write(stage: Any) -> None:
         written.append(stage.name)
         now[0] += 0.7
 

@@ -67,8 +67,12 @@ class Pace:
 
     def due(self) -> bool:
         """Return True, and start the clock, when it is time."""
-        self.started, self._held_before = time.monotonic(), self.held()
+        self.begin()
         return self.started >= self.next_time
+
+    def begin(self) -> None:
+        """Start the clock."""
+        self.started, self._held_before = time.monotonic(), self.held()
 
     def done(self) -> None:
         """Plan the next time from how long this one took."""
@@ -119,7 +123,7 @@ class Projection:
     def close_jobs(self, ending: Ending) -> None:
         """Write the last tables, and only then say how the jobs ended."""
         for stage in self._present():
-            self._write_files(stage, force=True)
+            self._write_files(stage)
         complete = {stage.name for stage in self.stages if self._seen.get(stage.name) == _revisions(stage)}
         self.steps.run("the pipeline that RELION sees", lambda: self.relion.close(ending, complete), None)
 
@@ -139,7 +143,8 @@ class Projection:
             self._pipeline_pace.done()
         began = time.monotonic()
         for stage in self._present():
-            self._write_files(stage, force=force)
+            if force or self._are_due(stage):
+                self._write_files(stage)
             if not force and time.monotonic() - began > LONG_SECONDS:
                 return  # what else is due follows in the next turn, after commands and a sign of life
 
@@ -154,16 +159,18 @@ class Projection:
         trouble = self.relion.trouble
         self.problems.hold("relion-pipeline", [Trouble("relion-pipeline", trouble)] if trouble else [])
 
-    def _write_files(self, stage: Stage, *, force: bool) -> None:
-        self.steps.run(f"the files of {stage.job.name}", lambda: self._write_star_files(stage, force), None)
+    def _are_due(self, stage: Stage) -> bool:
+        """Tell whether a stage's files are to be written; what is held back leaves the tables at once."""
+        gates = _gates(stage)
+        return self._star_pace[stage.name].due() or gates != self._gates.get(stage.name, gates)
 
-    def _write_star_files(self, stage: Stage, force: bool) -> None:
-        pace = self._star_pace[stage.name]
-        gates = sum(gate_revision(one.job) for one in (*stage.before, stage))
-        if not (pace.due() or force or gates != self._gates.get(stage.name, gates)):
-            return  # what is held back leaves the tables at once
-        self._gates[stage.name] = gates
-        revisions = _revisions(stage)
+    def _write_files(self, stage: Stage) -> None:
+        self.steps.run(f"the files of {stage.job.name}", lambda: self._write_star_files(stage), None)
+
+    def _write_star_files(self, stage: Stage) -> None:
+        pace, revisions = self._star_pace[stage.name], _revisions(stage)
+        self._gates[stage.name] = _gates(stage)
+        pace.begin()
         try:
             if revisions != self._seen.get(stage.name):
                 rows = self.write_rows(stage)
@@ -236,6 +243,11 @@ class Projection:
 def _revisions(stage: Stage) -> tuple[int, ...]:
     """Return what the files of a stage's job depend on."""
     return (*stage.revisions(), *gates_before(stage))
+
+
+def _gates(stage: Stage) -> int:
+    """Return a number that changes with what people and rules hold back of what a stage's job is made from, and of its own results."""
+    return sum(gate_revision(one.job) for one in (*stage.before, stage))
 
 
 def write_star_files(root: Path, stage: Stage, rows: Sequence[Row], tables: PartsWriter | None = None) -> None:

@@ -65,6 +65,7 @@ class RelionJobs:
         self._written: dict[str, tuple[dict[str, str], list[str], RelionViewer | None]] = {}
         self._nodes: dict[str, tuple[tuple[int, ...], tuple[Node, ...]]] = {}
         self._told: dict[str, int] = {}
+        self._camera: tuple[int, Mapping[str, Any]] | None = None
         self._logs = {stage.name: JobLog(self.root / stage.job.name) for stage in self.stages}
 
     @property
@@ -143,16 +144,9 @@ class RelionJobs:
         source = next((stage for stage in self.stages if stage.is_source), None)
         if source is None:
             return {}
-        taken: list[Mapping[str, Any]] = [
-            entry.result["values"] for entry in source.job.items.values() if entry.result is not None
-        ]
-        kind = source_kind(source.job_type.outputs[0].kind.name)
-        apart = [tuple(values.get(name, "") for name in kind.told_apart) for values in taken]
-        counted = Counter(own for own, values in zip(apart, taken, strict=True) if not values.get(kind.fault))
-        if not counted:
-            return taken[-1] if taken else {}
-        usual = counted.most_common(1)[0][0]
-        return taken[len(apart) - 1 - apart[::-1].index(usual)]
+        if self._camera is None or self._camera[0] != source.job.revision:
+            self._camera = source.job.revision, _usual(source)
+        return self._camera[1]
 
     def add_lines(self, stage: Stage) -> None:
         """Add to the job's output what has become of items."""
@@ -269,6 +263,20 @@ class RelionJobs:
             outputs=tuple(_nodes(name, nodes)),
             browsed=tuple((f"{name}/{node.file}", node.relion_label) for node in nodes if node.relion_type is None),
         )
+
+
+def _usual(source: Stage) -> Mapping[str, Any]:
+    """Return the values of the newest of the items that have what most have."""
+    taken: list[Mapping[str, Any]] = [
+        entry.result["values"] for entry in source.job.items.values() if entry.result is not None
+    ]
+    kind = source_kind(source.job_type.outputs[0].kind.name)
+    apart = [tuple(values.get(name, "") for name in kind.told_apart) for values in taken]
+    counted = Counter(own for own, values in zip(apart, taken, strict=True) if not values.get(kind.fault))
+    if not counted:
+        return taken[-1] if taken else {}
+    usual = counted.most_common(1)[0][0]
+    return taken[len(apart) - 1 - apart[::-1].index(usual)]
 
 
 def _relion_type(kind: JobType) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -535,7 +536,7 @@ def not_awaited(entry: ItemEntry, task: int) -> str:
 
 def files_not_there(root: Path, outputs: Mapping[str, str]) -> list[str]:
     """Return the files of a result that this process does not see, as on another machine a worker may have seen other disks."""
-    return [path for path in outputs.values() if not (root / path).is_file()]
+    return [path for path in outputs.values() if not os.path.isfile(os.path.join(root, path))]
 
 
 def is_gone(root: Path, job: JobEntry, pipeline: Pipeline, ours: Sequence[str]) -> bool:

@@ -10,7 +10,16 @@ from typing import Any
 from beamside.errors import ProjectError, TransitionError
 from beamside.project.journal import IMPOSSIBLE, NO_RECORD, Damage, Record, read_journal
 from beamside.project.problems import apply_problem_record
-from beamside.project.records import ALLOWED, FINAL_STATES, ItemEntry, ItemState, JobEntry, ProjectState, Version
+from beamside.project.records import (
+    ALLOWED,
+    FINAL_STATES,
+    STATES,
+    ItemEntry,
+    ItemState,
+    JobEntry,
+    ProjectState,
+    Version,
+)
 from beamside.project.rules import Rule
 
 FORMAT = 4
@@ -146,7 +155,7 @@ def _job(state: ProjectState, record: Record) -> JobEntry:
 
 def check_item_record(job: JobEntry, record: Record) -> None:
     """Raise TransitionError for a transition that does not exist. Changes nothing, so it can be asked before the record is written."""
-    new, entry = ItemState(record["state"]), job.items.get(record["item"])
+    new, entry = STATES[record["state"]], job.items.get(record["item"])
     if new not in ALLOWED[entry.state if entry else None]:
         before = entry.state.value if entry else "nothing"
         raise TransitionError(f"{job.name}: item {record['item']} cannot go from {before} to {new.value}.")
@@ -156,7 +165,7 @@ def apply_item_record(job: JobEntry, record: Record, *, sound: bool = True) -> I
     """Take one record of a job's journal into `job`; returns the item's entry. Unless the journal is `sound`, any transition is taken."""
     if sound:
         check_item_record(job, record)
-    new, entry = ItemState(record["state"]), job.items.get(record["item"])
+    new, entry = STATES[record["state"]], job.items.get(record["item"])
     job.records += 1
     if new in FINAL_STATES or (entry is not None and entry.state in FINAL_STATES):
         job.revision = job.records

@@ -12,16 +12,15 @@ import json
 import os
 import sqlite3
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 from beamside.formats.printable import printable
-from beamside.project.fold import check_format
 from beamside.project.index_file import MEMORY, TABLES, connect, index_places, is_damaged, remove_files
+from beamside.project.index_records import ItemRecords, ProjectRecords, Records
 from beamside.project.journal import IMPOSSIBLE, NO_RECORD, Damage, Record, damage_sentences, read_journal
 from beamside.project.project import Project
-from beamside.project.records import ALLOWED, FINAL_STATES, ItemState
 
 MARK_BYTES = 4096
 """So much of a journal, before the place to which it was read, tells whether it still is the same."""
@@ -214,16 +213,16 @@ class Index:
     def _take_new(self) -> int:
         with self._opened() as connection:
             connection.execute("BEGIN IMMEDIATE")
-            taken = self._take(connection, self.project.project_journal, "", _apply_project)
+            taken = self._take(connection, self.project.project_journal, ProjectRecords(connection))
             for (job,) in connection.execute("SELECT name FROM job ORDER BY number").fetchall():
-                taken += self._take(connection, self.project.job_journal(job), job, _apply_item)
+                taken += self._take(connection, self.project.job_journal(job), ItemRecords(connection, job))
         return taken
 
     @staticmethod
     def _has_damage(connection: sqlite3.Connection, path: Path) -> bool:
         return connection.execute("SELECT 1 FROM damage WHERE journal = ? LIMIT 1", (path.name,)).fetchone() is not None
 
-    def _take(self, connection: sqlite3.Connection, path: Path, job: str, apply: _Apply) -> int:
+    def _take(self, connection: sqlite3.Connection, path: Path, records: Records) -> int:
         row = connection.execute("SELECT offset, mark FROM position WHERE journal = ?", (path.name,)).fetchone()
         offset, mark = row or (0, "")
         if offset and _mark(path, offset) != mark:
@@ -239,7 +238,7 @@ class Index:
         taken = 0
         for record, behind in read_journal(path, offset, note):
             try:
-                sound = apply(connection, job, record, behind)
+                sound = records.take(record, behind)
             except (KeyError, TypeError, ValueError):
                 note(Damage(path, begin, NO_RECORD))
             else:
@@ -247,53 +246,10 @@ class Index:
                     note(Damage(path, begin, IMPOSSIBLE))
             taken, offset, begin = taken + 1, behind, behind
         if taken:
+            records.write()
             position = (path.name, offset, _mark(path, offset))
             connection.execute("INSERT OR REPLACE INTO position VALUES (?, ?, ?)", position)
         return taken
-
-
-_Apply = Callable[[sqlite3.Connection, str, Record, int], bool]
-"""Takes a record of a job in, and returns whether it follows from what was before it."""
-
-
-def _apply_project(connection: sqlite3.Connection, _job: str, record: Record, _offset: int) -> bool:
-    event, execute = record["event"], connection.execute
-    if "format" in record:
-        check_format(record)
-    if event == "job":
-        label = record.get("label") or record["type"]
-        row = (record["job"], record["type"], label, "Running", json.dumps(record["parameters"]), record["time"])
-        execute("INSERT INTO job (name, type, label, status, parameters, created) VALUES (?, ?, ?, ?, ?, ?)", row)
-    elif event == "parameters":
-        execute("UPDATE job SET parameters = ? WHERE name = ?", (json.dumps(record["parameters"]), record["job"]))
-    elif event == "status":
-        execute("UPDATE job SET status = ? WHERE name = ?", (record["status"], record["job"]))
-    execute("INSERT INTO event VALUES (?, ?, ?)", (record["time"], event, json.dumps(record)))
-    return True
-
-
-def _apply_item(connection: sqlite3.Connection, job: str, record: Record, offset: int) -> bool:
-    state, name, execute = ItemState(record["state"]), printable(record["item"]), connection.execute
-    reason, moment = printable(record.get("reason", "")), record["time"]
-    before = execute("SELECT state FROM item WHERE job = ? AND name = ?", (job, name)).fetchone()
-    execute(
-        "INSERT INTO item VALUES (?, ?, ?, ?, ?, ?, ?, 0, NULL, ?, ?) ON CONFLICT (job, name) DO UPDATE SET state = excluded.state, "
-        "attempt = max(attempt, excluded.attempt), reason = excluded.reason, changed = excluded.changed, newest = excluded.newest",
-        (job, name, state.value, record.get("attempt", 0), reason, moment, moment, offset, offset),
-    )
-    if state is ItemState.WAITING or state in FINAL_STATES:
-        had_result = "EXISTS (SELECT 1 FROM item WHERE job = ?1 AND name = ?2 AND result IS NOT NULL)"
-        execute(f"INSERT INTO passage VALUES (?1, ?2, ?3, ?4, {had_result})", (job, name, moment, state.value))
-    if state in FINAL_STATES:
-        result = record.get("result")
-        execute(
-            "UPDATE item SET result = ?, seconds = ? WHERE job = ? AND name = ?",
-            (json.dumps(result) if result is not None else None, record.get("seconds", 0.0), job, name),
-        )
-        execute("DELETE FROM metric WHERE job = ? AND item = ?", (job, name))
-        rows = [(job, name, key, value) for key, value in ((result or {}).get("metrics") or {}).items()]
-        connection.executemany("INSERT INTO metric VALUES (?, ?, ?, ?)", rows)
-    return state in ALLOWED[ItemState(before[0]) if before else None]
 
 
 def _shown(value: Any) -> Any:

@@ -127,7 +127,7 @@ class ProjectWriter:
         self.project = project
         project.root.mkdir(parents=True, exist_ok=True)
         self._lease = Lease(project.lease_path)
-        self._files: dict[Path, JournalFile] = {}
+        self._files: dict[str, JournalFile] = {}
         self.hold: Callable[[JournalError], bool] = lambda _error: False
         self.held_seconds = 0.0
         try:
@@ -285,8 +285,8 @@ class ProjectWriter:
             check_item_record(self.state.jobs[job], record)
         except TransitionError as error:
             raise TransitionError(f"{error} {item_story(self.project.job_journal(job), item)}") from error
-        self._append(self.project.job_journal(job), record, sync=state in FINAL_STATES)
-        return apply_item_record(self.state.jobs[job], record)
+        self._append(job, record, sync=state in FINAL_STATES)
+        return apply_item_record(self.state.jobs[job], record, sound=False)  # it was checked before it was written
 
     def close(self) -> None:
         """Close the journals and give the lease back."""
@@ -305,13 +305,14 @@ class ProjectWriter:
 
     def _project_record(self, record: Record) -> None:
         record = {"time": time.time(), **record}
-        self._append(self.project.project_journal, record, sync=True)
+        self._append("", record, sync=True)
         apply_project_record(self.state, record)
 
-    def _append(self, path: Path, record: Record, *, sync: bool) -> None:
+    def _append(self, job: str, record: Record, *, sync: bool) -> None:
+        """Add a record to the journal of a job, or to the project's own where `job` is ""."""
         while True:
             try:
-                return self._file(path).append(record, sync=sync)
+                return self._file(job).append(record, sync=sync)
             except JournalError as error:
                 began = time.monotonic()
                 again = self.hold(error)
@@ -319,7 +320,7 @@ class ProjectWriter:
                 if not again:
                     raise
 
-    def _file(self, path: Path) -> JournalFile:
-        if path not in self._files:
-            self._files[path] = JournalFile(path)
-        return self._files[path]
+    def _file(self, job: str) -> JournalFile:
+        if job not in self._files:
+            self._files[job] = JournalFile(self.project.job_journal(job) if job else self.project.project_journal)
+        return self._files[job]

@@ -41,6 +41,9 @@ class ItemState(StrEnum):
 VersionState = Literal["used", "offered", "declined", "withdrawn"]
 """What becomes of a version of one thing for all; "withdrawn": what was offered is no longer newer than what is used."""
 
+STATES = {state.value: state for state in ItemState}
+"""The states by their words."""
+
 Word = Literal["accept", "reject", "none"]
 """A person's word on an item of a job's output; "none" takes back what was said before."""
 
