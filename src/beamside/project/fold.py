@@ -156,7 +156,7 @@ def _job(state: ProjectState, record: Record) -> JobEntry:
 def check_item_record(job: JobEntry, record: Record) -> None:
     """Raise TransitionError for a transition that does not exist. Changes nothing, so it can be asked before the record is written."""
     new, entry = STATES[record["state"]], job.items.get(record["item"])
-    if new not in ALLOWED[entry.state if entry else None]:
+    if new not in ALLOWED.get(entry.state if entry else None, ()):
         before = entry.state.value if entry else "nothing"
         raise TransitionError(f"{job.name}: item {record['item']} cannot go from {before} to {new.value}.")
 

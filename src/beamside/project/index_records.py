@@ -101,7 +101,7 @@ class ItemRecords:
         if final:
             item.finished, item.has_result = True, result is not None
             item.seconds, item.result, item.metrics = seconds, written, metrics
-        return state in ALLOWED[before]
+        return state in ALLOWED.get(before, ())
 
     def _known(self, name: str, moment: float, offset: int) -> _Item:
         item = self._items.get(name)
