@@ -90,6 +90,35 @@ def run_items(
 
     ``round_name`` is the name of the round, and ``final`` tells that it is the last round.
     """
+    return _run(job_type, parameters, items, root, optics, {"round_name": round_name, "final": final})
+
+
+def run_group(
+    job_type: JobType | type[JobType],
+    parameters: Mapping[str, Any] | None,
+    items: Mapping[str, Inputs],
+    *,
+    root: Path,
+    name: str = "groups/g1",
+    left_out: Mapping[str, str] | None = None,
+    optics: Optics = OPTICS,
+) -> Result:
+    """Do the work of a job type that takes groups, on the group `name` with these members: the inputs of each by its name; see `run_item`.
+
+    ``left_out`` are members that it is without, each with why.
+    """
+    more = {"group": name, "left_out": dict(left_out or {})}
+    return _run(job_type, parameters, items, root, optics, more)
+
+
+def _run(
+    job_type: JobType | type[JobType],
+    parameters: Mapping[str, Any] | None,
+    items: Mapping[str, Inputs],
+    root: Path,
+    optics: Optics,
+    more: Mapping[str, Any],
+) -> Result:
     kind = job_type() if isinstance(job_type, type) else job_type
     label, wiring, results = kind.name, dict[str, dict[str, str]](), list[tuple[str, dict[str, Any]]]()
     shared: dict[str, Any] = {}
@@ -110,9 +139,8 @@ def run_items(
         asdict(optics),
         results,
         wiring,
-        round_name=round_name,
-        final=final,
         shared=shared,
+        **more,
     )
     with known_job_types(type(kind)):
         outcome = run_task(_through_json(asdict(task), f"What the job type {kind.name!r} is given"))

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
+from beamside.flow.set_aside import source_of
 from beamside.jobs.triggers import Group
 
 if TYPE_CHECKING:
@@ -117,6 +118,13 @@ class Groups:
             digest.update(f"-{name}:{why}\n".encode())
         return digest.hexdigest()[:20]
 
+    def ungrouped(self) -> list[str]:
+        """Return the items that are there and belong to no group."""
+        self._look()
+        return [
+            entry.name for entry in self._source.job.items.values() if entry.result and entry.name not in self._group
+        ]
+
     # -- inside -----------------------------------------------------------------------------------------------------
 
     def _look(self) -> None:
@@ -160,9 +168,12 @@ class Groups:
         entry = self._source.job.items.get(item)
         if entry is None:
             return ""
-        values = (entry.result or {}).get("values", {})
+        values = entry.result["values"] if entry.result else {"source": source} if (source := source_of(entry)) else {}
         try:
-            return self.stage.job_type.group_of(item, values, self.stage.parameters)
+            group = self.stage.job_type.group_of(item, values, self.stage.parameters)
+            if not is_path(group):
+                raise ValueError(f"{group!r} is no path below the project")
+            return group
         except Exception:  # a job type of somebody else may do anything
             log.exception("%s cannot tell to which group %s belongs: it is left out", self.stage.title, item)
             return ""
@@ -174,3 +185,8 @@ class Groups:
         if before.is_settled(item) and before.has_usable(item):
             return USED
         return "given up" if before.has_given_up(item) else UNDERWAY
+
+
+def is_path(group: str) -> bool:
+    """Tell whether a group's name can be that of an item: files are named after it. "" is no group, and right."""
+    return not group or all(part not in ("", ".", "..") for part in group.split("/"))

@@ -23,7 +23,7 @@ from beamside.project.relion_trash import places_in_trash
 WhatAgain = Literal["missing", "outdated", "all"]
 """What is asked to be computed again: results whose files are gone, those of earlier versions of the algorithms, or both."""
 
-TOLD = ("gone:", "outdated:", "deleted:")
+TOLD = ("gone:", "outdated:", "deleted:", "ungrouped:")
 """How the keys of what `survey` tells begin."""
 
 
@@ -138,7 +138,17 @@ def survey(root: Path, stages: Sequence[Stage], *, restorable: bool = False) -> 
     for stage in (stage for stage in stages if not stage.gone):
         found += _gone_files(stage, stages, gone_results(files, stage, restorable=restorable), command)
         found += _outdated(stage, command)
+        found += _ungrouped(stage)
     return found
+
+
+def _ungrouped(stage: Stage) -> list[Trouble]:
+    names = stage.groups.ungrouped() if stage.groups is not None else []
+    if not names:
+        return []
+    which = f"{names[0]} belongs" if len(names) == 1 else f"{len(names)} items, the first of them {names[0]}, belong"
+    sentence = f"{stage.title}: {which} to no group, and {'is' if len(names) == 1 else 'are'} not used there."
+    return [Trouble(f"ungrouped:{stage.name}", sentence, "info")]
 
 
 def _deleted(stage: Stage, command: str) -> Trouble:

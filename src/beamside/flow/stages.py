@@ -401,7 +401,10 @@ class Stage:
         return last if last is not None and last.state is ItemState.DONE else None
 
     def stale(self) -> list[str]:
-        """Return the finished items whose key is not that of the present inputs and parameters; of an aggregate, its last round."""
+        """Return the finished items whose key is not that of the present inputs and parameters; of an aggregate, its last round.
+
+        One that cannot be done again, because a stage before has given it up, stays as it is.
+        """
         if self.is_source:
             return []
         if self.job_type.aggregate:
@@ -410,7 +413,7 @@ class Stage:
         return [
             entry.name
             for entry in self.job.items.values()
-            if entry.state in FINAL_STATES and self.is_out_of_date(entry.name)
+            if entry.state in FINAL_STATES and self.is_out_of_date(entry.name) and not self.cannot_come(entry.name)
         ]
 
     def is_out_of_date(self, item: str) -> bool:

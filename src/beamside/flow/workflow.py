@@ -224,6 +224,7 @@ class _Reader:
         for job in found.values():
             self._check_inputs(job, found)
         ordered = self._ordered(found)
+        self._check_same_items(ordered)
         sources = [job.label for job in ordered if not job.type.inputs]
         if len(sources) != 1:
             what = f"{' and '.join(sources)} both do" if sources else "none does"
@@ -340,6 +341,23 @@ class _Reader:
         if job.type.inputs and not gathered:
             raise self._error(job.label, f"the job {job.label!r} ({job.type.name}) needs at least one input")
 
+    def _check_same_items(self, ordered: Sequence[WorkflowJob]) -> None:
+        """What a job takes one by one must be the same items on all its ports: a group and a round are items of their own."""
+        begins = item_origins(ordered)
+        for job in ordered:
+            first: dict[str, str] = {}
+            for port, (label, _) in job.inputs.items():
+                if job.type.input(port).takes == "each":
+                    first.setdefault(begins[label], port)
+            if len(first) > 1:
+                (one, port), (other, second), *_ = first.items()
+                raise self._error(
+                    job.label,
+                    f"the inputs of the job {job.label!r} do not take the same items: "
+                    f"{port!r} takes those of {one!r}, and {second!r} those of {other!r}",
+                    second,
+                )
+
     def _check_kind(self, job: WorkflowJob, port: Input, other: WorkflowJob, name: str) -> None:
         outputs: Sequence[Output] = other.type.outputs
         output = next((one for one in outputs if one.name == name), None)
@@ -412,6 +430,18 @@ def ancestors(workflow: Workflow, label: str) -> Iterator[str]:
                 wanted.add(other)
                 todo.append(other)
     yield from (job.label for job in workflow.jobs if job.label in wanted)
+
+
+def item_origins(jobs: Sequence[WorkflowJob]) -> dict[str, str]:
+    """Return, for each job by label, the job in which its items begin to be; `jobs` are in the order of the workflow.
+
+    What acquisition takes in are items, and so are the groups of a job that takes groups, and the rounds of one that works in rounds.
+    """
+    begins: dict[str, str] = {}
+    for job in jobs:
+        before = (label for port, (label, _) in job.inputs.items() if job.type.input(port).takes == "each")
+        begins[job.label] = begins.get(next(before, ""), job.label)
+    return begins
 
 
 def standard_workflow() -> Workflow:

@@ -348,16 +348,20 @@ class JobType:
         return isinstance(self.trigger, Group)
 
     def group_of(self, name: str, values: Mapping[str, Any], parameters: Any) -> str:
-        """Return the name of the group that an item belongs to; "" for one that belongs to none. By itself: what lies in one folder.
+        """Return the name of the group that an item belongs to, which is a path such as "squares/GridSquare_17"; "" for one that belongs to none.
+
+        Every job type whose trigger is `Group` says this. It is asked again when something is recorded of the item, so it must be quick.
 
         Parameters
         ----------
         name : of the item
-        values : of the result that the item has in the first of the jobs before; what was found beside the file is in ``values["metadata"]``. Empty
-            for an item that was given up there
+        values : of the result that the item has in the first of the jobs before: of a file that was taken in, its ``source`` (the path at the
+            source) and its ``metadata`` (what was found beside it). Of an item that was given up there only the ``source``, where it is known
         parameters : of this job
         """
-        return name.rpartition("/")[0]
+        raise NotImplementedError(
+            f"The job type {self.name!r} takes groups, and must say with group_of what belongs together."
+        )
 
     def input(self, port: str) -> Input:
         """Return the input of this name; raises KeyError."""

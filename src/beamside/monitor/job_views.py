@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from beamside.flow.settings import Section, present_names, sections
-from beamside.flow.workflow import Workflow, workflow_of
+from beamside.flow.workflow import Workflow, item_origins, workflow_of
 from beamside.jobs.base import JobType, Metric, Picture
 
 
@@ -21,6 +21,7 @@ class JobView:
     type : the job type
     is_source : whether it has what acquisition takes in
     is_last : whether no further job takes its items one by one
+    items_of : the job in which its items begin to be, by label: they are what acquisition takes in, groups of these, or rounds
     """
 
     name: str
@@ -28,6 +29,7 @@ class JobView:
     type: JobType
     is_source: bool = False
     is_last: bool = False
+    items_of: str = ""
 
     @property
     def metrics(self) -> tuple[Metric, ...]:
@@ -58,7 +60,13 @@ def session_workflow(settings: Mapping[str, Any]) -> Workflow:
 def job_views(settings: Mapping[str, Any]) -> tuple[JobView, ...]:
     """Return the jobs of a session in the order of its workflow."""
     workflow = session_workflow(settings)
-    followed = {label for job in workflow.jobs if not job.type.aggregate for label, _ in job.inputs.values()}
+    begins = item_origins(workflow.jobs)
+    followed = {
+        label
+        for job in workflow.jobs
+        for port, (label, _) in job.inputs.items()
+        if not job.type.aggregate and job.type.input(port).takes == "each"
+    }
     return tuple(
         JobView(
             job.label,
@@ -66,6 +74,7 @@ def job_views(settings: Mapping[str, Any]) -> tuple[JobView, ...]:
             job.type,
             is_source=not job.type.inputs,
             is_last=job.label not in followed,
+            items_of=begins[job.label],
         )
         for job in workflow.jobs
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -70,21 +70,30 @@ class ProblemGroup:
 
 def read_items(index: Index, kinds: Sequence[JobView]) -> list[ItemView]:
     """Return every item of a session, the first to come first; `kinds` is its whole workflow."""
-    views: dict[str, ItemView] = {}
     jobs = index.jobs()
-    chain = [kind for kind in kinds if not kind.aggregate]
-    for kind in chain:
-        if kind.name in jobs:
-            _read_job(index, kind, jobs[kind.name], views)
+    single = [kind for kind in kinds if not kind.aggregate]
+    found: list[ItemView] = []
+    for begins in dict.fromkeys(kind.items_of for kind in single):
+        views: dict[str, ItemView] = {}
+        chain = [kind for kind in single if kind.items_of == begins]
+        for kind in chain:
+            if kind.name in jobs:
+                _read_job(index, kind, jobs[kind.name], views)
+        _end(views.values(), chain)
+        found += views.values()
+    return sorted(found, key=lambda view: (view.taken, view.name))
+
+
+def _end(views: Iterable[ItemView], chain: Sequence[JobView]) -> None:
+    """Say of items whether they have come to the end of the jobs that have them, or what they wait for."""
     last = [kind.title for kind in chain if kind.is_last]
-    for view in views.values():
+    for view in views:
         done = {title for title, state, _ in view.steps if state == ItemState.DONE}
         if done.issuperset(last) and last:  # also where a job that could be done without has given it up
             view.state, view.stage, view.reason = "done", "", ""
         elif view.state == "waiting" and not view.stage:
             there = {title for title, _, _ in view.steps}
             view.stage = next((kind.title for kind in chain if kind.title not in there), "")
-    return sorted(views.values(), key=lambda view: (view.taken, view.name))
 
 
 def _read_job(index: Index, kind: JobView, job: str, views: dict[str, ItemView]) -> None:

@@ -177,9 +177,9 @@ def _status(project: Project, index: Index) -> SessionStatus:
     stages = tuple(
         _stage(index, kind, jobs[kind.name], counts.get(jobs[kind.name], {})) for kind in views if kind.name in jobs
     )
-    singly = {view.name for view in views if not view.aggregate}
-    per_item = [stage for stage in stages if stage.name in singly]
     source = next((view.name for view in views if view.is_source), "")
+    singly = {view.name for view in views if not view.aggregate and view.items_of == source}
+    per_item = [stage for stage in stages if stage.name in singly]
     ended = sessions[-1]["state"] if sessions else "new"
     live_age, now = age(live) if live else -1.0, time.time()
     state, silence = session_state(
