@@ -30,7 +30,7 @@ import tifffile
 
 from beamside.acquisition.intake import Intake
 from beamside.camera.preparing import MoviePreparation
-from beamside.flow import session as session_module
+from beamside.flow import scheduler
 from beamside.flow.dispatch import Dispatcher
 from beamside.flow.projection import Projection
 from beamside.flow.rounds import Rounds
@@ -177,7 +177,7 @@ def light_executors(clock: Clock) -> list[LightExecutor]:
         started.append(LightExecutor(clock))
         return started[-1]
 
-    vars(session_module)["start_executor"] = start
+    vars(scheduler)["start_executor"] = start
     return started
 
 

@@ -77,7 +77,7 @@ def test_a_paused_session_stays_paused_however_long_nothing_arrives(
 ) -> None:
     session = Session(session_settings(idle_minutes=0.001))
     session.state = "paused"
-    session._last_arrival -= 3600
+    session.source._last_arrival -= 3600  # type: ignore[attr-defined]
     assert not session._all_done()
     assert session.state == "paused"
     assert session._shown_state() == "paused"
@@ -165,7 +165,7 @@ def test_a_session_waits_while_its_journals_cannot_be_written(
             raise OSError(28, "No space left on device")
         return write(descriptor, data)
 
-    monkeypatch.setattr("beamside.flow.session.TICK", 0.001)
+    monkeypatch.setattr("beamside.flow.scheduler.TICK", 0.001)
     monkeypatch.setattr("beamside.project.journal.os", SimpleNamespace(**{**vars(os), "write": full_for_a_while}))
     project = run(session_settings())
     assert states(project, "extract") == {f"m{number}": ItemState.DONE for number in range(3)}
@@ -576,7 +576,7 @@ def test_when_a_session_cannot_begin_its_jobs_have_failed(
     def break_down(_execution: Any) -> None:
         raise RuntimeError("no workers")
 
-    monkeypatch.setattr("beamside.flow.session.start_executor", break_down)
+    monkeypatch.setattr("beamside.flow.scheduler.start_executor", break_down)
     with pytest.raises(RuntimeError, match="no workers"):
         Session(settings, until_empty=True).run()
     assert {job.status for job in read_pipeline(settings.root).jobs} == {"Failed"}
@@ -628,7 +628,7 @@ def test_thousands_of_news_do_not_keep_commands_and_signs_of_life_waiting(
         taken.append(event)
         now[0] += 0.2
 
-    monkeypatch.setattr("beamside.flow.session.time", SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr("beamside.flow.scheduler.time", SimpleNamespace(monotonic=lambda: now[0]))
     monkeypatch.setattr(session, "_take_safely", take)
     for event in range(10):
         session.events.put(event)

@@ -16,6 +16,7 @@ from beamside.flow.session import Session
 from beamside.flow.settings import SessionSettings
 from beamside.flow.steps import Steps
 from beamside.flow.table import Tables
+from beamside.flow.watched_source import WatchedSource
 from beamside.formats.star import read_star
 from beamside.project.journal import JournalFile
 from beamside.project.problems import open_problems
@@ -92,7 +93,7 @@ def odd_for_b(function: Any, find: Callable[..., str]) -> Any:
         (GainCheck, "take", lambda _self, event: event.taken.name, "import"),
         (Dispatcher, "_submit_item", lambda _self, stage, name: f"/{stage.name}{name}", "motion"),
         (Dispatcher, "finished", lambda _self, event: event.name, "motion"),
-        (Session, "_compare_metadata", lambda _self, event: event.taken.name, "extract"),
+        (WatchedSource, "_compare_metadata", lambda _self, event: event.taken.name, "extract"),
     ],
 )
 def test_an_item_that_raises_anything_fails_at_most_itself_and_the_others_are_processed(

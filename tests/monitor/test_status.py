@@ -11,7 +11,7 @@ import pytest
 
 from beamside.acquisition.arrivals import LookReport, Remark, Waiting
 from beamside.flow.problems import Problems
-from beamside.flow.waiting import waits
+from beamside.flow.waiting import for_the_source, waits
 from beamside.monitor import liveness
 from beamside.monitor.liveness import SILENT_SECONDS, STARTING_SECONDS, session_state
 from beamside.monitor.status import OVER_SECONDS, read_status
@@ -171,7 +171,8 @@ def test_what_was_only_for_information_is_shown_for_a_while(
 
 def waiting_for(report: LookReport | None = None, **changes: object) -> str:
     usual: dict[str, object] = {"root": Path("/data/run 1"), "state": "running", "space": 0.0, "held": []}
-    usual |= {"busy": False, "finishing": False, "report": report, "patterns": ("/camera/*.tiff",)}
+    finishing = bool(changes.pop("finishing", False))
+    usual |= {"busy": False, "source": lambda: for_the_source(report, ("/camera/*.tiff",), finishing)}
     return "; ".join(waits(**{**usual, **changes}))  # type: ignore[arg-type]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from beamside.acquisition.arrivals import LookReport
@@ -17,9 +17,7 @@ def waits(
     space: float,
     held: Sequence[str],
     busy: bool,
-    finishing: bool,
-    report: LookReport | None,
-    patterns: tuple[str, ...],
+    source: Callable[[], str],
 ) -> list[str]:
     """Return what a session waits for, the most important first; nothing while it is at work and nothing holds it up.
 
@@ -30,9 +28,7 @@ def waits(
     space : GB that must be free before it goes on; 0 when there is room
     held : what items wait for before they may flow, in words
     busy : whether items are processed or wait for a worker
-    finishing : whether it ends when there is no more
-    report : the last look at the source
-    patterns : where files are looked for
+    source : says what its source waits for; "" when for nothing
     """
     name = shlex.quote(str(root))
     found = []
@@ -43,10 +39,18 @@ def waits(
     found += held
     if found or busy or state != "running":
         return found
-    return [_for_the_source(report, patterns, finishing)]
+    return [*filter(None, [source()])]
 
 
-def _for_the_source(report: LookReport | None, patterns: tuple[str, ...], finishing: bool) -> str:
+def for_the_source(report: LookReport | None, patterns: tuple[str, ...], finishing: bool) -> str:
+    """Return what a source that is watched waits for.
+
+    Parameters
+    ----------
+    report : the last look at it
+    patterns : where files are looked for
+    finishing : whether the session ends when there is no more
+    """
     if report is None:
         return "the first look at the source"
     if report.waiting:
