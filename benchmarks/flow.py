@@ -173,7 +173,7 @@ def light_executors(clock: Clock) -> list[LightExecutor]:
     """Let sessions use light executors; returns the list to which they are added."""
     started = list[LightExecutor]()
 
-    def start(_settings: object) -> Executor:
+    def start(_settings: object, _gpu_memory: float) -> Executor:
         started.append(LightExecutor(clock))
         return started[-1]
 

@@ -17,8 +17,9 @@ import pytest
 
 from beamside.execution.connection import UNCONNECTED_SECONDS, Connection
 from beamside.execution.engine import pool_command, put_scripts_on_path, remove_left_directories
-from beamside.execution.executors import LocalWorkers, WorkersLostError, start_executor
+from beamside.execution.executors import LocalWorkers, WorkersLostError
 from beamside.execution.orphans import process_created
+from beamside.execution.pools import start_executor
 from beamside.execution.settings import ExecutionSettings, available_cores
 
 SESSION_THAT_IS_KILLED = """

@@ -65,7 +65,7 @@ def finish(made: Any, label: str, outcome: Any = None) -> None:
 
 def begun(branches: ModuleType, tmp_path: Any) -> Any:
     made = branches.Toy(tmp_path)
-    made.dispatcher.workers = 8
+    made.dispatcher.places.workers = 8
     made.arrive("a")
     finish(made, "first")
     return made

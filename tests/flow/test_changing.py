@@ -366,9 +366,9 @@ def tables_of(run: Any) -> dict[str, Any]:
 def test_fewer_workers_work_from_the_next_task_on_and_no_more_than_there_are(toy: ModuleType, tmp_path: Path) -> None:
     run = toy.Toy(tmp_path, executor="local", workers=4)
     dispatcher: Dispatcher = run.dispatcher
-    assert dispatcher.free_places == 5, "one is ready for the worker that comes free first"
+    assert dispatcher.places.free() == 5, "one is ready for the worker that comes free first"
     assert dispatcher.limit(2)
-    assert dispatcher.free_places == 2, "all that are given out are begun"
+    assert dispatcher.places.free() == 2, "all that are given out are begun"
     assert not dispatcher.limit(9)
-    assert (dispatcher.workers, dispatcher.free_places) == (4, 5)
+    assert (dispatcher.places.workers, dispatcher.places.free()) == (4, 5)
     run.writer.close()

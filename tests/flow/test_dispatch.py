@@ -30,7 +30,7 @@ def test_one_task_more_is_given_out_than_there_are_workers(run: Any) -> None:
     run.arrive("m1", "m2", "m3")
     run.dispatcher.fill()
     assert run.given() == [("first", "m1"), ("first", "m2")]
-    assert run.dispatcher.free_places == 0
+    assert run.dispatcher.places.free() == 0
     run.dispatcher.fill()
     assert len(run.given()) == 2
 
@@ -271,7 +271,7 @@ def test_what_a_check_wants_is_given_out_like_any_task_and_counts_among_them(run
     assert (errand["job"], errand["item"], errand["number"]) == ("light", "lamp", 1)
     assert errand["session"] == task["session"]
     assert errand["told_in"] == task["told_in"]
-    assert run.dispatcher.free_places == 0
+    assert run.dispatcher.places.free() == 0
     say(Path(errand["told_in"]), TaskName("light", "lamp", 1), Where("node1", 7), begins=True)
     run.dispatcher.listen()
     assert check.items.state("lamp") is ItemState.RUNNING
@@ -302,4 +302,4 @@ def test_what_cannot_be_handed_over_spoils_one_attempt(run: Any, monkeypatch: py
     monkeypatch.setattr(run.hands, "submit", refuse)
     run.dispatcher.fill_check()
     assert "it could not be given to a worker (ValueError: odd)" in check.heard[0]
-    assert run.dispatcher.free_places == 2
+    assert run.dispatcher.places.free() == 2

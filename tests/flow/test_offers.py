@@ -46,7 +46,7 @@ class Run:
 
     def open(self) -> None:
         self.offers = Offers(self.made.tables)
-        self.made.dispatcher.workers = 8
+        self.made.dispatcher.places.workers = 8
 
     def kill(self) -> None:
         self.made.reopen()

@@ -348,7 +348,7 @@ def test_a_project_whose_job_rejected_by_a_limit_goes_on_and_computes_nothing(
     made.arrive("m1", content="s20")
     made.arrive("m2", content="s80")
     made.arrive("m3", content="odd")
-    made.dispatcher.workers = 3
+    made.dispatcher.places.workers = 3
     made.dispatcher.fill()
     for _ in range(3):
         made.finish()

@@ -573,7 +573,7 @@ def test_when_a_session_cannot_begin_its_jobs_have_failed(
 ) -> None:
     settings = session_settings()
 
-    def break_down(_execution: Any) -> None:
+    def break_down(*_given: Any) -> None:
         raise RuntimeError("no workers")
 
     monkeypatch.setattr("beamside.flow.scheduler.start_executor", break_down)

@@ -97,7 +97,7 @@ def test_a_late_outcome_does_not_take_the_place_of_the_task_that_runs(
     assert run.entry("first", "m1").state in IN_FLIGHT_STATES
     assert "task 1 comes late" in caplog.text
     assert "as task 2" in caplog.text
-    assert run.dispatcher.free_places == 1  # the present task is still counted as in the workers' hands
+    assert run.dispatcher.places.free() == 1  # the present task is still counted as in the workers' hands
     run.finish(0)
     assert run.entry("first", "m1").state is ItemState.DONE
 

@@ -50,7 +50,7 @@ def test_a_session_whose_workers_are_given_up_ends_as_failed_with_the_reason(
 ) -> None:
     write_movie("a")
     settings = session_settings()
-    monkeypatch.setattr("beamside.flow.scheduler.start_executor", lambda _execution: GivenUp(1))
+    monkeypatch.setattr("beamside.flow.scheduler.start_executor", lambda *_given: GivenUp(1))
     with pytest.raises(WorkersLostError):
         Session(settings, until_empty=True).run()
     status = read_status(Project(settings.root))

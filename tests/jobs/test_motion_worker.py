@@ -4,9 +4,11 @@ import struct
 from dataclasses import asdict, replace
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from beamside.errors import ConfigError, ProcessingError
 from beamside.formats.eer import Coding
@@ -124,6 +126,40 @@ def test_a_damaged_movie_fails_with_a_sentence_that_names_it(project: Path, tmp_
     assert outcome["result"] is None
     assert "raw/bad.mrcs" in outcome["reason"]
     assert outcome["log"] == "", "not a traceback"
+
+
+def outcome_on(project: Path, device: str, job: str) -> dict[str, Any]:
+    source = Result(outputs={"movie": "raw/movie.mrcs"}, values={"gain": "raw/gain.mrc", "gain_sha256": "5b48"})
+    optics = {field: getattr(OPTICS, field) for field in OPTICS.__dataclass_fields__}
+    wiring: Wiring = {"motion": {"movies": "import"}, "import": {}}
+    items = [("raw/movie", {"import": source.to_json()})]
+    task = Task("motion", "motion", str(project), f"MotionCorr/{job}", {}, optics, items, wiring, device=device)
+    return run_task(asdict(task))
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_worker_corrects_a_movie_on_a_gpu_as_on_the_cpu(project: Path) -> None:
+    here, there = (outcome_on(project, device, f"job{number}") for number, device in enumerate(("cpu", "cuda"), 20))
+    assert there["where"]["device"] == "cuda"
+    assert there["gpu_fault"] == {}
+    assert there["result"]["metrics"] == pytest.approx(here["result"]["metrics"], rel=0.05, abs=0.1)
+    first, second = (pixels(project, outcome["result"]["outputs"]["micrograph"]) for outcome in (here, there))
+    assert np.corrcoef(first, second)[0, 1] > 0.99
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_what_a_gpu_has_no_memory_for_is_done_on_the_cpu(project: Path) -> None:
+    torch.cuda.empty_cache()
+    torch.cuda.set_per_process_memory_fraction(1e-6)
+    try:
+        outcome = outcome_on(project, "cuda", "job022")
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+    assert outcome["reason"] == ""
+    assert outcome["where"]["device"] == "cpu"
+    assert outcome["gpu_fault"]["memory"]
 
 
 def test_binning_is_told_in_the_star_files(project: Path) -> None:

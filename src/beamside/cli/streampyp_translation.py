@@ -62,6 +62,9 @@ WITHOUT_COUNTERPART = {
     "slurm_class2d_memory": "2D classification plans its memory by itself",
     "slurm_class2d_memory_per_task": "2D classification plans its memory by itself",
     "slurm_queue": "the session runs on this machine",
+    "slurm_gres": "the GPUs of this machine are used where there are some; see --device",
+    "slurm_queue_gpu": "the session runs on this machine, and uses its GPUs where there are some; see --device",
+    "slurm_class2d_gres": "2D classification uses a GPU of this machine where there is one; see --device",
     "slurm_walltime": "the session runs until it is stopped",
     "stream_session_timeout": "the session runs until it is stopped; --idle-minutes ends it when no more files come",
     "stream_transfer_age": "a file is taken when its size and date have settled and its structure is complete; see --settle-seconds",
@@ -86,9 +89,9 @@ ctf_known_ast_angle ctf_handedness_mintilt ctf_handedness_maxtilt detect_files d
 detect_thre detect_offset detect_rand class2d_fraction class2d_rlref class2d_rhini class2d_rhref
 class2d_iters_init class2d_iters_seed class2d_iters_refine class2d_max_ab_initio class2d_max_seeded
 class2d_max_refinement slurm_memory_per_task slurm_verbose_level slurm_zombie slurm_bundle_size slurm_max_cpus
-slurm_max_memory slurm_gres slurm_account slurm_queue_gpu slurm_daemon_tasks slurm_daemon_memory
+slurm_max_memory slurm_account slurm_daemon_tasks slurm_daemon_memory
 slurm_daemon_memory_per_task slurm_daemon_gres slurm_daemon_account slurm_daemon_walltime slurm_daemon_queue
-slurm_class2d_gres slurm_class2d_account slurm_class2d_walltime slurm_class2d_queue slurm_merge_tasks
+slurm_class2d_account slurm_class2d_walltime slurm_class2d_queue slurm_merge_tasks
 slurm_merge_memory slurm_merge_walltime slurm_profile stream_file stream_num_tilts stream_tilt_angles
 stream_tilt_order stream_process_format
 """

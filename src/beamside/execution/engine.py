@@ -18,7 +18,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
@@ -44,6 +44,8 @@ SEND_AGAIN_SECONDS = 0.02
 
 DIRECTORY = "beamside-workers-"
 """How the names of temporary directories begin; the number of the process that made them follows."""
+
+WORKER_ENVIRONMENT = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
 
 log = logging.getLogger(__name__)
 
@@ -128,9 +130,9 @@ def start_interchange(executor: Any, start: Callable[[], None]) -> None:
 
 
 class Engine:
-    """One interchange with one pool of `workers` workers."""
+    """One interchange with one pool of `workers` workers, which have the variables of `environment` besides those of this process."""
 
-    def __init__(self, workers: int) -> None:
+    def __init__(self, workers: int, environment: Mapping[str, str] | None = None) -> None:
         import parsl
         from parsl.concurrent import ParslPoolExecutor
         from parsl.config import Config
@@ -151,7 +153,7 @@ class Engine:
             min_blocks=1,
             max_blocks=1,
             launcher=SimpleLauncher(),
-            worker_init="export OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE",
+            worker_init=exports({**WORKER_ENVIRONMENT, **(environment or {})}),
         )
         self._executor = HighThroughputExecutor(
             label="local",
@@ -282,6 +284,11 @@ class Engine:
                 if not resource["status"].terminal:
                     groups.add(os.getpgid(resource["remote_pid"]))
         return groups - {os.getpgid(0)}
+
+
+def exports(environment: Mapping[str, str]) -> str:
+    """Return the shell's command that sets these variables."""
+    return shlex.join(["export", *(f"{name}={value}" for name, value in environment.items())])
 
 
 def pool_command(parsls: str, ours: list[str]) -> str:

@@ -6,13 +6,12 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from concurrent.futures import Executor, Future
 from typing import Any
 
 from beamside.errors import BeamsideError
 from beamside.execution.connection import Connection
 from beamside.execution.engine import Engine
-from beamside.execution.settings import ExecutionSettings
 
 log = logging.getLogger(__name__)
 
@@ -35,13 +34,6 @@ AGAIN_SECONDS = 2.0
 
 class WorkersLostError(BeamsideError):
     """All worker processes were lost, with what they had in hand."""
-
-
-def start_executor(settings: ExecutionSettings) -> Executor:
-    """Start the executor that `settings` ask for."""
-    if settings.executor == "inline":
-        return ThreadPoolExecutor(max_workers=1, thread_name_prefix="inline-worker")
-    return LocalWorkers(settings.worker_count())
 
 
 class LocalWorkers(Executor):

@@ -22,6 +22,21 @@ class ExecutionSettings(ParameterModel):
     workers: int = parameter(
         0, "Number of worker processes; 0: one per core, as far as memory allows.", ge=0, le=1024, affects_result=False
     )
+    device: str = parameter(
+        "auto",
+        "What computes the steps that gain by a GPU: `cpu`, `cuda` (all GPUs of this machine), `cuda:N` (one of them), or `auto`: GPUs where there "
+        "are some. Each GPU has workers of its own, besides those of --workers. What a GPU's memory does not suffice for is done on the CPU.",
+        pattern=r"^(auto|cpu|cuda(:\d+)?)$",
+        affects_result=False,
+    )
+    gpu_workers: int = parameter(
+        0,
+        "Number of workers for each GPU, so that one computes while another reads; 0: 2 as far as the GPU's memory allows.",
+        ge=0,
+        le=16,
+        advanced=True,
+        affects_result=False,
+    )
     memory: float = parameter(
         3.0, "Memory to plan for each worker.", unit="GB", gt=0, le=1024, advanced=True, affects_result=False
     )
@@ -37,13 +52,13 @@ class ExecutionSettings(ParameterModel):
         affects_result=False,
     )
 
-    def worker_count(self) -> int:
-        """Return how many workers to start on this machine."""
+    def worker_count(self, others: int = 0) -> int:
+        """Return how many workers to start on this machine, besides so many `others` that take memory too."""
         if self.executor == "inline":
             return 1
         if self.workers:
             return self.workers
-        by_memory = int(psutil.virtual_memory().available / (self.memory * 1e9))
+        by_memory = int(psutil.virtual_memory().available / (self.memory * 1e9)) - others
         return max(1, min(available_cores(), by_memory))
 
 

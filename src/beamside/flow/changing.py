@@ -17,7 +17,7 @@ from beamside.flow.stored_settings import impossible
 IDENTITY = frozenset({"target", "group", "name", "workflow"})
 """What says which session it is; another value is another session."""
 
-AT_START = frozenset({"executor", "memory"})
+AT_START = frozenset({"executor", "memory", "device", "gpu_workers"})
 """What a session takes when it begins, besides all that is about its source and camera."""
 
 
@@ -79,11 +79,15 @@ def changes_between(before: SessionSettings, now: SessionSettings) -> tuple[Chan
 def check_running(changes: tuple[Change, ...]) -> None:
     """Raise ConfigError when a session that runs cannot take one of these changes."""
     at_start = AT_START | {info.name for section, info in all_parameters() if section.key == "acquisition"}
-    fixed = [change.flag for change in changes if change.name in at_start]
+    fixed = [change.flag for change in changes if change.name in at_start and not _gives_gpus_back(change)]
     if fixed:
         raise ConfigError(
             f"{' and '.join(fixed)} can be changed only while the session does not run: stop it, set this, and resume it."
         )
+
+
+def _gives_gpus_back(change: Change) -> bool:
+    return change.name == "device" and change.now == "cpu"
 
 
 def _shown(value: Any) -> str:

@@ -11,10 +11,11 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from beamside.execution.orphans import session_mark
-from beamside.execution.settings import available_cores
+from beamside.execution.pools import HasGpus
 from beamside.execution.whereabouts import Listener, Where
 from beamside.flow.check_items import CheckItems
 from beamside.flow.checks import Check
+from beamside.flow.places import Given, Places, memory_troubles
 from beamside.flow.recovery import Recovery
 from beamside.flow.settings import SessionSettings
 from beamside.flow.stages import Stage
@@ -63,34 +64,34 @@ class Dispatcher:
     ) -> None:
         self.settings, self.tables, self.recovery = settings, tables, recovery
         self.executor, self.events, self.check = executor, events, check
-        self.workers = self.started = settings.execution.worker_count()
-        self.cores = available_cores()
+        self.places = Places(settings, executor)
         self.at_work: dict[tuple[str, str], AtWork] = {}
-        self._given: dict[tuple[str, str], int] = {}
         project = tables.writer.project
         self._session, self._told_in = session_mark(project.lease_path), project.workers
         self._listener = Listener(project.workers)
-
-    @property
-    def free_places(self) -> int:
-        """How many more tasks may be given out: one more than there are workers, so that none waits for the loop.
-
-        When not all workers are to work, a task too many would be begun by one of the others.
-        """
-        return self.workers + (self.workers == self.started) - len(self._given)
+        self._tell_memory()
 
     def limit(self, workers: int) -> bool:
         """Let so many workers work from now on; returns False when fewer were started, which then all work."""
-        self.workers = min(workers, self.started)
-        return workers <= self.started
+        enough = self.places.limit(workers)
+        self._tell_memory()
+        return enough
+
+    def _tell_memory(self) -> None:
+        self.tables.problems.hold("memory:", memory_troubles(self.tables.stages, self.places.capacity()))
 
     def fill(self) -> None:
         """Give out what is ready, the last stages first, in each the oldest first."""
         self.tables.take_gates()
+        kept = set[bool]()
         for stage in reversed(self.tables.stages):
             if not stage.waiting or stage.is_source or stage.job_type.aggregate or stage.deleted:
                 continue
-            for name in self._ready(stage, self.free_places):
+            gpu = self.places.on_gpu(stage)
+            for name in () if gpu in kept else self._ready(stage, self.places.free(gpu=gpu)):
+                if not self.places.has_room(stage):
+                    kept.add(gpu)  # what becomes free is kept for it: smaller tasks would take its places for ever
+                    break
                 if self.recovery.inputs_ready(stage, name):
                     self._submit_safely(stage, name)
 
@@ -98,7 +99,7 @@ class Dispatcher:
         """Give out what the check of the source wants, before all else, as others wait for it; returns whether there was anything."""
         given = False
         for name in self.check.items.ready() if self.check is not None else ():
-            if self.free_places <= 0:
+            if self.places.free() <= 0:
                 break
             if self.check is not None and (errand := self.check.wanted(name)) is not None:
                 self._submit_errand(self.check.items, name, errand)
@@ -116,18 +117,15 @@ class Dispatcher:
             journals={one.label: (one.job.name, self._journal_size(one)) for one in before.line},
             left_out=_left_out(stage, items),
         )
-        task = self._task(stage, [], self._round_threads(final), round_name=name, final=final, members=vars(members))
+        task = self._task(
+            stage, [], self.places.threads(stage, final=final), round_name=name, final=final, members=vars(members)
+        )
         self._submit(stage, name, stage.settings_key() + digest, task)
 
     def submit_round_about(self, stage: Stage, name: str, key: str, *, final: bool) -> None:
         """Give out the round of an aggregate that is about a round of another one, of the same name."""
-        items = [(name, stage.results(name))]
-        self._submit(
-            stage, name, key, self._task(stage, items, self._round_threads(final), round_name=name, final=final)
-        )
-
-    def _round_threads(self, final: bool) -> int:
-        return self.cores if final else max(1, self.cores // 2)
+        items, threads = [(name, stage.results(name))], self.places.threads(stage, final=final)
+        self._submit(stage, name, key, self._task(stage, items, threads, round_name=name, final=final))
 
     def _journal_size(self, stage: Stage) -> int:
         try:
@@ -137,8 +135,7 @@ class Dispatcher:
 
     def finished(self, event: Finished) -> None:
         """Take what a worker has brought."""
-        if self._given.get(task := (event.stage.name, event.name)) == event.task:
-            self._forget(task)
+        self._forget(event.stage, event.name, event.task)
         try:
             outcome: Mapping[str, Any] = event.future.result()
         except Exception as error:
@@ -148,6 +145,7 @@ class Dispatcher:
     def take_outcome(self, event: Finished, outcome: Mapping[str, Any]) -> None:
         """Take what became of a task."""
         if not isinstance(event.stage, CheckItems):
+            self.places.heard(event.stage, event.name, outcome, self.tables.problems)
             self.tables.outcome(event.stage, event.name, event.key, event.task, outcome)
         elif self.check is not None:
             event.stage.outcome(self.check, event.name, event.task, outcome)
@@ -186,9 +184,9 @@ class Dispatcher:
         place = "" if found is None else f" ({found.where.text()})"
         return f"{stage.name} of {name}{place}"
 
-    def _forget(self, task: tuple[str, str]) -> None:
-        self._given.pop(task, None)
-        self.at_work.pop(task, None)
+    def _forget(self, table: Stage | CheckItems, name: str, number: int) -> None:
+        if self.places.release(table.name, name, number):
+            self.at_work.pop((table.name, name), None)
 
     def _ready(self, stage: Stage, limit: int) -> list[str]:
         found: list[str] = []
@@ -215,7 +213,7 @@ class Dispatcher:
     def _submit_item(self, stage: Stage, name: str) -> None:
         key = stage.key_made_now(name)
         more = {} if stage.groups is None else {"group": name, "left_out": stage.groups.left_out(name)}
-        task = self._task(stage, stage.work_on(name), max(1, self.cores // self.workers), **more)
+        task = self._task(stage, stage.work_on(name), self.places.threads(stage), **more)
         self._submit(stage, name, key, task)
 
     def _task(self, stage: Stage, items: list[tuple[str, dict[str, Any]]], threads: int, **more: Any) -> Task:
@@ -232,19 +230,21 @@ class Dispatcher:
             session=self._session,
             told_in=str(self._told_in),
             threads=threads,
+            device=self.places.device(stage),
             **more,
         )
 
     def _submit(self, stage: Stage, name: str, key: str, task: Task) -> None:
         number = self.tables.queued(stage, name)
-        self._hand_over(stage, name, key, number, run_task, replace(task, number=number))
+        given = self.places.given(stage, number, gpu=task.device != "cpu")
+        self._hand_over(stage, name, key, given, run_task, replace(task, number=number))
 
     def _submit_errand(self, items: CheckItems, name: str, errand: Errand) -> None:
         number = items.queued(name)
         told = {"job": items.job, "item": name, "number": number, "told_in": str(self._told_in)}
         given = replace(errand, session=self._session, **told)  # type: ignore[arg-type]
         try:
-            self._hand_over(items, name, "", number, run_errand, given)
+            self._hand_over(items, name, "", Given(number), run_errand, given)
         except ENDING:
             raise
         except Exception as error:
@@ -258,17 +258,20 @@ class Dispatcher:
         table: Stage | CheckItems,
         name: str,
         key: str,
-        number: int,
+        given: Given,
         work: Callable[[Mapping[str, Any]], dict[str, Any]],
         task: Task | Errand,
     ) -> None:
-        self._given[table.name, name] = number
+        self.places.take(table.name, name, given)
+        submit: Callable[..., Future[dict[str, Any]]] = self.executor.submit
+        if given.gpu and isinstance(self.executor, HasGpus):
+            submit = self.executor.submit_to_gpu
         try:
-            future = self.executor.submit(work, dict(vars(task)))  # not `asdict`, which copies all tables
+            future = submit(work, dict(vars(task)))  # not `asdict`, which copies all tables
         except BaseException:
-            self._forget((table.name, name))
+            self._forget(table, name, given.number)
             raise
-        future.add_done_callback(lambda done: self.events.put(Finished(table, name, key, number, done)))
+        future.add_done_callback(lambda done: self.events.put(Finished(table, name, key, given.number, done)))
 
 
 def _left_out(stage: Stage, items: Sequence[str]) -> dict[str, list[str]]:

@@ -16,7 +16,7 @@ from functools import partial
 from typing import Any
 
 from beamside.errors import JournalError
-from beamside.execution.executors import start_executor
+from beamside.execution.pools import start_executor
 from beamside.flow import control
 from beamside.flow.check_items import CheckItems
 from beamside.flow.checks import Surroundings
@@ -26,6 +26,7 @@ from beamside.flow.dispatch import Dispatcher, Finished, failure
 from beamside.flow.former_sessions import left_finishing, left_unfinished
 from beamside.flow.inbox import Inbox
 from beamside.flow.offers import Offers
+from beamside.flow.places import largest_gpu_memory
 from beamside.flow.problems import Problems
 from beamside.flow.projection import Pace, Projection
 from beamside.flow.recovery import Recovery
@@ -96,7 +97,7 @@ class Scheduler(Steering):
                 self.projection.open_jobs()
                 self.recovery.begin()
                 self.finishing = self.finishing or left_finishing(writer.state.sessions)
-                executor = start_executor(self.settings.execution)
+                executor = start_executor(self.settings.execution, largest_gpu_memory(self.tables.stages))
                 around = Surroundings(self.settings, self.tables, self.problems, self.projection.write_options)
                 self.check = self.source.check(around)
                 self.dispatcher = Dispatcher(

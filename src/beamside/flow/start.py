@@ -11,6 +11,7 @@ from pathlib import Path
 from beamside.acquisition.arrivals import Trouble
 from beamside.acquisition.scan import Scanner
 from beamside.errors import BeamsideError, ConfigError, InputError, ProjectBusyError
+from beamside.execution.gpus import chosen_gpus
 from beamside.flow.again import DoneAgain
 from beamside.flow.cost import cost_of
 from beamside.flow.known_projects import register
@@ -46,6 +47,8 @@ def prepare(settings: SessionSettings) -> list[str]:
             "use `beamside session status`, change its settings with `beamside session set`, or stop it first."
         )
     warnings = check_given(settings)
+    if settings.execution.device != "auto":
+        chosen_gpus(settings.execution.device)
     store_settings(project, settings)
     return [*filter(None, [register(project)]), *warnings, *_source_warnings(settings)]
 

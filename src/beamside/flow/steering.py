@@ -114,8 +114,9 @@ class Steering:
         self.source.take_settings(new)
         self.space.wanted = new.execution.min_free_space
         later = ""
-        if workers and not self.dispatcher.limit(new.execution.worker_count()):
-            later = f"The session was started with {self.dispatcher.workers}; more are started when it is stopped and resumed."
+        others = self.dispatcher.places.capacity().gpu_workers
+        if workers and not self.dispatcher.limit(new.execution.worker_count(others)):
+            later = f"The session was started with {self.dispatcher.places.workers}; more are started when it is stopped and resumed."
         self.projection.write_options()
         return Changed(changes, again, later=later)
 

@@ -14,6 +14,7 @@ from typing import Any, ClassVar, Literal
 from beamside.formats.star import StarBlock
 from beamside.formats.star_parts import StarParts
 from beamside.jobs.ports import Given, Input, Output, lineage
+from beamside.jobs.resources import Resources
 from beamside.jobs.triggers import EachItem, EachRound, Group, Increments, Trigger
 from beamside.parameters import ParameterModel, describe
 from beamside.project.relion_options import OPTIONS
@@ -189,7 +190,7 @@ class Result:
 
 @dataclass(frozen=True)
 class Workspace:
-    """Where and how an item is processed: project directory, job ("MotionCorr/job002"), optics, threads and device."""
+    """Where and how an item is processed: project directory, job ("MotionCorr/job002"), optics, threads, and the device that torch computes on."""
 
     root: Path
     job: str
@@ -319,6 +320,8 @@ class JobType:
 
     Sentences for people go to ``values["warnings"]``, by what they are about.
     """
+    resources: ClassVar[Resources] = Resources()
+    """What a task of it wants of the machine."""
     Parameters: ClassVar[type[ParameterModel]]
     metrics: ClassVar[tuple[Metric, ...]] = ()
     limits: ClassVar[tuple[Limit, ...]] = ()

@@ -18,6 +18,7 @@ from beamside.jobs.base import (
 from beamside.jobs.extract import sizes
 from beamside.jobs.item_kinds import CLASSES, PARTICLES
 from beamside.jobs.ports import Input, Output
+from beamside.jobs.resources import Resources
 from beamside.jobs.triggers import Increments
 from beamside.parameters import ParameterModel, parameter
 
@@ -85,6 +86,7 @@ class Classification2d(JobType):
         too_few="{number} particles are too few for 2D classification; it was not run.",
     )
     work = "beamside.jobs.class2d_worker:classify_round"
+    resources = Resources(gpu_memory=4.0)
     Parameters = Class2dParameters
     metrics = (
         Metric("classified", "Particles classified", good="high", digits=0),

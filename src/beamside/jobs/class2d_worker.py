@@ -61,7 +61,7 @@ def classify_round(
     settings = _settings(parameters, pixel_size, diameter, workspace)
     if state is not None and (gathered.known == 0 or not _fits(state, settings, gathered.stack)):
         state = None
-    with local_workers(workspace.threads) as workers:
+    with local_workers(workspace.threads if workspace.device == "cpu" else 1) as workers:
         found = classify(
             gathered.stack,
             gathered.ctf,

@@ -38,7 +38,7 @@ def run_errand(errand: Mapping[str, Any]) -> dict[str, Any]:
     """Do an errand given as the dictionary of an `Errand`; return the dictionary of an `Outcome`. No exception gets out."""
     given = Errand(**errand)
     identity = TaskName(given.job, given.item, given.number)
-    return reported(lambda: _found(given), given.session, given.told_in, identity)
+    return reported(lambda _device: _found(given), given.session, given.told_in, identity)
 
 
 def _found(errand: Errand) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from beamside.jobs.fractions import fractions
 from beamside.jobs.item_kinds import MICROGRAPH, MOVIE
 from beamside.jobs.optics import optics_block
 from beamside.jobs.ports import Input, Output
+from beamside.jobs.resources import Resources
 from beamside.parameters import ParameterModel, parameter
 
 
@@ -102,6 +103,7 @@ class MotionCorrection(JobType):
     inputs = (Input("movies", MOVIE, reads=("movie",), relion_option="input_star_mics"),)
     outputs = (Output("micrographs", MICROGRAPH),)
     work = "beamside.jobs.motion_worker:correct"
+    resources = Resources(gpu_memory=4.0)
     Parameters = MotionParameters
     metrics = (
         Metric(

@@ -55,7 +55,7 @@ def correct(item: Item, parameters: MotionParameters, workspace: Workspace) -> R
                 plain_sum=parameters.save_unweighted,
                 even_odd=parameters.even_odd,
             ),
-            threads=workspace.threads,
+            threads=workspace.threads if workspace.device == "cpu" else 1,
             device=workspace.device,
         )
     outputs = _write(item, corrected, parameters, workspace)

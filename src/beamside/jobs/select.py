@@ -19,6 +19,7 @@ from beamside.jobs.base import (
 )
 from beamside.jobs.item_kinds import AVERAGES, CLASSES, SELECTION
 from beamside.jobs.ports import Input, Output
+from beamside.jobs.resources import Resources
 from beamside.jobs.triggers import EachRound
 from beamside.parameters import ParameterModel, parameter
 
@@ -91,6 +92,7 @@ class Selection(JobType):
     outputs = (Output("particles", SELECTION), Output("classes", AVERAGES))
     trigger = EachRound()
     work = "beamside.jobs.select_worker:select_classes"
+    resources = Resources(cores=1)
     Parameters = SelectParameters
     metrics = (
         Metric("selected", "Particles selected", good="high", digits=0),

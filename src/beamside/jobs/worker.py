@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from beamside.errors import BeamsideError, ConfigError, InputError, NotReadyError, ProcessingError
+from beamside.execution.gpu_faults import NOT_ENOUGH, gpu_fault
+from beamside.execution.gpus import take_device
 from beamside.execution.orphans import end_with_session
 from beamside.execution.whereabouts import TaskName, here, telling
 from beamside.jobs.base import Item, ItemGroup, JobType, Optics, Result, Workspace
@@ -39,6 +43,7 @@ class Task:
     items : each with its results by the label of the job; empty for a round over all items
     shared : results of what is the same for all items, by port
     members : of a round over all items, the content of `Members`: which they are, and where their results are read
+    device : what to compute on: "cpu", "cuda" (the GPU that the worker has), or "cuda:1"
     number : how often the item or round was given out
     told_in : the folder where workers tell what they begin and end; "" for none
     group, left_out : of items that belong together, the group's name, and which members it is without and why
@@ -58,6 +63,7 @@ class Task:
     final: bool = False
     members: Mapping[str, Any] = field(default_factory=dict)
     shared: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    device: str = "cpu"
     number: int = 0
     told_in: str = ""
     group: str = ""
@@ -71,7 +77,10 @@ class Task:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a task: a result, or why there is none and whether another attempt makes sense; and `where` it was done."""
+    """What became of a task: a result, or why there is none and whether another attempt makes sense; and `where` it was done.
+
+    `gpu_fault` says what a GPU could not do, so that it was done on the CPU, and whether it was for want of memory; empty when all was well.
+    """
 
     result: Mapping[str, Any] | None
     reason: str = ""
@@ -79,34 +88,75 @@ class Outcome:
     log: str = ""
     seconds: float = 0.0
     where: Mapping[str, Any] = field(default_factory=dict)
+    gpu_fault: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class Course:
+    """How a task goes: on which device it is done, as people call that, and what a GPU could not do."""
+
+    device: str = "cpu"
+    gpu_fault: dict[str, Any] = field(default_factory=dict)
+
+    def run(
+        self, work: Callable[[str], dict[str, Any]], asked: str, told: Callable[[], AbstractContextManager[None]]
+    ) -> dict[str, Any]:
+        """Do `work` on the device that is asked for, and what a GPU cannot do on the CPU; whenever it begins, it is `told`."""
+        device, self.device = take_device(asked)
+        if device != "cpu":
+            with told():
+                try:
+                    return work(device)
+                except RuntimeError as error:
+                    if not (fault := gpu_fault(error)):
+                        raise
+            sentence = f"{self.device} of {here().host} could not do it, {fault}"
+            self.gpu_fault = {"sentence": sentence, "memory": fault == NOT_ENOUGH}
+            self.device = "cpu"
+            _free_gpu()
+        with told():
+            return work("cpu")
+
+
+def _free_gpu() -> None:
+    """Give back what a task that failed has left on the GPU."""
+    gc.collect()
+    torch = sys.modules.get("torch")
+    if torch is not None:
+        with suppress(RuntimeError):  # of a GPU that is out of order
+            torch.cuda.empty_cache()
 
 
 def run_task(task: Mapping[str, Any]) -> dict[str, Any]:
     """Do a task given as the dictionary of a `Task`; return the dictionary of an `Outcome`."""
     given = Task(**task)
-    return reported(lambda: _work(given), given.session, given.told_in, given.identity)
+    return reported(
+        lambda device: _work(given, device), given.session, given.told_in, given.identity, device=given.device
+    )
 
 
 def reported(
-    work: Callable[[], dict[str, Any]],
+    work: Callable[[str], dict[str, Any]],
     session: tuple[int, float, str, str, str],
     told_in: str,
     identity: TaskName,
+    *,
+    device: str = "cpu",
 ) -> dict[str, Any]:
     """Do `work` for a session, tell in a folder what is begun and ended, and return the dictionary of an `Outcome`, whatever is raised.
 
     Parameters
     ----------
-    work : does it, and returns the result as JSON
+    work : does it on a device, as torch calls that, and returns the result as JSON
     session : how this process knows its session, as `end_with_session` takes it; of the process number 0 it is not watched
     told_in, identity : the folder; "" for none. And what the task is called there
+    device : as a `Task` has it; what a GPU cannot do is done on the CPU
     """
-    started, where = time.perf_counter(), here()
+    started, course = time.perf_counter(), Course()
     try:
         if session[0]:
             end_with_session(*session)
-        with telling(told_in, identity, where):
-            result = work()
+        result = course.run(work, device, lambda: telling(told_in, identity, here(course.device)))
     except NotReadyError as error:
         outcome = Outcome(None, str(error))
     except BeamsideError as error:
@@ -121,13 +171,18 @@ def reported(
         outcome = Outcome(None, f"{type(error).__name__}: {error}", log=traceback.format_exc())
     else:
         outcome = Outcome(result)
-    return {**asdict(outcome), "where": asdict(where), "seconds": time.perf_counter() - started}
+    return {
+        **asdict(outcome),
+        "where": asdict(here(course.device)),
+        "gpu_fault": course.gpu_fault,
+        "seconds": time.perf_counter() - started,
+    }
 
 
-def _work(task: Task) -> dict[str, Any]:
+def _work(task: Task, device: str) -> dict[str, Any]:
     kind = job_type(task.type_name)
     parameters = kind.Parameters(**task.parameters)
-    workspace = Workspace(Path(task.root), task.job, Optics(**task.optics), task.threads)
+    workspace = Workspace(Path(task.root), task.job, Optics(**task.optics), task.threads, device)
     items = items_in(task)
     work = load_work(kind)
     _limit_threads(task.threads)
