@@ -141,3 +141,17 @@ def test_the_newest_word_holds_and_what_is_so_already_is_not_recorded_again(
             give_word(writer, word, [item], job, "ana")
     assert words(project) == {about: word for about, word in expected.items() if word != "none"}
     assert project.project_journal.read_text().count('"event":"verdict"') == changes
+
+
+def test_a_round_is_neither_accepted_nor_rejected(project: Project) -> None:
+    with ProjectWriter(project) as writer:
+        writer.create_job("Class2D/job009", "class2d", {}, {}, label="class2d")
+        for state in (ItemState.WAITING, ItemState.QUEUED, ItemState.DONE):
+            writer.item("Class2D/job009", "round001", state)
+        for word in ("accept", "reject"):
+            with pytest.raises(ProjectError, match=r"round001 of Class2D/job009 \(2D classification\) is a round"):
+                give_word(writer, word, ["round001"], "class2d", "ana")
+        assert not writer.state.verdicts
+        writer.verdict("Class2D/job009", "round001", "reject", "ana")  # an earlier version took such words
+        give_word(writer, "none", ["round001"], "", "ana")
+        assert not writer.state.verdicts

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import click
 
-from beamside.cli.session_set import ask_to_go_on, show_costs
-from beamside.cli.telling import named, tell, tell_how_to_go_on, warn, with_project
+from beamside.cli.session_set import show_costs
+from beamside.cli.telling import ask_to_go_on, named, tell, tell_how_to_go_on, warn, with_project
 from beamside.flow.known_projects import find_project
 from beamside.flow.offers import Offer, chosen, offers_in
 from beamside.flow.stored_settings import load_settings

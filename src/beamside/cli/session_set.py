@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,12 +10,15 @@ import click
 
 from beamside.cli.options import SectionedCommand, by_parameter, click_options, declared_parameters, value_text
 from beamside.cli.resolution import absolute, validated
+from beamside.cli.session_gate import show_preview
 from beamside.cli.session_settings import change_origins
-from beamside.cli.telling import named, tell, tell_how_to_go_on, warn, with_project
+from beamside.cli.telling import ask_to_go_on, named, tell, tell_how_to_go_on, warn, with_project
 from beamside.config import COMMAND_LINE, DEFAULT, Setting
 from beamside.errors import BeamsideError, ConfigError
 from beamside.flow.changing import IDENTITY, Change, changes_between, check_running, with_values
 from beamside.flow.cost import Cost, cost_in
+from beamside.flow.preview import Preview, preview
+from beamside.flow.rules import rules_in
 from beamside.flow.settings import SessionSettings
 from beamside.flow.stored_settings import load_settings
 from beamside.flow.workflow import STANDARD, Workflow, find_workflow
@@ -65,8 +67,13 @@ def set_(project: str | None, yes: bool, **given: Any) -> None:
         check_running(changes)
     costs = cost_in(now, found.load())
     _show(changes, costs)
+    held = preview(now, found.load()) if rules_in(now) != rules_in(before) else Preview()
+    if held:
+        show_preview(held)
     if costs and not yes:
         ask_to_go_on(f"the session {found.root} has results for the present settings")
+    elif held and not yes:
+        ask_to_go_on(f"what the session {found.root} uses would change as shown", "do that")
     if outcome := tell(found, "set", {"values": {change.name: change.now for change in changes}}):
         change_origins(found, [change.name for change in changes])
         click.echo(outcome.sentence)
@@ -104,10 +111,3 @@ def show_costs(costs: Sequence[Cost]) -> None:
     for cost in costs:
         results = "1 result" if cost.results == 1 else f"{cost.results} results"
         click.echo(f"  {cost.title}: {results}, which took {duration(cost.seconds)} of the workers' time")
-
-
-def ask_to_go_on(why: str) -> None:
-    """Ask a person; where there is none, say `why` that would be needed."""
-    if not sys.stdin.isatty():
-        raise ConfigError(f"{why}: add --yes to compute them again")
-    click.confirm("Go on?", abort=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import shlex
+import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -94,12 +95,27 @@ def _tell_and_show(project: Project, kind: type[ForSession] | type[ForHolder], f
     if outcome := tell(project, kind.name, fields):
         click.echo(outcome.sentence)
     if not runs and issubclass(kind, ForHolder):
-        tell_how_to_go_on(project)
+        (tell_what_waits if kind.at_once else tell_how_to_go_on)(project)
 
 
 def tell_how_to_go_on(project: Project) -> None:
     """Say what makes that count which was done while no session runs."""
     click.echo(f"It counts when the session goes on: beamside session resume {shlex.quote(str(project.root))}")
+
+
+def ask_to_go_on(why: str, what: str = "compute them again") -> None:
+    """Ask a person; where there is none, say `why` that would be needed, and how to do `what`."""
+    if not sys.stdin.isatty():
+        raise ConfigError(f"{why}: add --yes to {what}")
+    click.confirm("Go on?", abort=True)
+
+
+def tell_what_waits(project: Project) -> None:
+    """Say what follows a change of a gate that was made while no session runs."""
+    resume = f"beamside session resume {shlex.quote(str(project.root))}"
+    click.echo(
+        f"The tables are written so; what is let through is processed further when the session goes on: {resume}"
+    )
 
 
 def _option(info: ParameterInfo) -> click.Parameter:

@@ -19,6 +19,8 @@ from beamside.errors import ConfigError
 from beamside.flow.changing import Changed
 from beamside.flow.checks import Check
 from beamside.flow.missing import WhatAgain
+from beamside.flow.rules import changed_rules
+from beamside.flow.settings import SessionSettings
 from beamside.flow.verdicts import give_word
 from beamside.jobs.loading import load_function
 from beamside.parameters import ParameterModel, parameter
@@ -36,6 +38,10 @@ class Holder(Protocol):
     """Whoever holds the project's lease: the session that runs, or somebody who takes the lease for a moment."""
 
     writer: ProjectWriter
+
+    @property
+    def settings(self) -> SessionSettings:
+        """The settings that the project's session has."""
 
     @property
     def check(self) -> Check | None:
@@ -106,9 +112,11 @@ class ForHolder(Command):
     Attributes
     ----------
     at_end : whether a session that is ending carries it out; the others are left to the next holder
+    at_once : whether the tables follow it also when no session runs
     """
 
     at_end: ClassVar[bool] = False
+    at_once: ClassVar[bool] = False
 
     def carry_out(self, holder: Holder, who: str) -> str:
         """Do it, for the person `who`, and return the sentence of the answer; raises BeamsideError when it cannot be done."""
@@ -239,10 +247,33 @@ class Set(ForHolder):
         return f"{sentence} {done.later}".rstrip()
 
 
+class Gate(ForHolder):
+    """Change the rules on what jobs measure; results that break one are held back. Nothing is computed again because of it."""
+
+    name = "gate"
+    at_once = True
+
+    add: tuple[str, ...] = parameter(
+        (), "Rules to have besides those that there are, such as 'ctf.ctf_resolution < 6'."
+    )
+    remove: tuple[str, ...] = parameter(
+        (), "Rules to have no more, as they are listed, or the metrics that they are on."
+    )
+
+    def carry_out(self, holder: Holder, who: str) -> str:
+        """Do it."""
+        before = holder.settings.session.gate
+        now = changed_rules(holder.settings, self.add, self.remove, twice=True)
+        if now == before:
+            return "The session has these rules already."
+        holder.change({"gate": list(now)})
+        return f"The rules are: {'; '.join(now)}." if now else "There are no rules now."
+
+
 class _Word(ForHolder):
     """A person's word on items."""
 
-    at_end = True
+    at_end = at_once = True
     word: ClassVar[Word]
 
     items: tuple[str, ...] = parameter(..., "Items by name, or by the end of it that no other item has.", min_length=1)
@@ -306,7 +337,7 @@ class Take(ForHolder):
 
 EVERYWHERE: Mapping[str, type[ForSession] | type[ForHolder]] = {
     command.name: command
-    for command in (Pause, Resume, Finish, Stop, Report, Retry, Recompute, Set, Accept, Reject, Take)
+    for command in (Pause, Resume, Finish, Stop, Report, Retry, Recompute, Set, Gate, Accept, Reject, Take)
 }
 """The commands that every project knows, by name."""
 

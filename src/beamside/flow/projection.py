@@ -185,6 +185,11 @@ class Projection:
         finally:
             pace.done()
 
+    def write_tables(self) -> None:
+        """Write the STAR files of all jobs that are there."""
+        for stage in self._present():
+            self.write_rows(stage)
+
     def write_rows(self, stage: Stage) -> list[Row]:
         """Write the STAR files of a stage's job and return their rows; a result that cannot be written is told, and left out."""
         rows = stage.rows()
@@ -294,8 +299,8 @@ def rebuild(project: Project) -> Rebuilt:
         if projection.relion.stages:
             create_relion_root(project.root, wait=LOCK_SECONDS)
         projection.relion.write_files(f"beamside project rebuild {shlex.quote(str(project.root))}")
+        projection.write_tables()
         for stage in [stage for stage in tables.stages if not stage.gone]:
-            projection.write_rows(stage)
             projection.relion.add_lines(stage)
         projection.relion.mark_exits()
         projection.relion.publish()

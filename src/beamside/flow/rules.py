@@ -93,6 +93,41 @@ def written_rules(texts: Iterable[str], workflow: Workflow) -> tuple[str, ...]:
     return tuple(dict.fromkeys(parse_rule(text, workflow)[1].text for text in texts))
 
 
+def changed_rules(
+    settings: SessionSettings, add: Iterable[str], remove: Iterable[str], *, twice: bool = False
+) -> tuple[str, ...]:
+    """Return the rules of settings with some more and without others; a rule to remove is written as it is listed, or as the metric that it is on.
+
+    Raises ConfigError for what is no rule, or not one of these; unless it may be done `twice`, and has been done before.
+    """
+    workflow, rules = settings.workflow, {text: parse_rule(text, settings.workflow) for text in settings.session.gate}
+    for given in remove:
+        name = WRITTEN.fullmatch(given)
+        if name is None and re.fullmatch(r"\s*[\w.]+\s*", given):
+            job, metric = _measured(given, given.strip(), workflow)
+            meant = [text for text, (on, rule) in rules.items() if (on, rule.metric) == (job, metric.name)]
+        else:
+            meant = [text for text in (parse_rule(given, workflow)[1].text,) if text in rules]
+        if not meant and not twice:
+            raise ConfigError(f"{given!r} is none of the session's rules; {_listed(settings)}")
+        for text in meant:
+            del rules[text]
+    return tuple(dict.fromkeys((*rules, *written_rules(add, workflow))))
+
+
+def all_rules(settings: SessionSettings) -> list[tuple[str, str]]:
+    """Return the rules that hold as people read them, each with the option that sets it."""
+    found = [("--gate", text) for text in settings.session.gate]
+    for job in settings.workflow.jobs:
+        found += [(flag, rule.text) for flag, rule in limit_rules(job.label, job.type, settings.jobs[job.label])]
+    return [(text, flag) for flag, text in found]
+
+
+def _listed(settings: SessionSettings) -> str:
+    known = [text if flag == "--gate" else f"{text} (set by {flag})" for text, flag in all_rules(settings)]
+    return f"they are: {'; '.join(known)}." if known else "it has none."
+
+
 def limit_rules(label: str, job_type: JobType, parameters: ParameterModel) -> list[tuple[str, Rule]]:
     """Return the rules that parameters of a job are, each with the option of the parameter."""
     flags = {info.name: info.flag for info in describe(type(parameters))}

@@ -270,6 +270,15 @@ def source_of(workflow: Workflow) -> SourceKind:
     return source_kind(workflow.source.type.outputs[0].kind.name)
 
 
+def with_rules_of(settings: SessionSettings, other: SessionSettings) -> SessionSettings:
+    """Return `other` with the rules of `settings`, which are of the same workflow."""
+    now, names = settings.to_json(), ["gate"]
+    for section in sections(other.workflow):
+        if section.key in other.jobs:
+            names += [section.names[limit.parameter] for limit in other.workflow.job(section.key).type.limits]
+    return SessionSettings.from_flat({**other.to_json(), **{name: now[name] for name in names}})
+
+
 def has_optics(workflow: Workflow) -> bool:
     """Tell whether the optics matter to a workflow: to the result of one of its jobs, or to RELION's tables."""
     return any(job.type.optics_used or job.type.relion_type is not None for job in workflow.jobs)

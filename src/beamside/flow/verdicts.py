@@ -10,6 +10,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import PurePosixPath
 
 from beamside.errors import ProjectError
+from beamside.flow.gate import broken_rule
+from beamside.jobs.registry import job_types
 from beamside.project.project import ProjectWriter
 from beamside.project.records import ItemState, JobEntry, ProjectState, Word
 
@@ -36,6 +38,8 @@ def give_word(
         if not concerned:
             raise ProjectError(_nothing(word, name))
         for entry in concerned:
+            if word != "none":
+                _check_no_round(entry, name)
             found.setdefault(entry.name, []).append(name)
     for job_name, names in found.items():
         for name in dict.fromkeys(names):
@@ -78,7 +82,21 @@ def _concerned(state: ProjectState, word: Word, item: str, having: list[JobEntry
     said = {job.name: state.verdicts.get((job.name, item)) for job in having}
     if word == "none":
         return [job for job in having if said[job.name]]
-    return [job for job in having if said[job.name] or job.items[item].state is ItemState.REJECTED]
+    return [
+        job
+        for job in having
+        if said[job.name] or job.items[item].state is ItemState.REJECTED or broken_rule(job.rules, job.items[item])
+    ]
+
+
+def _check_no_round(job: JobEntry, name: str) -> None:
+    """Raise ProjectError when what is meant is a round: the next one goes on from it, and has taken its place already or soon will."""
+    job_type = job_types().get(job.type_name)
+    if job_type is not None and job_type.aggregate:
+        raise ProjectError(
+            f"{name} of {job.name} ({job_type.title}) is a round, and rounds are neither accepted nor rejected: what has followed was made from it. "
+            "Reject items that are in it, or change what is chosen with 'beamside session set'."
+        )
 
 
 def _nothing(word: Word, item: str) -> str:
