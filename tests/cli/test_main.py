@@ -48,7 +48,7 @@ def test_the_commands_that_users_are_promised() -> None:
     assert isinstance(session, click.Group)
     assert set(main.commands) == {"demo", "init", "project", "report", "session", "workflow"}
     promised = {"start", "status", "list", "logs", "pause", "resume", "stop", "retry", "gain", "report", "show-config"}
-    promised |= {"accept", "gate", "reject", "set"}
+    promised |= {"accept", "gate", "offers", "reject", "set", "take"}
     assert set(session.commands) == promised
     assert set(main.commands["project"].commands) == {"rebuild", "verify"}  # type: ignore[attr-defined]
 
