@@ -58,7 +58,7 @@ class MadeSession:
             job = stage.job.name
             if name not in stage.job.items:
                 self.writer.item(job, name, ItemState.WAITING)
-            self.writer.item(job, name, ItemState.QUEUED, attempt=1)
+            self.writer.item(job, name, ItemState.QUEUED, attempt=1, optics=stage.optics.to_text())
             if stage.name == until and failed:
                 self.writer.item(job, name, ItemState.FAILED, reason=failed, seconds=1.0)
                 return

@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from beamside.flow.keys import item_key, key_settings
+from beamside.flow.optics import ItemOptics
 from beamside.flow.stages import Stage
-from beamside.jobs.base import JobType, Optics
+from beamside.jobs.base import OPTICS_VALUES, JobType, Optics
 from beamside.jobs.item_kinds import MICROGRAPH
 from beamside.jobs.ports import Input, Output
 from beamside.jobs.registry import job_types
@@ -67,7 +68,7 @@ def key_with_everything(parameters: ParameterModel) -> str:
     """Return the key as it was made when all parameters were in it."""
     content = {
         "inputs": [INPUT],
-        "optics": dict(vars(OPTICS)),
+        "optics": OPTICS.used(OPTICS_VALUES),
         "parameters": parameters.model_dump(mode="json"),
         "type": "kind",
         "version": "1",
@@ -81,8 +82,10 @@ def stage_with(parameters: ParameterModel, key: str, *, rounds: bool = False) ->
     source.items["m"] = ItemEntry("m", ItemState.DONE, key=INPUT, result=DONE)
     job = JobEntry("Kind/job002", "kind", {})
     job.items["m"] = ItemEntry("m", ItemState.DONE, key=key, result=DONE)
-    first = Stage(job_types()["import_micrographs"], ParameterModel(), OPTICS, source)
-    return Stage(kind_with(type(parameters), rounds=rounds), parameters, OPTICS, job, {"micrographs": first})
+    first = Stage(job_types()["import_micrographs"], ParameterModel(), ItemOptics(OPTICS), source)
+    return Stage(
+        kind_with(type(parameters), rounds=rounds), parameters, ItemOptics(OPTICS), job, {"micrographs": first}
+    )
 
 
 def test_another_parameter_that_is_not_set_changes_no_key() -> None:
@@ -144,7 +147,7 @@ def test_what_was_made_when_keys_had_all_parameters_is_valid_and_keeps_its_key(r
     assert (stage.stale(), stage.outdated()) == ([], {})
     if not rounds:
         assert stage.expected_key("m") == old
-    stage.take(WithNone(model="big"), OPTICS)
+    stage.take(WithNone(model="big"), ItemOptics(OPTICS))
     assert stage.stale() == ["m"]
 
 

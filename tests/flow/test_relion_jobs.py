@@ -183,7 +183,7 @@ class TestOutput:
         monkeypatch.setattr("beamside.project.project.time.time", lambda: later)
         job = session.job("motion")
         session.writer.item(job, "raw/a", ItemState.WAITING, reason="asked to try again")
-        session.writer.item(job, "raw/a", ItemState.QUEUED, attempt=1)
+        session.writer.item(job, "raw/a", ItemState.QUEUED, attempt=1, optics=session.stage("motion").optics.to_text())
         session.writer.item(job, "raw/a", ItemState.DONE, key="k", result=session.result("motion", "raw/a", ".tiff"))
         session.projection.refresh(dict, force=True)
         lines = (session.root / job / "run.out").read_text().splitlines()

@@ -5,20 +5,25 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from beamside.acquisition.kinds import BUILT_IN, MICROGRAPH, MOVIE, SourceKind, without_pixels
 from beamside.acquisition.settings import AcquisitionSettings
 from beamside.camera.preparing import MicrographPreparation, MoviePreparation
 from beamside.errors import ConfigError
+from beamside.flow.settings import OpticsParameters
 from beamside.flow.sources import comparison, preparation
+from beamside.formats.mrc import read_header, write_mrc
 from beamside.jobs.registry import job_types
 
 TEXT = SourceKind("text", (".txt",), "text", lambda path: without_pixels(), role="text")
 
 
 def settings() -> Any:
-    return SimpleNamespace(acquisition=AcquisitionSettings(data=("x",)), optics=SimpleNamespace(pixel_size=1.5))
+    return SimpleNamespace(
+        acquisition=AcquisitionSettings(data=("x",)), optics=OpticsParameters(pixel_size=1.5, voltage=300)
+    )
 
 
 def test_a_kind_that_names_nothing_is_used_as_it_is_and_compared_with_nothing(tmp_path: Path) -> None:
@@ -36,9 +41,15 @@ def test_the_kinds_of_microscopy_name_what_makes_them_ready(tmp_path: Path) -> N
     assert isinstance(movies, MoviePreparation)
     assert isinstance(micrographs, MicrographPreparation)
     other = settings()
-    other.optics.pixel_size = 2.0
+    group = {"name": "fine", "when": "file matches f*", "pixel_size": 0.5}
+    other.optics = OpticsParameters(pixel_size=2.0, voltage=300, optics_group=[group])
     micrographs.take_settings(other)
-    assert micrographs.pixel_size == 2.0
+    for name, pixel_size in (("a", 2.0), ("f", 0.5)):
+        taken: Any = SimpleNamespace(path=f"raw/{name}.mrc", source=f"/camera/{name}.mrc", metadata={}, shape=(8, 8))
+        (tmp_path / "raw").mkdir(exist_ok=True)
+        write_mrc(tmp_path / taken.path, np.ones((8, 8), np.float32), 9.0)
+        outputs, _ = micrographs(taken)
+        assert read_header(tmp_path / outputs["micrograph"]).pixel_size == pytest.approx(pixel_size)
     assert all(callable(comparison(kind)) for kind in BUILT_IN.values())
 
 

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from beamside.flow.keys import earlier_versions, item_key, key_of
+from beamside.flow.optics import ItemOptics
 from beamside.flow.stages import Stage
 from beamside.jobs.base import JobType, Optics
 from beamside.jobs.ctf import CtfEstimation, CtfParameters
@@ -37,7 +38,7 @@ def make_chain(versions: list[str], *, named: bool) -> list[Stage]:
         job = JobEntry(f"{kind.directory}/job00{len(stages) + 1}", kind.name, {})
         known = {stage.name: stage for stage in stages}
         upstreams = {port: known[before] for port, before in CONNECTED[kind.name].items()}
-        stage = Stage(kind, kind.Parameters(), OPTICS, job, upstreams)
+        stage = Stage(kind, kind.Parameters(), ItemOptics(OPTICS), job, upstreams)
         before = stages[-1].job.items["m"].key if stages else ""
         key = key_by(kind, version, before) if stages else "content"
         result = {**RESULT, "version": version} if named else dict(RESULT)

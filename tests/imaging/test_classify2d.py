@@ -21,6 +21,7 @@ from beamside.imaging.classify2d.expectation import (
     rotations,
     trial_shifts,
 )
+from beamside.imaging.classify2d.geometry import Geometry
 from beamside.imaging.classify2d.maximisation import empty_classes, signal_power
 from beamside.imaging.classify2d.polar import PolarTransform, make_grid
 from beamside.imaging.ctf.model import ctf_2d
@@ -364,3 +365,16 @@ def test_signal_power_leaves_out_the_noise() -> None:
     # classes without particles change nothing
     data, weights = (torch.cat([values, torch.zeros_like(values)]) for values in (data, weights))
     assert torch.allclose(signal_power(data, weights, 1.0), expected, atol=0.05)
+
+
+def test_each_image_has_the_ctf_of_its_own_microscope() -> None:
+    settings = ClassifySettings(classes=1, pixel_size=2.0, particle_diameter=60.0, voltage=300.0)
+    slow = ClassifySettings(classes=1, pixel_size=2.0, particle_diameter=60.0, voltage=200.0, amplitude_contrast=0.07)
+    ctf = torch.tensor([[15000.0, 14000.0, 30.0, 0.0]])
+    geometry = Geometry(64, settings, torch.device("cpu"))
+    of_both = torch.cat([ctf, ctf]), torch.tensor([[300.0, 2.7, 0.1], [200.0, 2.7, 0.07]])
+    found = geometry.transfer(torch.cat(of_both, dim=1), 2, geometry.grid)
+    torch.testing.assert_close(found[:1], geometry.transfer(ctf, 1, geometry.grid), atol=1e-4, rtol=0)
+    other = Geometry(64, slow, torch.device("cpu")).transfer(ctf, 1, geometry.grid)
+    torch.testing.assert_close(found[1:], other, atol=1e-4, rtol=0)
+    assert (found[0] - found[1]).abs().max() > 0.1

@@ -16,6 +16,7 @@ from beamside.imaging.particles import (
     choose_rescaled_box,
     extract_particles,
     normalise_background,
+    resample,
     rescale,
 )
 
@@ -164,3 +165,50 @@ def test_boxes_follow_from_the_particle() -> None:
     assert choose_box(160, 1.0) == 240
     assert choose_rescaled_box(240, 1.0, 4.0) == 60
     assert choose_rescaled_box(64, 4.0, 3.0) == 64
+
+
+def smooth(size: int, pixel_size: float) -> torch.Tensor:
+    """A smooth object around pixel ``size // 2``, on pixels of any size."""
+    axis = (torch.arange(size, dtype=torch.float64) - size // 2) * pixel_size
+    y, x = axis[:, None], axis[None, :]
+    blob = torch.exp(-((x - 3) ** 2 + (y + 5) ** 2) / (2 * 12**2))
+    return (blob + torch.cos(2 * torch.pi * x / 30) * torch.exp(-(x**2 + y**2) / (2 * 30**2))).float()
+
+
+def test_resampling_is_cropping_the_transform_where_that_leads_to_the_same_pixels() -> None:
+    images = smooth(96, 2.0)[None] + rescale(rescale(noise(1, 96, 96), 30), 30).mean()
+    torch.testing.assert_close(resample(images, 32, 3.0), rescale(images, 32), atol=2e-5, rtol=0)
+
+
+@pytest.mark.parametrize(("size", "pixel_size"), [(240, 1.0), (300, 0.85), (180, 1.37)])
+def test_resampled_images_do_not_depend_on_the_pixels_that_they_had(size: int, pixel_size: float) -> None:
+    found = resample(smooth(size, pixel_size)[None], 64, 3.5 / pixel_size)[0]
+    torch.testing.assert_close(found, smooth(64, 3.5), atol=1e-4, rtol=0)
+
+
+def test_resampling_keeps_the_mean_and_leaves_out_what_the_new_pixels_cannot_hold() -> None:
+    fine = torch.cos(2 * torch.pi * torch.arange(120) / 4).expand(120, 120)
+    found = resample(2.0 + fine[None], 30, 3.7)
+    torch.testing.assert_close(found, torch.full((1, 30, 30), 2.0), atol=1e-4, rtol=0)
+
+
+def test_particles_of_two_pixel_sizes_are_alike_when_they_are_brought_to_one() -> None:
+    found = []
+    for size, pixel_size, box in ((256, 1.0, 192), (300, 0.85, 240)):
+        images = extract_particles(
+            smooth(size, pixel_size),
+            at((size // 2, size // 2)),
+            box,
+            48,
+            pixel_size=pixel_size,
+            rescaled_pixel_size=4.0,
+            normalise=False,
+        )
+        found.append(images[0])
+    torch.testing.assert_close(found[0], found[1], atol=5e-3, rtol=0)
+
+
+@pytest.mark.parametrize(("box", "pixel_size", "message"), [(64, 4.0, "do not fit"), (256, 0.5, "coarser")])
+def test_resampling_to_what_is_not_there_is_refused(box: int, pixel_size: float, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        extract_particles(noise(300, 300), at((150, 150)), box, 48, pixel_size=1.0, rescaled_pixel_size=pixel_size)

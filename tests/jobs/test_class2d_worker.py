@@ -1,10 +1,12 @@
 """A round of classification: from extracted particles to RELION's files, going on from the checkpoint."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from beamside.errors import ProcessingError
 from beamside.formats.mrc import read_mrc, write_mrc
 from beamside.formats.star import StarBlock, read_star, write_star
 from beamside.jobs.base import Item, Optics, Result, Workspace
@@ -144,7 +146,7 @@ def test_a_damaged_checkpoint_is_as_if_there_were_none(tmp_path: Path) -> None:
 
 def test_micrographs_without_particles_are_passed_over(workspace: Workspace) -> None:
     empty = Item("raw/e", {"particles": Given(Result(metrics={"extracted": 0.0}))})
-    gathered = gather([empty, make_item(workspace.root, "a", 5, 0)], [], workspace.root)
+    gathered = gather([empty, make_item(workspace.root, "a", 5, 0)], [], workspace)
     assert gathered.members == [("Extract/job005/raw/a.mrcs", 5)]
     assert gathered.known == 0
 
@@ -156,7 +158,7 @@ def test_power_of_white_noise_is_flat_and_in_relions_scale() -> None:
 
 def test_each_micrograph_has_a_noise_spectrum_of_its_own(workspace: Workspace) -> None:
     items = [make_item(workspace.root, name, count, 1) for name, count in (("a", 30), ("b", 20))]
-    gathered = gather(items, [], workspace.root)
+    gathered = gather(items, [], workspace)
     assert gathered.groups.tolist() == [0] * 30 + [1] * 20
     classify_round(items, PARAMETERS, workspace, round_name="round001", final=False)
     state, _ = Checkpoint(workspace.root / workspace.job).load()
@@ -191,3 +193,40 @@ def test_the_model_can_stand_for_the_optimiser(workspace: Workspace) -> None:
     tables = [read_star(workspace.root / outputs[role])["optimiser_general"] for role in ("model", "optimiser")]
     assert tables[0].records() == tables[1].records()
     assert tables[0].single("rlnModelStarFile") == outputs["model"]
+
+
+def test_two_optics_groups_are_in_all_files_of_a_round(workspace: Workspace) -> None:
+    items = [make_item(workspace.root, name, 40, seed) for seed, name in enumerate("abc")]
+    other = replace(workspace.optics, group="slow", voltage=200.0, pixel_size=1.5, common_pixel_size=2.0)
+    workspace = replace(workspace, item_optics={"raw/b": other})
+    result = classify_round(items, PARAMETERS, workspace, round_name="round001", final=True)
+    blocks = read_star(workspace.root / result.outputs["data"])
+    names = blocks["optics"].texts("rlnOpticsGroupName")
+    assert (names, blocks["optics"].floats("rlnVoltage").tolist()) == (["opticsGroup1", "slow"], [300.0, 200.0])
+    assert blocks["optics"].floats("rlnImagePixelSize").tolist() == [PIXEL, PIXEL]
+    found = zip(
+        blocks["particles"].texts("rlnMicrographName"), blocks["particles"].integers("rlnOpticsGroup"), strict=True
+    )
+    assert {(Path(name).stem, number) for name, number in found} == {("a", 1), ("b", 2), ("c", 1)}
+    model = read_star(workspace.root / result.outputs["model"])
+    assert model["model_general"].integers("rlnNrOpticsGroups").tolist() == [2]
+    assert {"model_optics_group_1", "model_optics_group_2"} <= model.keys()
+
+
+def test_particles_are_given_the_microscope_of_their_group(workspace: Workspace) -> None:
+    items = [make_item(workspace.root, name, 2, seed) for seed, name in enumerate("ab")]
+    assert gather(items, [], workspace).ctf.shape == (4, 4)
+    tilted = replace(workspace.optics, group="tilted", beam_tilt_x=1.0)
+    assert gather(items, [], replace(workspace, item_optics={"raw/a": tilted})).ctf.shape == (4, 4)
+    slow = replace(workspace.optics, group="slow", voltage=200.0)
+    ctf = gather(items, [], replace(workspace, item_optics={"raw/b": slow})).ctf
+    assert ctf[:, 4:].tolist() == [[300.0, 2.7, 0.1]] * 2 + [[200.0, 2.7, 0.1]] * 2
+
+
+def test_particles_of_different_sizes_are_refused_with_both_sizes(workspace: Workspace) -> None:
+    items = [make_item(workspace.root, name, 12, seed) for seed, name in enumerate("ab")]
+    given = items[1].inputs["particles"]
+    values = {**given.result.values, "image_pixel_size": 1.1 * PIXEL}
+    items[1] = Item("raw/b", {"particles": replace(given, result=replace(given.result, values=values))})
+    with pytest.raises(ProcessingError, match=f"{BOX} px of {PIXEL:.4g} Å and {BOX} px of {1.1 * PIXEL:.4g} Å"):
+        classify_round(items, PARAMETERS, workspace, round_name="round001", final=True)

@@ -1,14 +1,15 @@
 """The table of all particles, and what is written again from it."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from beamside.errors import InputError
+from beamside.errors import InputError, ProcessingError
 from beamside.formats.star import StarBlock, read_star, write_star
 from beamside.formats.star_parts import PartsWriter, StarParts
 from beamside.jobs.base import Item, Optics, Result, Row
-from beamside.jobs.extract import Extraction, ExtractParameters, particles_block
+from beamside.jobs.extract import Extraction, ExtractParameters, particle_sizes, particles_block
 
 JOB = "Extract/job005"
 OPTICS = Optics(1.0, 300.0, 2.7, 0.1, 1.0)
@@ -101,3 +102,47 @@ def test_a_micrographs_damaged_file_raises_instead_of_going_into_the_table(
     with pytest.raises(InputError):
         write_table(tmp_path, rows)
     assert (tmp_path / JOB / "particles.star").read_bytes() == before
+
+
+@pytest.mark.parametrize("quoted", [False, True])
+def test_each_micrograph_has_the_number_of_its_optics_group(tmp_path: Path, rows: list[Row], quoted: bool) -> None:
+    if quoted:  # a name that cannot stand in a table without quotes
+        star = tmp_path / rows[1].result.outputs["particles_star"]
+        lines = read_star(star)["images"].rows
+        write_star(star, [particles_block([[*row[:6], "MotionCorr/my grid/b.mrc", *row[7:]] for row in lines])])
+    tilted = replace(OPTICS, group="tilted", pixel_size=0.5, beam_tilt_x=1.0)
+    before = (tmp_path / JOB / "particles.star").read_text()
+    assert write_table(tmp_path, [rows[0], replace(rows[1], optics=tilted)]) == 5
+    blocks = read_star(tmp_path / JOB / "particles.star")
+    assert blocks["particles"].integers("rlnOpticsGroup").tolist() == [1, 1, 2, 2, 2]
+    assert blocks["optics"].texts("rlnOpticsGroupName") == ["opticsGroup1", "tilted"]
+    assert blocks["optics"].floats("rlnMicrographOriginalPixelSize").tolist() == [1.0, 0.5]
+    assert blocks["optics"].floats("rlnBeamTiltX").tolist() == [0.0, 1.0]
+    assert blocks["optics"].floats("rlnImagePixelSize").tolist() == [4.0, 4.0]
+    others = [[*row[:7], *row[8:]] for row in blocks["particles"].rows]
+    if not quoted:
+        head = before.index("000001@")
+        assert [line.split()[:7] for line in before[head - 70 :].splitlines() if "@" in line] == [
+            row[:7] for row in others
+        ]
+    for (
+        row
+    ) in rows:  # the files of each have no optics table, and say 1; also when they are written again from the table
+        (tmp_path / row.result.outputs["particles_star"]).unlink()
+    assert Extraction().restore([row.result for row in rows], JOB, tmp_path) == 2
+    again = [read_star(tmp_path / row.result.outputs["particles_star"])["images"] for row in rows]
+    assert [block.integers("rlnOpticsGroup").tolist() for block in again] == [[1, 1], [1, 1, 1]]
+
+
+def test_particles_of_all_groups_get_pixels_of_one_size() -> None:
+    parameters = ExtractParameters(class_box=64)
+    own = particle_sizes(parameters, OPTICS, 2.0, 200.0)
+    assert (own.box, own.size, own.pixel_size, own.resampled) == (150, 64, 4.6875, False)
+    fine = replace(OPTICS, pixel_size=0.85, common_pixel_size=1.0)
+    other = particle_sizes(parameters, fine, 1.7, 200.0)
+    assert (other.box, other.size, other.resampled) == (180, 64, True)
+    assert other.pixel_size == pytest.approx(own.pixel_size)
+    assert other.box * 1.7 >= 64 * other.pixel_size
+    coarse = replace(OPTICS, pixel_size=4.0, common_pixel_size=1.0)
+    with pytest.raises(ProcessingError, match=r"pixels of 1.5 Å in all optics groups, and this micrograph's are 4 Å"):
+        particle_sizes(ExtractParameters(class_box=200), coarse, 4.0, 200.0)

@@ -13,6 +13,7 @@ from beamside.imaging.classes.shape import Shape
 from beamside.jobs.base import Item, Optics, Result, Workspace
 from beamside.jobs.class2d_files import Round, write_round
 from beamside.jobs.extract import PARTICLE_COLUMNS
+from beamside.jobs.optics import optics_table
 from beamside.jobs.ports import Given
 from beamside.jobs.select import SelectParameters, class_numbers
 from beamside.jobs.select_worker import choose, diameters, select_classes
@@ -62,7 +63,7 @@ def item(tmp_path: Path) -> Item:
     rows = [[100.0 * (number % 20), 100.0 * (number // 20), *rest] for number in range(count)]
     assert len(rows[0]) == len(PARTICLE_COLUMNS)
     (tmp_path / SMALL).mkdir(parents=True)
-    outputs = write_round(tmp_path, SMALL, found, rows, [], Optics(1.0, 300.0, 2.7, 0.1, 1.0))
+    outputs = write_round(tmp_path, SMALL, found, rows, optics_table([], Optics(1.0, 300.0, 2.7, 0.1, 1.0)))
     values = {"final": True, "particle_diameter": 120.0, "micrograph_pixel_size": 1.0}
     return Item("round003", {"classes": Given(Result(outputs=outputs, values=values))})
 

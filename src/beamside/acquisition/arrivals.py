@@ -58,11 +58,12 @@ class SetAside:
 
 @dataclass(frozen=True)
 class TakenSidecar:
-    """A sidecar that came after its movie: the movie's item, the file (relative to the project), and what it says."""
+    """A sidecar that came after its movie: the movie's item, the file (relative to the project), what it says, and what is known of the movie now."""
 
     item: str
     path: str
     metadata: Mapping[str, Any]
+    taken: TakenFile
 
 
 @dataclass

@@ -53,6 +53,10 @@ _MDOC_FIELDS: dict[str, tuple[str, float]] = {
     "Magnification": ("magnification", 1.0),
     "TiltAngle": ("tilt", 1.0),
 }
+NUMBERS = tuple(
+    dict.fromkeys([*(key for _, key, _ in _EPU_FIELDS), *(key for key, _ in _MDOC_FIELDS.values()), "fractions"])
+)
+"""Names of all numbers that a record may give."""
 
 
 def read_epu_xml(path: Path) -> Metadata:

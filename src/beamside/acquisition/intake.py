@@ -285,7 +285,8 @@ class Intake:
     def _take_late_sidecars(self, paths: Iterable[str], report: LookReport) -> None:
         for movie, entry in self._sidecars.take_late(paths, report.remarks):
             if entry.kind == "sidecar":
-                report.sidecars.append(TakenSidecar(movie.item, entry.destination, entry.metadata))
+                taken = taken_file(movie, self._taken.sidecars_of(movie.item))
+                report.sidecars.append(TakenSidecar(movie.item, entry.destination, entry.metadata, taken))
             if self._removals is not None:
                 self._removals.add(entry)
 

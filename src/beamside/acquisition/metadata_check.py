@@ -37,6 +37,7 @@ class Given:
     dose_flag : the option that the dose was given with, "--dose" or "--total-dose"
     frames, width : frames of the movie, and pixels along a row; 0 when it is not known
     upsampling : how many processed pixels, along a side, are one of the camera's
+    group : name of the optics group that the values are of; "" for those of the session
     """
 
     pixel_size: float
@@ -46,6 +47,11 @@ class Given:
     dose_flag: str = "--dose"
     width: int = 0
     upsampling: int = 1
+    group: str = ""
+
+    def flag(self, flag: str) -> str:
+        """Return by what a value was given: an option, or an optics group."""
+        return f"optics group {self.group}" if self.group else flag
 
 
 def compare_metadata(metadata: Mapping[str, Any], given: Given, *, item: str = "") -> list[Remark]:
@@ -68,7 +74,7 @@ def _pixel_size(metadata: Mapping[str, Any], given: Given) -> _Difference:
     expected, of_image = _of_the_movie(stated, _number(metadata, "image_width"), given.width)
     if _same(expected, camera, TOLERANCE):
         return None
-    said = f"The microscope says pixel size {stated:.4g} Å{of_image}, and {given.pixel_size:.4g} Å was given (--pixel-size)"
+    said = f"The microscope says pixel size {stated:.4g} Å{of_image}, and {given.pixel_size:.4g} Å was given ({given.flag('--pixel-size')})"
     if _same(expected, camera, CALIBRATION):
         why = "as nominal and calibrated sizes do; the given one is used"
         return "metadata-pixel-size-calibration", f"{said}: they differ {why}.", stated, "Å"
@@ -112,7 +118,7 @@ def _voltage(metadata: Mapping[str, Any], given: Given) -> _Difference:
     stated = _number(metadata, "voltage")
     if stated is None or given.voltage <= 0 or _same(stated, given.voltage, TOLERANCE):
         return None
-    sentence = f"The microscope says voltage {stated:.4g} kV, and {given.voltage:.4g} kV was given (--voltage): check which is right."
+    sentence = f"The microscope says voltage {stated:.4g} kV, and {given.voltage:.4g} kV was given ({given.flag('--voltage')}): check which is right."
     return "metadata-voltage", sentence, stated, "kV"
 
 

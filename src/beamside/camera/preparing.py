@@ -14,7 +14,8 @@ from beamside.acquisition.gain import prepare_defects
 from beamside.acquisition.settings import AcquisitionSettings
 from beamside.acquisition.transfer import hash_file
 from beamside.errors import GainAwaitedError, GainError, GainNotReadyError, InputError, NotReadyError
-from beamside.flow.settings import SessionSettings
+from beamside.flow.optics_rules import facts_of
+from beamside.flow.settings import OpticsParameters, SessionSettings
 from beamside.formats.atomic import replace_file
 from beamside.formats.image import read_image
 from beamside.formats.mrc import write_mrc
@@ -175,15 +176,15 @@ def known_reference(root: Path, gain: str, records: Iterable[Mapping[str, Any]])
 class MicrographPreparation:
     """For a micrograph: an MRC file that RELION can read."""
 
-    def __init__(self, root: Path, job: str, pixel_size: float) -> None:
-        self.root, self.job, self.pixel_size = root, job, pixel_size
+    def __init__(self, root: Path, job: str, optics: OpticsParameters) -> None:
+        self.root, self.job, self.optics = root, job, optics.item_optics()
 
     def retry(self) -> None:
         """Nothing is remembered of what did not work."""
 
     def take_settings(self, settings: SessionSettings) -> None:
         """Write the pixel size that holds now into what comes from now on."""
-        self.pixel_size = settings.optics.pixel_size
+        self.optics = settings.optics.item_optics()
 
     def __call__(self, taken: TakenFile) -> tuple[dict[str, str], dict[str, Any]]:
         """Return the outputs and values of a micrograph that was taken in."""
@@ -191,7 +192,8 @@ class MicrographPreparation:
         output = self.root / relative
         if not output.exists():
             output.parent.mkdir(parents=True, exist_ok=True)
-            write_mrc(output, read_image(self.root / taken.path), self.pixel_size)
+            facts = facts_of({"source": taken.source, "metadata": taken.metadata, "shape": taken.shape})
+            write_mrc(output, read_image(self.root / taken.path), self.optics.of_facts(facts).pixel_size)
         return {"micrograph": relative, "original": taken.path}, {"shape": list(taken.shape)}
 
 
@@ -207,4 +209,4 @@ def prepare_micrographs(
     root: Path, job: str, settings: SessionSettings, records: Iterable[Mapping[str, Any]]
 ) -> MicrographPreparation:
     """Return what makes micrographs ready."""
-    return MicrographPreparation(root, job, settings.optics.pixel_size)
+    return MicrographPreparation(root, job, settings.optics)

@@ -116,6 +116,7 @@ class Dispatcher:
             digest=digest,
             journals={one.label: (one.job.name, self._journal_size(one)) for one in before.line},
             left_out=_left_out(stage, items),
+            optics=before.other_optics(before.job.items[item] for item in items),
         )
         task = self._task(
             stage, [], self.places.threads(stage, final=final), round_name=name, final=final, members=vars(members)
@@ -223,7 +224,7 @@ class Dispatcher:
             root=str(self.tables.writer.project.root),
             job=stage.job.name,
             parameters=stage.parameters.model_dump(mode="json"),
-            optics=dict(vars(stage.optics)),
+            optics=dict(vars(stage.optics if stage.job_type.aggregate else stage.optics_of(items[0][0]))),
             items=items,
             wiring=stage.wiring,
             shared={port: stage.job.shared[port].result for port in stage.suppliers},

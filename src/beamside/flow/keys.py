@@ -36,7 +36,7 @@ def key_settings(
     common = {
         "type": job_type.name,
         "version": version,
-        "optics": {name: getattr(optics, name) for name in job_type.optics_used},
+        "optics": optics.used(job_type.optics_used),
     }
     return tuple(
         dict.fromkeys(

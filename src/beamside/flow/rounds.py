@@ -54,7 +54,10 @@ class Rounds:
             return False  # as when all items were looked at last
         done = _finished(before)
         number = sum(_count(entry, trigger.counts) for entry in done)
-        items, digest = [entry.name for entry in done], digest_of((entry.name, entry.key) for entry in done)
+        items, digest = (
+            [entry.name for entry in done],
+            digest_of(((entry.name, entry.key) for entry in done), before.other_optics(done)),
+        )
         key = stage.settings_key() + digest
         last = next((entry for entry in reversed(stage.job.items.values()) if entry.state in FINAL_STATES), None)
         failed = last is not None and last.state is ItemState.FAILED and last.key == key

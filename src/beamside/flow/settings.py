@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import math
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from copy import copy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, field_validator
+from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
 from beamside.acquisition.kinds import SourceKind, source_kind
 from beamside.acquisition.settings import AcquisitionSettings
 from beamside.execution.settings import ExecutionSettings
+from beamside.flow.optics import Group, ItemOptics
+from beamside.flow.optics_rules import VALUES, parse_rule
 from beamside.flow.rules import written_rules
 from beamside.flow.workflow import STANDARD, Workflow, standard_workflow, workflow_of
 from beamside.jobs.base import Optics
+from beamside.jobs.optics import OPTICS_GROUP_NAME
 from beamside.jobs.registry import job_types
 from beamside.parameters import ParameterInfo, ParameterModel, describe, parameter
 
@@ -88,14 +92,77 @@ class OpticsParameters(ParameterModel):
         ge=0,
         le=10000,
     )
+    beam_tilt_x: float = parameter(
+        0.0, "Beam tilt along x, for the tables only.", unit="mrad", ge=-50, le=50, advanced=True, affects_result=False
+    )
+    beam_tilt_y: float = parameter(
+        0.0, "Beam tilt along y, for the tables only.", unit="mrad", ge=-50, le=50, advanced=True, affects_result=False
+    )
+    optics_group: tuple[str, ...] = parameter(
+        (),
+        "Optics group of some of the files, as 'name: condition; values': 'tilted: file matches *_tilt30_*; pixel_size = 0.85'. May be given several "
+        "times; the first that holds counts, and what matches none has the values above. 'none' takes them all back.",
+    )
+
+    @field_validator("optics_group", mode="before")
+    @classmethod
+    def _rules(cls, value: Any) -> Any:
+        given = [value] if isinstance(value, str | Mapping) else value
+        if not isinstance(given, list | tuple):
+            raise ValueError("must be a list of optics groups")
+        if list(given) in (["none"], [""]):
+            return ()
+        rules = [parse_rule(one) for one in given]
+        for name, number in Counter(rule.name for rule in rules).items():
+            if number > 1 or name == OPTICS_GROUP_NAME:
+                raise ValueError(
+                    f"{name}: {'two groups have this name' if number > 1 else 'this is the name of what matches no rule'}"
+                )
+        for rule in rules:
+            try:
+                cls.model_validate({"pixel_size": 1.0, "voltage": 300.0, **dict(rule.values)})
+            except ValidationError as error:
+                details = error.errors()[0]
+                raise ValueError(f"{rule.name}: {details['loc'][0]}: {details['msg'].lower()}") from None
+        return tuple(map(str, rules))
 
     def optics(self) -> Optics:
-        """Return them as jobs use them."""
-        return Optics(self.pixel_size, self.voltage, self.cs, self.amplitude_contrast, self.dose, self.total_dose)
+        """Return the session's own, as jobs use them."""
+        return self._optics({})
+
+    def item_optics(self) -> ItemOptics:
+        """Return what tells the optics of each item."""
+        rules = [parse_rule(text) for text in self.optics_group]
+        return ItemOptics(self.optics(), [Group(rule, self._optics(dict(rule.values))) for rule in rules])
+
+    def _optics(self, own: Mapping[str, float]) -> Optics:
+        """Return the optics of a group with values of its `own`."""
+        if "dose" in own:
+            own = {"total_dose": 0.0, **own}
+        values = {name: float(own.get(name, getattr(self, name))) for name in VALUES}
+        return Optics(
+            values["pixel_size"],
+            values["voltage"],
+            values["cs"],
+            values["amplitude_contrast"],
+            values["dose"],
+            values["total_dose"],
+            values["beam_tilt_x"],
+            values["beam_tilt_y"],
+            common_pixel_size=self.pixel_size if values["pixel_size"] != self.pixel_size else 0.0,
+        )
 
 
 NO_OPTICS = OpticsParameters.model_construct(
-    pixel_size=math.nan, voltage=math.nan, cs=math.nan, amplitude_contrast=math.nan, dose=math.nan, total_dose=math.nan
+    pixel_size=math.nan,
+    voltage=math.nan,
+    cs=math.nan,
+    amplitude_contrast=math.nan,
+    dose=math.nan,
+    total_dose=math.nan,
+    beam_tilt_x=0.0,
+    beam_tilt_y=0.0,
+    optics_group=(),
 )
 """For a workflow without optics: no job uses them, and whoever did by mistake would get no number that looks right."""
 

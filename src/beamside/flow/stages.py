@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 from beamside.flow.gate import counts_as_done, counts_as_given_up, gate_revision, is_shut, shuts_nothing
 from beamside.flow.groups import Groups
 from beamside.flow.keys import earlier_versions, key_of, key_settings
+from beamside.flow.optics import ItemOptics, listed_under
 from beamside.jobs.base import Item, JobType, Optics, Result, Row
 from beamside.jobs.ports import Given, Wiring
 from beamside.jobs.triggers import Group
@@ -29,7 +30,7 @@ class Stage:
 
     job_type: JobType
     parameters: ParameterModel
-    optics: Optics
+    item_optics: ItemOptics
     job: JobEntry
     upstreams: Mapping[str, Stage] = field(default_factory=dict)
     suppliers: Mapping[str, Stage] = field(default_factory=dict)
@@ -39,7 +40,8 @@ class Stage:
     not_before: dict[str, float] = field(default_factory=dict)
     in_flight: set[str] = field(default_factory=set)
     gone: bool = False
-    _settings: dict[str, tuple[str, ...]] = field(default_factory=dict, repr=False)
+    _taken: int = field(default=0, repr=False)
+    _settings: dict[tuple[str, Optics], tuple[str, ...]] = field(default_factory=dict, repr=False)
     _made_by: dict[str, tuple[tuple[Any, ...], str]] = field(default_factory=dict, repr=False)
     _given: dict[str, tuple[tuple[int, ...], Given | None]] = field(default_factory=dict, repr=False)
 
@@ -57,13 +59,34 @@ class Stage:
         """True for the stage that has what acquisition takes in."""
         return not self.upstreams
 
-    def take(self, parameters: ParameterModel, optics: Optics) -> None:
+    def take(self, parameters: ParameterModel, optics: ItemOptics) -> None:
         """Have other parameters, or other optics, from now on; the keys of results change with them."""
-        self.parameters, self.optics = parameters, optics
+        self.parameters, self.item_optics = parameters, optics
+        self._taken += 1
         self._settings.clear()
         self._made_by.clear()
         if self.groups is not None:
             self.groups.forget()
+
+    @property
+    def optics(self) -> Optics:
+        """The session's own optics."""
+        return self.item_optics.session
+
+    def optics_of(self, item: str) -> Optics:
+        """Return the optics of an item: those of its optics group, or the session's own; of what has members, those that all of them have."""
+        first = self.first
+        if first.is_source:
+            return self.item_optics.of(first.job.items.get(item))
+        found = {first.gathered.optics_of(name) for name in first.groups.used(item)} if first.groups is not None else ()
+        return next(iter(found)) if len(found) == 1 else self.optics
+
+    def other_optics(self, entries: Iterable[ItemEntry]) -> dict[str, str]:
+        """Return the optics, each as a line, of those items that have others than the session's own, or a beam tilt, which is in no key."""
+        if not self.item_optics.groups and not (self.optics.beam_tilt_x or self.optics.beam_tilt_y):
+            return {}
+        optics = ((entry.name, self.optics_of(entry.name)) for entry in entries)
+        return {name: one.to_text() for name, one in optics if one.group or one.beam_tilt_x or one.beam_tilt_y}
 
     @cached_property
     def before(self) -> tuple[Stage, ...]:
@@ -202,7 +225,7 @@ class Stage:
             before = self._expected_inputs(item, without_shut=True)
             if entry is not None and self._version_of(entry, before):
                 return entry.key
-        return self._key(before, self.job_type.version)
+        return self._key(before, self.job_type.version, self.optics_of(item))
 
     def _expected_inputs(self, item: str, *, without_shut: bool = False) -> tuple[str, ...]:
         if self.groups is not None:
@@ -220,28 +243,31 @@ class Stage:
             before = [self.groups.inputs(item, lambda name: self.gathered.job.items[name].key)]
         else:
             before = [stage.job.items[item].key if stage.usable(item) else "" for stage in self.counted]
-        return self._key(before, self.job_type.version)
+        return self._key(before, self.job_type.version, self.optics_of(item))
 
-    def _key(self, inputs: Sequence[str], version: str) -> str:
+    def _key(self, inputs: Sequence[str], version: str, optics: Optics) -> str:
         """Return the key that is given to a result by a version of the algorithm."""
-        return next(self._keys(inputs, version))
+        return next(self._keys(inputs, version, optics))
 
-    def _keys(self, inputs: Sequence[str], version: str) -> Iterator[str]:
+    def _keys(self, inputs: Sequence[str], version: str, optics: Optics) -> Iterator[str]:
         """Yield the keys of one result, the present one first; a session asks for very many, and what they have in common is made once."""
-        if version not in self._settings:
-            self._settings[version] = key_settings(self.job_type, self.parameters, self.optics, version, self.job.had)
-        return (key_of(settings, [*inputs, *self._shared_keys()]) for settings in self._settings[version])
+        common = self._settings.get((version, optics))
+        if common is None:
+            common = key_settings(self.job_type, self.parameters, optics, version, self.job.had)
+            self._settings[version, optics] = common
+        return (key_of(settings, [*inputs, *self._shared_keys()]) for settings in common)
 
     def _version_of(self, entry: ItemEntry, before: tuple[str, ...]) -> str:
         """Return the version of the algorithm by which the result of `entry` was made from results with the keys `before`; "" when it was not.
 
         What was found is kept: of each result it is asked several times when a session begins, and again after every recompute.
         """
-        asked = (before, self._shared_keys(), entry.key, str((entry.result or {}).get("version", "")))
+        optics = self.optics_of(entry.name)
+        asked = (before, self._shared_keys(), entry.key, optics, str((entry.result or {}).get("version", "")))
         known = self._made_by.get(entry.name)
         if known is None or known[0] != asked:
             versions = (self.job_type.version, *self._versions(entry))
-            found = next((version for version in versions if entry.key in self._keys(before, version)), "")
+            found = next((version for version in versions if entry.key in self._keys(before, version, optics)), "")
             known = self._made_by[entry.name] = (asked, found)
         return known[1]
 
@@ -371,23 +397,27 @@ class Stage:
             if entry.result is None or self.is_shut(entry.name):
                 continue
             given = self.given(entry.name)
-            if given is not None:
-                found.append(Row(Item(entry.name, given.inputs), given.result))
+            if given is not None and (optics := listed_under(self, entry.name)) is not None:
+                found.append(Row(Item(entry.name, given.inputs), given.result, optics))
         return found
 
     def revisions(self) -> tuple[int, ...]:
         """Return what `rows` depends on: the revisions of the jobs whose items they show, which stay the same while the rows do."""
         groups = sum(stage.groups.total for stage in self.line if stage.groups is not None)
-        return (groups, *[number for stage in self.line for number in (stage.job.revision, gate_revision(stage.job))])
+        return (
+            self._taken,
+            groups,
+            *[number for stage in self.line for number in (stage.job.revision, gate_revision(stage.job))],
+        )
 
     def settings_key(self) -> str:
         """Return the part of an aggregate's keys that its parameters make; what it is made from makes the rest."""
-        return self._key([], self.job_type.version)[:SETTINGS_LENGTH]
+        return self._key([], self.job_type.version, self.optics)[:SETTINGS_LENGTH]
 
     def settings_version(self, entry: ItemEntry) -> str:
         """Return the version of the algorithm by which a round was made with the present parameters; "" when it was made with others."""
         for version in (self.job_type.version, *self._versions(entry)):
-            if entry.key[:SETTINGS_LENGTH] in (key[:SETTINGS_LENGTH] for key in self._keys([], version)):
+            if entry.key[:SETTINGS_LENGTH] in (key[:SETTINGS_LENGTH] for key in self._keys([], version, self.optics)):
                 return version
         return ""
 

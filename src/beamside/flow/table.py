@@ -11,10 +11,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from beamside.acquisition.arrivals import LookReport, Remark
+from beamside.acquisition.arrivals import LookReport, Remark, TakenFile
 from beamside.flow.again import DoneAgain
 from beamside.flow.arrivals import Taken
 from beamside.flow.gate import GateState, counts_as_done, gate_revision
+from beamside.flow.optics import text_of
 from beamside.flow.problems import Problems
 from beamside.flow.retries import pause_after
 from beamside.flow.rules import rules_in
@@ -71,6 +72,7 @@ class Tables:
         self.problems = problems if problems is not None else Problems(writer)
         self.changed: set[str] = set()
         self.again = DoneAgain()
+        self._late_metadata: dict[str, Mapping[str, Any]] = {}
         self._gates: dict[str, GateState] = {}
         self._came_behind: dict[str, None] = {}
         self.stages: list[Stage] = []
@@ -157,14 +159,14 @@ class Tables:
 
     def take_parameters(self) -> int:
         """The settings have changed: what depends on them is done again, what is in flight when it comes; returns how many results wait for it."""
-        again, rules = 0, rules_in(self.settings)
+        again, rules, optics = 0, rules_in(self.settings), self.settings.optics.item_optics()
         for stage in self.stages:
             parameters = self.settings.jobs[stage.label]
             dumped = parameters.model_dump(mode="json")
             if stage.job.parameters != dumped:
                 self.writer.set_parameters(stage.job.name, dumped)
             self.writer.rules(stage.job.name, rules.get(stage.label, ()))
-            stage.take(parameters, self.settings.optics.optics())
+            stage.take(parameters, optics)
         for stage in self.stages:
             for name in stage.stale():
                 self.redo(stage, name, INPUTS_CHANGED)
@@ -234,6 +236,7 @@ class Tables:
         key = self._intake_key(taken.sha256, event.values, event.problem)
         entry = stage.entry(taken.name)
         if entry is not None and entry.key == key and entry.state in FINAL_STATES:
+            self.intake_metadata(taken)
             return
         if (other := displaced(taken.name, taken.source, stage.job)) is not None:
             self._set_aside(*other)
@@ -249,7 +252,8 @@ class Tables:
         if event.problem:
             self._finish(stage, taken.name, ItemState.FAILED, key=key, reason=event.problem)
             return
-        values = {"sha256": taken.sha256, "source": taken.source, "metadata": dict(taken.metadata), **event.values}
+        metadata = max(self._late_metadata.pop(taken.name, {}), taken.metadata, key=len)
+        values = {"sha256": taken.sha256, "source": taken.source, "metadata": dict(metadata), **event.values}
         result = {
             "metrics": {"gigabytes": taken.size / 1e9, "megabytes_per_second": taken.bytes_per_second / 1e6},
             "outputs": event.outputs,
@@ -257,6 +261,28 @@ class Tables:
             "rejected": "",
         }
         self._finish(stage, taken.name, ItemState.DONE, key=key, result=result, seconds=taken.seconds)
+
+    def intake_metadata(self, taken: TakenFile) -> None:
+        """More is known of a file than when it was taken in, as its microscope's record came later: its optics may be others now."""
+        stage, name, metadata = self.source, taken.name, dict(taken.metadata)
+        entry = stage.entry(name)
+        if entry is None or entry.state is not ItemState.DONE or entry.result is None:
+            self._late_metadata[name] = metadata  # news of the file itself follows
+            return
+        if entry.result["values"].get("metadata") == metadata or entry.result["values"].get("sha256") != taken.sha256:
+            return
+        result = {**entry.result, "values": {**entry.result["values"], "metadata": metadata}}
+        self._intake_again(name, entry.key, result, "more is known of the file")
+        for other in self.processing:
+            if other.first is self.source:  # also those whose inputs stay as they are
+                self._consider(other, name)
+
+    def _intake_again(self, name: str, key: str, result: Mapping[str, Any], reason: str) -> None:
+        """Record something else of a file that is in the project."""
+        stage = self.source
+        self._record(stage, name, ItemState.WAITING, reason=reason)
+        self._record(stage, name, ItemState.QUEUED, attempt=1)
+        self._finish(stage, name, ItemState.DONE, key=key, result=result, seconds=stage.job.items[name].seconds)
 
     def taken_in(self) -> dict[str, ItemEntry]:
         """Return the files that are in the project with what was made of them, by path."""
@@ -313,7 +339,9 @@ class Tables:
         made_from = stage.gathered.job.revision if stage.job_type.aggregate else None
         members = None if stage.groups is None else stage.groups.used(name)
         attempt, task = entry.attempt + 1, entry.task + 1
-        self._record(stage, name, ItemState.QUEUED, attempt=attempt, made_from=made_from, task=task, members=members)
+        optics = "" if stage.job_type.aggregate else text_of(stage.optics_of(name))
+        details = {"made_from": made_from, "task": task, "members": members, "optics": optics}
+        self._record(stage, name, ItemState.QUEUED, attempt=attempt, **details)
         stage.waiting.pop(name, None)
         stage.in_flight.add(name)
         return task
@@ -557,7 +585,7 @@ def made_stage(settings: SessionSettings, planned: WorkflowJob, job: JobEntry, b
     return Stage(
         planned.type,
         settings.jobs[planned.label],
-        settings.optics.optics(),
+        before[0].item_optics if before else settings.optics.item_optics(),
         job,
         {port.name: stage for port, stage in connected if port.takes != "one"},
         {port.name: stage for port, stage in connected if port.takes == "one"},

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from beamside.acquisition.arrivals import LookReport, Remark
+from beamside.acquisition.arrivals import LookReport, Remark, TakenFile
 from beamside.acquisition.intake import Intake
 from beamside.acquisition.manifest import Manifest
 from beamside.flow.arrivals import ArrivalThread, Looked, NotTaken, Taken
@@ -62,7 +62,7 @@ class WatchedSource:
             self._last_arrival = time.monotonic()
             self.problems.close("destination")
             self._check.take(event)
-            self._steps.run("the comparison with metadata", partial(self._compare_metadata, event), None)
+            self._steps.run("the comparison with metadata", partial(self._compare_metadata, event.taken), None)
         elif isinstance(event, NotTaken):
             if event.full:
                 self.problems.open("destination", event.reason, "error")
@@ -123,9 +123,9 @@ class WatchedSource:
         if self._thread is not None:
             self._thread.join(timeout=CLOSE_SECONDS)
 
-    def _compare_metadata(self, event: Taken) -> None:
-        remarks = list(self._compare(self.settings, event.taken))
-        self.problems.withdraw(METADATA, event.taken.name, but=[remark.subject for remark in remarks])
+    def _compare_metadata(self, taken: TakenFile) -> None:
+        remarks = list(self._compare(self.settings, taken))
+        self.problems.withdraw(METADATA, taken.name, but=[remark.subject for remark in remarks])
         for remark in remarks:
             self.problems.remark(remark)
 
@@ -138,6 +138,9 @@ class WatchedSource:
         if not self._empty_looks:
             self.tables.set_source_ended(False)
         self.tables.intake_set_aside(report)
+        for sidecar in report.sidecars:
+            self.tables.intake_metadata(sidecar.taken)
+            self._steps.run("the comparison with metadata", partial(self._compare_metadata, sidecar.taken), None)
         self.problems.hold("look:", report.standing)
         for remark in report.remarks:
             self.problems.remark(remark)

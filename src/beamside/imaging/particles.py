@@ -48,12 +48,13 @@ def extract_particles(
     rescaled_box: int | None = None,
     *,
     pixel_size: float = 1.0,
+    rescaled_pixel_size: float | None = None,
     background_diameter: float | None = None,
     invert: bool = True,
     normalise: bool = True,
     remove_ramp: bool = True,
 ) -> Tensor:
-    """Cut particles out of a micrograph, as RELION does.
+    """Cut particles out of a micrograph, as RELION does; with a `rescaled_pixel_size`, resample them to pixels of just this size.
 
     Parameters
     ----------
@@ -62,6 +63,8 @@ def extract_particles(
     box : edge of the box in pixels of the micrograph, even
     rescaled_box : edge after Fourier cropping, even; `box` when None
     pixel_size : Å per pixel of the micrograph
+    rescaled_pixel_size : Å per pixel of the particles, where it is not what Fourier cropping gives; not below `pixel_size`, and the box must hold
+        the particles
     background_diameter : in Å; pixels further than half of it from the centre are background; None is three quarters of the box
     invert : make protein white
     normalise : bring the background of each particle to mean 0 and standard deviation 1
@@ -79,7 +82,11 @@ def extract_particles(
     small = box if rescaled_box is None else rescaled_box
     _check_sizes(box, small)
     _check_inside(micrograph, coordinates, box)
-    radius = background_radius(box, small, pixel_size, background_diameter)
+    if rescaled_pixel_size is None:
+        radius = background_radius(box, small, pixel_size, background_diameter)
+    else:
+        radius = background_radius(small, small, rescaled_pixel_size, background_diameter)
+        _check_resampling(box * pixel_size, small * rescaled_pixel_size, pixel_size, rescaled_pixel_size)
     values = micrograph.float()
     # Without the mean sums stay small, and so does their rounding; a part of the rows tells it well enough.
     offset = float(values[:: max(1, len(values) // 64)].mean())
@@ -87,7 +94,12 @@ def extract_particles(
     if not len(coordinates):
         return particles
     for numbers in torch.split(_neighbours_first(coordinates, box), _CHUNK):
-        resized = _cut(values, coordinates[numbers], box, small, offset)
+        if rescaled_pixel_size is None:
+            resized = _cut(values, coordinates[numbers], box, small, offset)
+        else:
+            resized = resample(
+                _cut(values, coordinates[numbers], box, box, offset), small, rescaled_pixel_size / pixel_size
+            )
         if normalise:
             resized = normalise_background(resized, radius, remove_ramp=remove_ramp)
         particles[numbers] = resized
@@ -142,6 +154,24 @@ def rescale(images: Tensor, size: int) -> Tensor:
         return images
     rows, signs = _row_reduction(full, size, images.device)
     return _finished(rows @ _kept_columns(images, size), signs)
+
+
+def resample(images: Tensor, size: int, step: float) -> Tensor:
+    """Resample square images ``(n, N, N)`` to ``(n, size, size)`` with pixels that are `step` old ones wide, around the same middle; the mean stays.
+
+    What is finer than the new pixels can hold is left out, as cropping a Fourier transform does; here the new pixels may have any size.
+    """
+    rows = _resampling(images.shape[-1], size, step, images.device)
+    return rows @ images @ rows.T
+
+
+def _check_resampling(box: float, wanted: float, pixel_size: float, rescaled_pixel_size: float) -> None:
+    if wanted > box * (1 + 1e-6):
+        raise InputError(f"Particles {wanted:g} Å wide do not fit into a box of {box:g} Å: make the box larger.")
+    if rescaled_pixel_size < pixel_size * (1 - 1e-6):
+        raise InputError(
+            f"Particles cannot have pixels of {rescaled_pixel_size:g} Å where those of the micrograph are {pixel_size:g} Å: make them coarser."
+        )
 
 
 def _check_sizes(box: int, small: int) -> None:
@@ -250,6 +280,22 @@ def _row_reduction(full: int, size: int, device: torch.device) -> _RowReduction:
     rows = torch.cat([even, nyquist]) * (size / full**2)
     signs = 1.0 - 2.0 * (torch.arange(size) % 2)[:, None]
     return _RowReduction(rows.float().to(device), signs.to(device))
+
+
+@lru_cache(maxsize=8)
+def _resampling(full: int, size: int, step: float, device: torch.device) -> Tensor:
+    """Return the matrix ``(size, full)`` of `resample`: Σ_k cos(2π k (x − X) / full) / full over what both samplings can hold."""
+    highest = int(full / (2 * max(step, 1.0)) + 1e-9)
+    frequency = torch.arange(highest + 1, dtype=torch.float64)
+    weight = torch.full_like(frequency, 2.0)
+    weight[0] = 1.0
+    if 2 * highest >= full / max(step, 1.0) - 1e-9:
+        weight[-1] = 1.0
+    new = full // 2 + (torch.arange(size, dtype=torch.float64) - size // 2) * step
+    old = torch.arange(full, dtype=torch.float64)
+    angle = 2 * torch.pi / full * (new[:, None] - old[None, :])[..., None] * frequency
+    matrix: Tensor = (torch.cos(angle) * weight).sum(dim=-1) / full
+    return matrix.float().to(device)
 
 
 @lru_cache(maxsize=8)

@@ -6,8 +6,10 @@ Importing a job type must stay light: the session process imports it and must no
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -98,7 +100,17 @@ class Picture:
 
 @dataclass(frozen=True)
 class Optics:
-    """What is the same for all exposures of a session: Å, kV, mm, fraction, e/Å² per frame, and per movie (unless 0, it is what counts)."""
+    """What is the same for all exposures of an optics group.
+
+    Attributes
+    ----------
+    pixel_size, voltage, spherical_aberration, amplitude_contrast : Å, kV, mm, fraction
+    dose_per_frame, total_dose : e/Å² per frame, and per movie, which counts unless it is 0
+    beam_tilt_x, beam_tilt_y : mrad
+    common_pixel_size : Å, the session's pixel size where this group has another one; 0 where it has the same. Particles of all groups are brought
+        to pixels of one size, and this says to which
+    group : name of the group; "" for what matches no rule and has the session's own values
+    """
 
     pixel_size: float
     voltage: float
@@ -106,10 +118,54 @@ class Optics:
     amplitude_contrast: float
     dose_per_frame: float
     total_dose: float = 0.0
+    beam_tilt_x: float = 0.0
+    beam_tilt_y: float = 0.0
+    common_pixel_size: float = 0.0
+    group: str = ""
+
+    @property
+    def reference_pixel_size(self) -> float:
+        """Å, the session's pixel size."""
+        return self.common_pixel_size or self.pixel_size
+
+    def used(self, names: Sequence[str]) -> dict[str, float]:
+        """Return those of the values that a job uses, by name; without what came later and is not there, so that keys stay what they were."""
+        values = {name: getattr(self, name) for name in names}
+        return {name: value for name, value in values.items() if value or name not in _LATER}
+
+    def to_text(self) -> str:
+        """Return them in one line, as the journal keeps them: the group, and the values in order, without zeros at the end."""
+        return _optics_text(self)
+
+    @staticmethod
+    def from_text(text: str) -> Optics:
+        """Make them from their line."""
+        return _optics_of_text(text)
 
     def frame_dose(self, frames: int) -> float:
         """Return the dose (e/Å²) of a frame of a movie that the camera wrote with so many `frames`."""
         return self.total_dose / frames if self.total_dose > 0 else self.dose_per_frame
+
+
+OPTICS_VALUES = tuple(name for name in Optics.__dataclass_fields__ if name != "group")
+"""Names of all values of optics."""
+
+_LATER = frozenset({"beam_tilt_x", "beam_tilt_y", "common_pixel_size"})
+
+
+@lru_cache(maxsize=1000)
+def _optics_text(optics: Optics) -> str:
+    values = [float(getattr(optics, name)) for name in OPTICS_VALUES]
+    while values and not values[-1]:
+        values.pop()
+    return sys.intern(" ".join([optics.group or "-", *(f"{value!r}".removesuffix(".0") for value in values)]))
+
+
+@lru_cache(maxsize=1000)
+def _optics_of_text(text: str) -> Optics:
+    group, *values = text.split(" ")
+    named = dict.fromkeys(OPTICS_VALUES, 0.0) | dict(zip(OPTICS_VALUES, map(float, values), strict=False))
+    return Optics(**named, group="" if group == "-" else group)
 
 
 @dataclass(frozen=True)
@@ -190,13 +246,21 @@ class Result:
 
 @dataclass(frozen=True)
 class Workspace:
-    """Where and how an item is processed: project directory, job ("MotionCorr/job002"), optics, threads, and the device that torch computes on."""
+    """Where and how an item is processed: project directory, job ("MotionCorr/job002"), its optics, threads, and the device that torch computes on.
+
+    Of a round, whose items may be of several optics groups, `optics` are the session's own, and `item_optics` those of the items that have others.
+    """
 
     root: Path
     job: str
     optics: Optics
     threads: int = 1
     device: str = "cpu"
+    item_optics: Mapping[str, Optics] = field(default_factory=dict)
+
+    def optics_of(self, item: Item) -> Optics:
+        """Return the optics of one of the items."""
+        return self.item_optics.get(item.name, self.optics)
 
     def path(self, item: Item | ItemGroup, suffix: str) -> Path:
         """Return the absolute path ``<job>/<item><suffix>`` and make its directory."""
@@ -215,10 +279,14 @@ class Workspace:
 
 @dataclass(frozen=True)
 class Row:
-    """A finished item of a job, for its STAR files: the item with the results of earlier jobs, and the result of this one."""
+    """A finished item of a job, for its STAR files: the item with the results of earlier jobs, and the result of this one.
+
+    `optics` are those that all this was made with; None for those of the job.
+    """
 
     item: Item
     result: Result
+    optics: Optics | None = None
 
 
 @dataclass(frozen=True)
@@ -227,7 +295,7 @@ class RelionContext:
 
     Attributes
     ----------
-    parameters, optics : of the job
+    parameters, optics : of the job; the optics are the session's own, and rows may have others
     inputs : files that RELION would take as inputs, by the job type's ports
     rows : the finished items; what was found automatically is known from them
     before : parameters of the jobs that it is made from, the nearest first
@@ -328,7 +396,7 @@ class JobType:
     """Those of its parameters that are rules on its metrics."""
     nodes: ClassVar[tuple[Node, ...]] = ()
     pictures: ClassVar[tuple[Picture, ...]] = ()
-    optics_used: ClassVar[tuple[str, ...]] = tuple(Optics.__dataclass_fields__)
+    optics_used: ClassVar[tuple[str, ...]] = OPTICS_VALUES
     """Names of the `Optics` values that change this job's results."""
 
     published: ClassVar[tuple[Published, ...]] = ()

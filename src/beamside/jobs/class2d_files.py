@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from beamside.formats.mrc import write_mrc
 from beamside.formats.star import StarBlock, Value, write_star
-from beamside.jobs.base import Optics, Row
 from beamside.jobs.extract import PARTICLE_COLUMNS, particles_star
+from beamside.jobs.optics import OpticsTable
 
 COMMENT = "RELION optimiser; version 3.1.3, written by Beamside"
 """RELION recognises the file by how the first line begins."""
@@ -73,9 +73,11 @@ class Round:
 
 
 def write_round(
-    root: Path, job: str, found: Round, particles: Sequence[Sequence[Value]], rows: Sequence[Row], optics: Optics
+    root: Path, job: str, found: Round, particles: Sequence[Sequence[Value]], optics: OpticsTable
 ) -> dict[str, str]:
     """Write all files of a round; the optimiser, which names the others, comes last. Returns paths by role.
+
+    `optics` are the groups whose numbers the particles have.
 
     The model has the optimiser's table, too: RELION 3.1 selects classes from a model and RELION 4 and 5 rank those of an optimiser, and both look
     for their tables in the file that the Select job names.
@@ -86,9 +88,11 @@ def write_round(
     write_mrc(root / names["classes"], found.references, found.pixel_size)
     groups = relion_groups(found.groups, particles)
     lines = _data_lines(found, particles, groups)
-    write_star(root / names["data"], particles_star(list(DATA_COLUMNS), lines, rows, optics))
+    write_star(root / names["data"], particles_star(list(DATA_COLUMNS), lines, optics))
     optimiser = _list("optimiser_general", _optimiser(found, job, names))
-    write_star(root / names["model"], [*_model(found, names["classes"], groups), optimiser])
+    write_star(
+        root / names["model"], [*_model(found, names["classes"], groups, optics_members(optics, particles)), optimiser]
+    )
     write_star(root / names["sampling"], [_list("sampling_general", _SAMPLING)])
     write_star(root / names["optimiser"], [optimiser], comments=[COMMENT])
     return names
@@ -150,7 +154,15 @@ def _data_lines(found: Round, particles: Sequence[Sequence[Value]], groups: Reli
     return lines
 
 
-def _model(found: Round, classes: str, groups: RelionGroups) -> list[StarBlock]:
+def optics_members(optics: OpticsTable, particles: Sequence[Sequence[Value]]) -> NDArray[np.int64]:
+    """Return the number, from 0, of the optics group of each particle."""
+    if len(optics.groups) == 1:
+        return np.zeros(len(particles), np.int64)
+    column = PARTICLE_COLUMNS.index("rlnOpticsGroup")
+    return np.array([int(row[column]) - 1 for row in particles], dtype=np.int64)
+
+
+def _model(found: Round, classes: str, groups: RelionGroups, optics: NDArray[np.int64]) -> list[StarBlock]:
     count, box = found.references.shape[:2]
     general: dict[str, Value] = {
         "rlnReferenceDimensionality": 2,
@@ -166,7 +178,7 @@ def _model(found: Round, classes: str, groups: RelionGroups) -> list[StarBlock]:
         "rlnNrClasses": count,
         "rlnNrBodies": 1,
         "rlnNrGroups": len(groups.order),
-        "rlnNrOpticsGroups": 1,
+        "rlnNrOpticsGroups": int(optics.max()) + 1,
         "rlnTau2FudgeFactor": float(found.tau2_fudge),
         "rlnNormCorrectionAverage": 1.0,
         "rlnSigmaOffsetsAngst": float(found.shift_sd),
@@ -192,7 +204,7 @@ def _model(found: Round, classes: str, groups: RelionGroups) -> list[StarBlock]:
         for k in range(count)
     ]
     members = np.bincount(found.groups, minlength=len(found.noise))
-    mean = np.average(found.noise, axis=0, weights=members)
+    mean = _mean_noise(found, np.ones(len(found.groups), bool))
     lines: list[list[Value]] = [
         [groups.numbers[group], name, int(members[group]), 1.0]
         for group, name in zip(groups.order, groups.names, strict=True)
@@ -204,7 +216,11 @@ def _model(found: Round, classes: str, groups: RelionGroups) -> list[StarBlock]:
         StarBlock(
             "model_groups", ["rlnGroupNumber", "rlnGroupName", "rlnGroupNrParticles", "rlnGroupScaleCorrection"], lines
         ),
-        _noise(found, "model_optics_group_1", mean),  # of RELION 4 and 5, which have one for all groups of one optics
+        # of RELION 4 and 5, which have one for all groups of one optics
+        *(
+            _noise(found, f"model_optics_group_{number + 1}", _mean_noise(found, optics == number))
+            for number in range(int(optics.max()) + 1)
+        ),
         *(_noise(found, f"model_group_{groups.numbers[group]}", found.noise[group]) for group in groups.order),
     ]
 
@@ -241,6 +257,12 @@ def _class_spectrum(found: Round, index: int, mean: NDArray[np.float64]) -> Star
             ]
         )
     return StarBlock(f"model_class_{index + 1}", columns, rows)
+
+
+def _mean_noise(found: Round, particles: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Return the mean noise of some of the particles."""
+    members = np.bincount(found.groups[particles], minlength=len(found.noise))
+    return np.asarray(np.average(found.noise, axis=0, weights=members))
 
 
 def _noise(found: Round, name: str, noise: NDArray[np.float64]) -> StarBlock:

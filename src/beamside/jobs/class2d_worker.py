@@ -22,9 +22,13 @@ from beamside.imaging.classify2d.shards import local_workers
 from beamside.imaging.fourier import radial_average
 from beamside.jobs.base import Item, Result, Row, Workspace
 from beamside.jobs.class2d import Class2dParameters, mask_diameter
-from beamside.jobs.class2d_files import Round, write_round
-from beamside.jobs.extract import PARTICLE_COLUMNS, particles_of
+from beamside.jobs.class2d_files import Round, optics_members, write_round
+from beamside.jobs.extract import PARTICLE_COLUMNS, of_group, particles_of
+from beamside.jobs.optics import OpticsTable, optics_table
 from beamside.jobs.output import save_picture
+
+SAME_SIZE = 2e-3
+"""Pixel sizes that differ by less than this part of them are the same: binning by an odd factor is done by the nearest that whole pixels allow."""
 
 USED = 0.005
 """A class is in use when it has at least this part of the particles."""
@@ -46,6 +50,7 @@ class Gathered:
     ctf: NDArray[np.float64]
     groups: NDArray[np.int64]
     known: int
+    optics: OpticsTable
 
 
 def classify_round(
@@ -56,7 +61,7 @@ def classify_round(
     job.mkdir(parents=True, exist_ok=True)
     checkpoint = Checkpoint(job)
     state, members = surviving(*checkpoint.load(), _sizes_of_stacks(items))
-    gathered = gather(items, members, workspace.root)
+    gathered = gather(items, members, workspace)
     pixel_size, diameter = _sizes(items, parameters)
     settings = _settings(parameters, pixel_size, diameter, workspace)
     if state is not None and (gathered.known == 0 or not _fits(state, settings, gathered.stack)):
@@ -73,10 +78,9 @@ def classify_round(
             executor=workers,
         )
     checkpoint.save(found, gathered.members)
-    rows = [Row(item, item.inputs["particles"].result) for item in items]
     number = file_number(job, found.iteration)
     description = _describe(found, gathered, settings, diameter, number)
-    outputs = write_round(workspace.root, workspace.job, description, gathered.rows, rows, workspace.optics)
+    outputs = write_round(workspace.root, workspace.job, description, gathered.rows, gathered.optics)
     picture = job / f"run_it{number:03d}_classes.png"
     _save_montage(picture, found)
     used = found.class_weights >= USED
@@ -172,7 +176,7 @@ def _sizes_of_stacks(items: Sequence[Item]) -> dict[str, int]:
     return {name: int(result.metrics["extracted"]) for name, result in _stacks(items).items()}
 
 
-def gather(items: Sequence[Item], members: list[tuple[str, int]], root: Path) -> Gathered:
+def gather(items: Sequence[Item], members: list[tuple[str, int]], workspace: Workspace) -> Gathered:
     """Read all particles; those that the checkpoint knows come first, in its order, if all of them are still the same."""
     stacks, sizes = _stacks(items), _sizes_of_stacks(items)
     same = all(sizes.get(name) == count for name, count in members)
@@ -180,37 +184,59 @@ def gather(items: Sequence[Item], members: list[tuple[str, int]], root: Path) ->
     order = [*first, *(name for name in stacks if name not in set(first))]
     if not order:
         raise ProcessingError("There are no particles to classify.")
-    tables = [particles_of(root / stacks[name].outputs["particles_star"]).rows for name in order]
+    root, extracted = workspace.root, [item for item in items if _has_particles(item)]
+    optics = optics_table(
+        [Row(item, item.inputs["particles"].result, workspace.optics_of(item)) for item in extracted], workspace.optics
+    )
+    numbers = dict(zip(stacks, optics.numbers, strict=True))
+    tables = [
+        of_group(particles_of(root / stacks[name].outputs["particles_star"]).rows, numbers[name]) for name in order
+    ]
     rows = [row for table in tables for row in table]
     stack = file_stack([(root / name, len(table)) for name, table in zip(order, tables, strict=True)])
     known = sum(count for _, count in members) if same else 0
     groups = np.repeat(np.arange(len(order)), [len(table) for table in tables])
-    return Gathered([(name, sizes[name]) for name in order], rows, stack, _ctf(rows), groups, known)
+    return Gathered([(name, sizes[name]) for name in order], rows, stack, _ctf(rows, optics), groups, known, optics)
 
 
 def _has_particles(item: Item) -> bool:
     return "particles" in item.inputs["particles"].result.outputs
 
 
-def _ctf(rows: Sequence[Sequence[Value]]) -> NDArray[np.float64]:
-    """Return (n, 4): defocus U and V in Å, angle and phase shift in degrees."""
+def _ctf(rows: Sequence[Sequence[Value]], optics: OpticsTable) -> NDArray[np.float64]:
+    """Return (n, 4): defocus U and V in Å, angle and phase shift in degrees; where microscopes differ (n, 7), with three values of these."""
     columns = [
         PARTICLE_COLUMNS.index(name) for name in ("rlnDefocusU", "rlnDefocusV", "rlnDefocusAngle", "rlnPhaseShift")
     ]
-    return np.array([[float(row[column]) for column in columns] for row in rows], dtype=np.float64)
+    found = np.array([[float(row[column]) for column in columns] for row in rows], dtype=np.float64)
+    microscopes = [(group.voltage, group.spherical_aberration, group.amplitude_contrast) for group in optics.groups]
+    if len(set(microscopes)) == 1:
+        return found
+    return np.hstack([found, np.array(microscopes, dtype=np.float64)[optics_members(optics, rows)]])
 
 
 def _sizes(items: Sequence[Item], parameters: Class2dParameters) -> tuple[float, float]:
     """Return the particles' pixel size and the diameter of the mask, in Å."""
-    extracted = next(item.inputs["particles"].result for item in items if _has_particles(item))
-    pixel_size, size = float(extracted.values["image_pixel_size"]), int(extracted.values["image_size"])
+    sizes = [
+        (float(item.inputs["particles"].value("image_pixel_size")), int(item.inputs["particles"].value("image_size")))
+        for item in items
+        if _has_particles(item)
+    ]
+    (pixel_size, size), different = sizes[0], {(f"{pixel:.4g}", size) for pixel, size in sizes}
+    if any(abs(pixel / pixel_size - 1) > SAME_SIZE or other != size for pixel, other in sizes):
+        listed = " and ".join(f"{size} px of {pixel} Å" for pixel, size in sorted(different))
+        raise ProcessingError(
+            f"Particles of different sizes cannot be classified together: {listed}. Extract them at one size, or classify them in jobs of their own."
+        )
     return pixel_size, mask_diameter(parameters, _largest_diameter(items), size * pixel_size)
 
 
 def _micrograph_pixel_size(items: Sequence[Item]) -> float:
-    """Return the pixel size in Å of the micrographs, in whose pixels particles have their coordinates."""
-    values = next(item.inputs["particles"].result for item in items if _has_particles(item)).values
-    return float(values["image_pixel_size"]) * int(values["image_size"]) / int(values["box"])
+    """Return the pixel size in Å of the micrographs, in whose pixels particles have their coordinates: of several, that of the first."""
+    given = next(item.inputs["particles"] for item in items if _has_particles(item))
+    if (known := given.value("micrograph_pixel_size")) is not None:
+        return float(known)
+    return float(given.value("image_pixel_size")) * int(given.value("image_size")) / int(given.value("box"))
 
 
 def _largest_diameter(items: Sequence[Item]) -> float:

@@ -22,7 +22,7 @@ from beamside.jobs.base import (
 )
 from beamside.jobs.ctffind_log import log_path, write_missing_logs
 from beamside.jobs.item_kinds import FITTED_MICROGRAPH, MICROGRAPH, MOVIE
-from beamside.jobs.optics import optics_block
+from beamside.jobs.optics import optics_table
 from beamside.jobs.ports import Given, Input, Output
 from beamside.parameters import ParameterModel, parameter
 
@@ -156,19 +156,25 @@ class CtfEstimation(JobType):
             if used and all(metric in row.result.metrics for row in used)
         ]
         columns = ["rlnMicrographName", "rlnOpticsGroup", "rlnCtfImage", *CTF_COLUMNS, *(label for label, _ in extra)]
+        found = optics_table(used, optics)
         lines: list[list[Value]] = [
             [
                 row.item.output("micrograph"),
-                1,
+                number,
                 row.result.outputs["ctf_spectrum"] + ":mrc",
                 *ctf_values(row.result),
                 *(float(row.result.metrics[metric]) for _, metric in extra),
             ]
-            for row in used
+            for row, number in zip(used, found.numbers, strict=True)
         ]
-        pixel_size = float(rows[0].result.values["micrograph_pixel_size"]) if rows else optics.pixel_size
-        block = optics_block(optics, rlnMicrographPixelSize=pixel_size)
-        return {"micrographs_ctf.star": [block, StarBlock("micrographs", columns, lines)]}
+
+        def micrograph(group: Optics, row: Row | None) -> dict[str, Value]:
+            if row is None and rows:  # all were rejected
+                row = rows[0]
+            known = row.result.values["micrograph_pixel_size"] if row is not None else group.pixel_size
+            return {"rlnMicrographPixelSize": float(known)}
+
+        return {"micrographs_ctf.star": [found.block(micrograph), StarBlock("micrographs", columns, lines)]}
 
 
 CTF_COLUMNS = (

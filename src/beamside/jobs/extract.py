@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
 from typing import Any, ClassVar
 
-from beamside.errors import InputError
+from beamside.errors import InputError, ProcessingError
 from beamside.formats.star import StarBlock, Value, format_rows, format_star, read_star, write_star
 from beamside.formats.star_parts import Part, StarParts
 from beamside.imaging.boxes import BACKGROUND_FRACTION, choose_box, good_size
@@ -25,7 +27,7 @@ from beamside.jobs.base import (
 )
 from beamside.jobs.item_kinds import COORDINATES, FITTED_MICROGRAPH
 from beamside.jobs.item_kinds import PARTICLES as PARTICLE_KIND
-from beamside.jobs.optics import optics_block
+from beamside.jobs.optics import OpticsTable, optics_table
 from beamside.jobs.ports import Input, Output
 from beamside.parameters import ParameterModel, parameter
 
@@ -35,7 +37,7 @@ class ExtractParameters(ParameterModel):
 
     box_size: int = parameter(
         0,
-        "Box size in pixels of the micrograph; 0: 1.5 times the largest diameter.",
+        "Box size in pixels of the micrograph; 0: 1.5 times the largest diameter. In all optics groups it is as wide as in the session's own.",
         unit="px",
         ge=0,
         le=4096,
@@ -75,17 +77,19 @@ class ParticleTables(JobType):
         """Return the table of all particles: the rows of all micrographs' own STAR files."""
         parts = list[Part]()
         before: dict[str, list[list[Value]]] | None = None
-        for outputs in (row.result.outputs for row in rows):
-            if "particles_star" not in outputs:
-                continue
+        listed = [row for row in rows if "particles_star" in row.result.outputs]
+        found = optics_table(listed, optics)
+        for row, number in zip(listed, found.numbers, strict=True):
+            outputs = row.result.outputs
             path = root / outputs["particles_star"]
             try:
-                parts.append(Part((outputs["particles_star"], path.stat().st_mtime_ns), partial(particle_lines, path)))
+                identity = (outputs["particles_star"], path.stat().st_mtime_ns, number)
+                parts.append(Part(identity, partial(particle_lines, path, number)))
             except FileNotFoundError:  # the table keeps what it has of files that were cleaned, as RELION's does
                 before = particles_by_stack(root / job / self.table) if before is None else before
-                kept = format_rows(before.get(outputs["particles"], []))
+                kept = format_rows(of_group(before.get(outputs["particles"], []), number))
                 parts.append(Part((outputs["particles_star"], tuple(kept)), partial("".join, kept)))
-        return {self.table: StarParts(particles_star(list(PARTICLE_COLUMNS), [], rows, optics), parts)}
+        return {self.table: StarParts(particles_star(list(PARTICLE_COLUMNS), [], found, rows), parts)}
 
     def restorable(self, result: Result, role: str, job: str, root: Path) -> bool:
         """The STAR file of a micrograph's particles, while the particles and the table of all are there."""
@@ -109,7 +113,7 @@ class ParticleTables(JobType):
         for result in gone:
             rows = kept.get(result.outputs["particles"], [])
             if len(rows) == int(result.metrics["extracted"]):
-                write_star(root / result.outputs["particles_star"], [particles_block(rows)])
+                write_star(root / result.outputs["particles_star"], [particles_block(of_group(rows, 1))])
                 restored += 1
         return restored
 
@@ -123,7 +127,7 @@ class Extraction(ParticleTables):
     relion_type = 5
     relion_label = "relion.extract"
     version = "2"
-    optics_used = ("pixel_size",)
+    optics_used = ("pixel_size", "common_pixel_size")
     inputs = (
         Input("micrographs", FITTED_MICROGRAPH, reads=("micrograph",), relion_option="star_mics"),
         Input("coordinates", COORDINATES, reads=("coordinates",), relion_option="coords_suffix"),
@@ -166,6 +170,10 @@ class Extraction(ParticleTables):
             sentences.append(
                 "RELION gives all particles of a micrograph the same defocus, whatever the tilt of the specimen."
             )
+        if any(row.optics is not None and row.optics.common_pixel_size for row in context.rows):
+            sentences.append(
+                "RELION scales boxes of one number of pixels; Beamside brought the particles of all optics groups to pixels of one size."
+            )
         return sentences
 
     def automatic(self, given: Mapping[str, Any], newest: Mapping[str, Any]) -> dict[str, Any]:
@@ -174,6 +182,35 @@ class Extraction(ParticleTables):
             return {}
         box = float(newest["image_pixel_size"] * newest["image_size"])
         return {"box_size": int(newest["box"]), "background_diameter": BACKGROUND_FRACTION * box}
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Box in pixels of the micrograph, and size and pixel size (Å) of the particles; `resampled` when no cropping of a transform leads to that."""
+
+    box: int
+    size: int
+    pixel_size: float
+    resampled: bool = False
+
+
+def particle_sizes(parameters: ExtractParameters, optics: Optics, pixel_size: float, max_diameter: float) -> Sizes:
+    """Return how particles of up to `max_diameter` Å are cut out of a micrograph with pixels of `pixel_size` Å.
+
+    Those of all optics groups get pixels of one size, so that they can be classified together: what they have in the session's own group.
+    """
+    reference = pixel_size * optics.reference_pixel_size / optics.pixel_size
+    box = parameters.box_size or default_box(max_diameter, reference, parameters.class_box)
+    small = min(parameters.class_box, box)
+    wanted = reference * box / small
+    if not optics.common_pixel_size:
+        return Sizes(box, small, wanted)
+    if wanted < pixel_size * (1 - 1e-6):
+        raise ProcessingError(
+            f"Particles get pixels of {wanted:.4g} Å in all optics groups, and this micrograph's are {pixel_size:.4g} Å: extract them with a smaller "
+            "--class-box or a larger --box-size."
+        )
+    return Sizes(good_size(reference * box / pixel_size), small, wanted, resampled=True)
 
 
 def default_box(max_diameter: float, pixel_size: float, class_box: int) -> int:
@@ -188,7 +225,8 @@ def sizes(context: RelionContext) -> tuple[int, int, float]:
     """
     box, small = context.newest("box"), context.newest("image_size")
     if box and small:
-        return int(box), int(small), float(context.newest("image_pixel_size")) * int(small) / int(box)
+        known = context.newest("micrograph_pixel_size")
+        return int(box), int(small), float(known or context.newest("image_pixel_size") * int(small) / int(box))
     pixel_size = float(context.newest("micrograph_pixel_size") or 0.0)
     if not pixel_size:
         pixel_size = context.optics.pixel_size * float(context.setting("binning", 1.0))
@@ -215,25 +253,38 @@ PARTICLE_COLUMNS = (
     "rlnCtfScalefactor",
     "rlnPhaseShift",
 )
+_GROUP = PARTICLE_COLUMNS.index("rlnOpticsGroup")
+_UNQUOTED = re.compile(rf"^((?:[ ]*\S+){{{_GROUP}}} )[ ]*\S+", re.MULTILINE)
+"""The beginning of a row without blanks in its names, up to the number of its optics group."""
 
 
 def particles_star(
-    columns: list[str], lines: list[list[Value]], rows: Sequence[Row], optics: Optics
+    columns: list[str], lines: list[list[Value]], found: OpticsTable, rows: Sequence[Row] = ()
 ) -> list[StarBlock]:
-    """Return the blocks of a particles STAR file."""
-    values = next((row.result.values for row in rows if "image_pixel_size" in row.result.values), {})
-    block = optics_block(
-        optics,
-        rlnImagePixelSize=float(values.get("image_pixel_size", optics.pixel_size)),
-        rlnImageSize=int(values.get("image_size", 0)),
-        rlnImageDimensionality=2,
-    )
-    return [block, StarBlock("particles", columns, lines)]
+    """Return the blocks of a particles STAR file with the optics groups `found`; of `rows`, the first tells the size where no group has a row."""
+
+    def image(group: Optics, row: Row | None) -> dict[str, Value]:
+        row = row or next((row for row in rows if "image_pixel_size" in row.result.values), None)
+        values = row.result.values if row is not None else {}
+        return {
+            "rlnImagePixelSize": float(values.get("image_pixel_size", group.pixel_size)),
+            "rlnImageSize": int(values.get("image_size", 0)),
+            "rlnImageDimensionality": 2,
+        }
+
+    return [found.block(image), StarBlock("particles", columns, lines)]
 
 
 def particles_block(rows: list[list[Value]]) -> StarBlock:
-    """Return the table of one micrograph's particles."""
+    """Return the table of one micrograph's particles. It has no optics of its own, and all its rows say group 1."""
     return StarBlock("images", list(PARTICLE_COLUMNS), rows)
+
+
+def of_group(rows: list[list[Value]], number: int) -> list[list[Value]]:
+    """Return rows of `PARTICLE_COLUMNS` with the number of their optics group in another table."""
+    if all(str(row[_GROUP]) == str(number) for row in rows):
+        return rows
+    return [[*row[:_GROUP], number, *row[_GROUP + 1 :]] for row in rows]
 
 
 def particles_by_stack(path: Path) -> dict[str, list[list[Value]]]:
@@ -253,13 +304,16 @@ def particles_by_stack(path: Path) -> dict[str, list[list[Value]]]:
     return found
 
 
-def particle_lines(path: Path) -> str:
-    """Return the lines of one micrograph's particles for the table of all."""
+def particle_lines(path: Path, number: int = 1) -> str:
+    """Return the lines of one micrograph's particles for the table of all, where its optics group has this `number`."""
     text = path.read_text("utf-8", "surrogateescape")
     lines = text.removeprefix(_head()).removesuffix(" \n")
     if len(lines) == len(text) - len(_head()) - 2 and "\n_" not in lines and "\0" not in lines:
-        return lines
-    return "".join(format_rows(read_star(path)["images"].rows))  # of an earlier version, or another program's
+        if number == 1:
+            return lines
+        if not {'"', "'", "#"} & set(lines):
+            return _UNQUOTED.sub(lambda found: f"{found[1]}{number:12d}", lines)
+    return "".join(format_rows(of_group(read_star(path)["images"].rows, number)))  # also of another program's file
 
 
 @cache

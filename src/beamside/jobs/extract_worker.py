@@ -11,7 +11,7 @@ from beamside.imaging import pictures
 from beamside.imaging.particles import extract_particles
 from beamside.jobs.base import Item, Result, Workspace
 from beamside.jobs.ctf import ctf_values, defocus_offset, fit_of
-from beamside.jobs.extract import ExtractParameters, default_box, particles_block
+from beamside.jobs.extract import ExtractParameters, particle_sizes, particles_block
 from beamside.jobs.output import save_picture
 
 SHOWN = 24
@@ -25,12 +25,11 @@ def extract(item: Item, parameters: ExtractParameters, workspace: Workspace) -> 
     pixel_size = float(item.inputs["micrographs"].value("micrograph_pixel_size"))
     picks = _picks(item, workspace)
     largest = float(item.inputs["coordinates"].value("max_diameter"))
-    box = parameters.box_size or default_box(largest, pixel_size, parameters.class_box)
-    small = min(parameters.class_box, box)
+    sizes = particle_sizes(parameters, workspace.optics, pixel_size, largest)
+    box, small = sizes.box, sizes.size
     inside = _inside(picks[:, :2], image.shape, box)
     picks = picks[inside]
-    image_pixel_size = pixel_size * box / small
-    values = {"image_pixel_size": image_pixel_size, "image_size": small, "box": box}
+    values = {"image_pixel_size": sizes.pixel_size, "image_size": small, "box": box}
     metrics = {"extracted": float(len(picks)), "at_edge": float((~inside).sum())}
     if not len(picks):
         return Result(metrics=metrics, values=values)
@@ -40,12 +39,13 @@ def extract(item: Item, parameters: ExtractParameters, workspace: Workspace) -> 
         box,
         small,
         pixel_size=pixel_size,
+        rescaled_pixel_size=sizes.pixel_size if sizes.resampled else None,
         background_diameter=parameters.background_diameter or None,
         invert=parameters.invert_contrast,
     ).numpy()
     stack, star = workspace.path(item, ".mrcs"), workspace.path(item, "_extract.star")
     picture = workspace.path(item, "_particles.jpg")
-    write_mrc(stack, particles, image_pixel_size, durable=False)
+    write_mrc(stack, particles, sizes.pixel_size, durable=False)
     save_picture(picture, pictures.class_montage(particles[:SHOWN], columns=min(SHOWN // 2, len(particles)), tile=64))
     rows = _rows(picks, workspace.relative(stack), micrograph, fit_of(item.inputs["micrographs"]))
     write_star(star, [particles_block(rows)])

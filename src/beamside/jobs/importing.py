@@ -5,14 +5,15 @@ The files themselves are moved by ``beamside.acquisition`` inside the session pr
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-from beamside.formats.star import StarBlock
+from beamside.formats.star import StarBlock, Value
 from beamside.jobs.base import JobType, Metric, Node, Optics, RelionContext, Row, StarContent, relion_value
 from beamside.jobs.item_kinds import MICROGRAPH, MOVIE
-from beamside.jobs.optics import OPTICS_GROUP_NAME, optics_block
+from beamside.jobs.optics import OPTICS_GROUP_NAME, name_of, optics_table
 from beamside.jobs.patterns import Pattern, pattern_of
 from beamside.jobs.ports import Output
 from beamside.parameters import ParameterModel
@@ -67,6 +68,15 @@ class _Import(JobType):
             sentences.append(
                 f"The pattern {pattern.text} also takes {_files(pattern.others)} that Beamside did not import, such as {pattern.other}."
             )
+        groups = Counter(row.optics or context.optics for row in context.rows)
+        if len(groups) > 1:
+            listed = ", ".join(
+                f"{name_of(optics)} ({_files(number)}, {optics.pixel_size:g} Å)"
+                for optics, number in groups.most_common()
+            )
+            sentences.append(
+                f"RELION imports all files into one optics group; Beamside imported {listed}, as the table of this job says."
+            )
         return sentences
 
     def _pattern(self, context: RelionContext) -> Pattern:
@@ -86,12 +96,12 @@ class ImportMovies(_Import):
         self, rows: Sequence[Row], parameters: Any, optics: Optics, job: str, root: Path
     ) -> dict[str, StarContent]:
         """Return ``movies.star``."""
-        table = StarBlock(
-            "movies",
-            ["rlnMicrographMovieName", "rlnOpticsGroup"],
-            [[row.result.outputs["movie"], 1] for row in rows],
-        )
-        return {"movies.star": [optics_block(optics), table]}
+        found = optics_table(rows, optics)
+        lines: list[list[Value]] = [
+            [row.result.outputs["movie"], number] for row, number in zip(rows, found.numbers, strict=True)
+        ]
+        table = StarBlock("movies", ["rlnMicrographMovieName", "rlnOpticsGroup"], lines)
+        return {"movies.star": [found.block(), table]}
 
 
 class ImportMicrographs(_Import):
@@ -107,12 +117,13 @@ class ImportMicrographs(_Import):
         self, rows: Sequence[Row], parameters: Any, optics: Optics, job: str, root: Path
     ) -> dict[str, StarContent]:
         """Return ``micrographs.star``."""
-        table = StarBlock(
-            "micrographs",
-            ["rlnMicrographName", "rlnOpticsGroup"],
-            [[row.result.outputs["micrograph"], 1] for row in rows],
-        )
-        return {"micrographs.star": [optics_block(optics, rlnMicrographPixelSize=optics.pixel_size), table]}
+        found = optics_table(rows, optics)
+        lines: list[list[Value]] = [
+            [row.result.outputs["micrograph"], number] for row, number in zip(rows, found.numbers, strict=True)
+        ]
+        table = StarBlock("micrographs", ["rlnMicrographName", "rlnOpticsGroup"], lines)
+        block = found.block(lambda group, _row: {"rlnMicrographPixelSize": float(group.pixel_size)})
+        return {"micrographs.star": [block, table]}
 
 
 def _files(count: int) -> str:

@@ -32,7 +32,7 @@ class Joining(ParticleTables):
     relion_type = 13
     relion_label = "relion.joinstar.particles"
     version = "1"
-    optics_used = ("pixel_size",)
+    optics_used = ("pixel_size", "common_pixel_size")
     inputs = tuple(
         Input(port, PARTICLES, optional=True, reads=("particles", "particles_star"), relion_option=f"fn_part{number}")
         for number, port in enumerate(PORTS, 1)

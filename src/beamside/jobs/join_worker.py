@@ -33,7 +33,10 @@ def join(item: Item, parameters: JoinParameters, workspace: Workspace) -> Result
     first = given[0]
     values = {name: first.value(name) for name in ("image_pixel_size", "image_size", "box")}
     values["max_diameter"] = max(float(one.value("max_diameter", 0.0)) for one in given)
-    pixel_size = float(values["image_pixel_size"]) * int(values["image_size"]) / int(values["box"])
+    pixel_size = float(
+        first.value("micrograph_pixel_size")
+        or float(values["image_pixel_size"]) * int(values["image_size"]) / int(values["box"])
+    )
     tables = [_rows(one, workspace) for one in given]
     kept = _without_duplicates(tables, parameters.join_duplicate_distance / pixel_size)
     count = sum(map(len, kept))

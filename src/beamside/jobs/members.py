@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from beamside.errors import NotReadyError
@@ -38,6 +39,7 @@ class Members:
     digest : of their names and keys, see `digest_of`
     journals : for each job that they were made by, by label, its name and how many bytes of its journal count
     left_out : labels of jobs whose results are not used, by item
+    optics : those of items that have others than the session's own, each as a line
     """
 
     port: str
@@ -46,13 +48,19 @@ class Members:
     digest: str
     journals: Mapping[str, tuple[str, int]]
     left_out: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    optics: Mapping[str, str] = field(default_factory=dict)
 
 
-def digest_of(names_and_keys: Iterable[tuple[str, str]]) -> str:
-    """Return what tells a set of results from all others: the part of a round's key that what it is made from makes."""
+def digest_of(names_and_keys: Iterable[tuple[str, str]], optics: Mapping[str, str] = MappingProxyType({})) -> str:
+    """Return what tells a set of results from all others: the part of a round's key that what it is made from makes.
+
+    `optics` are those that some of them are listed under, where they are not the session's own: tables of a round name them.
+    """
     digest = hashlib.sha256()
     for name, key in names_and_keys:
         digest.update(f"{name}:{key}\n".encode("utf-8", "surrogatepass"))
+    for name, text in optics.items():
+        digest.update(f"{name}={text}\n".encode("utf-8", "surrogatepass"))
     return digest.hexdigest()[:DIGEST_LENGTH]
 
 
@@ -67,7 +75,7 @@ def items_of(members: Members, root: Path, wiring: Wiring) -> list[Item]:
     books = {label: _Book(root, members, label) for label in members.journals}
     made = books[members.label]
     found = [made.key(name) for name in members.names]
-    if None in found or digest_of(zip(members.names, map(str, found), strict=True)) != members.digest:
+    if None in found or digest_of(zip(members.names, map(str, found), strict=True), members.optics) != members.digest:
         lacking = next((name for name, key in zip(members.names, found, strict=True) if key is None), "")
         what = f"has no result of {lacking}" if lacking else "has other results"
         raise NotReadyError(

@@ -22,7 +22,7 @@ from beamside.jobs.base import (
 )
 from beamside.jobs.fractions import fractions
 from beamside.jobs.item_kinds import MICROGRAPH, MOVIE
-from beamside.jobs.optics import optics_block
+from beamside.jobs.optics import optics_table
 from beamside.jobs.ports import Input, Output
 from beamside.jobs.resources import Resources
 from beamside.parameters import ParameterModel, parameter
@@ -191,18 +191,22 @@ class MotionCorrection(JobType):
         files = {column: role for column, role in files.items() if all(role in row.result.outputs for row in rows)}
         parts = ("total", "early", "late")
         columns = [*files, "rlnOpticsGroup", *(f"rlnAccumMotion{part.title()}" for part in parts)]
+        found = optics_table(rows, optics)
         lines: list[list[Value]] = [
             [
                 *(row.result.outputs[role] for role in files.values()),
-                1,
-                *(float(row.result.metrics[f"motion_{part}"]) / optics.pixel_size for part in parts),
+                number,
+                *(float(row.result.metrics[f"motion_{part}"]) / (row.optics or optics).pixel_size for part in parts),
             ]
-            for row in rows
+            for row, number in zip(rows, found.numbers, strict=True)
         ]
-        # Binning by an odd factor is done by the nearest that whole pixels allow.
-        pixel_size = rows[0].result.values["pixel_size"] if rows else optics.pixel_size * parameters.binning
-        optics_table = optics_block(optics, rlnMicrographPixelSize=float(pixel_size))
-        return {"corrected_micrographs.star": [optics_table, StarBlock("micrographs", columns, lines)]}
+
+        def micrograph(group: Optics, row: Row | None) -> dict[str, Value]:
+            # Binning by an odd factor is done by the nearest that whole pixels allow.
+            pixel_size = row.result.values["pixel_size"] if row is not None else group.pixel_size * parameters.binning
+            return {"rlnMicrographPixelSize": float(pixel_size)}
+
+        return {"corrected_micrographs.star": [found.block(micrograph), StarBlock("micrographs", columns, lines)]}
 
 
 def _fraction_options(values: Mapping[str, Any], parameters: Any, optics: Optics) -> dict[str, str]:

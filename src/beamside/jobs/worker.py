@@ -40,6 +40,7 @@ class Task:
     ----------
     type_name, label, job : of the job
     wiring : how the jobs that it is made from are connected, by label
+    optics : of the item; of a round, the session's own
     items : each with its results by the label of the job; empty for a round over all items
     shared : results of what is the same for all items, by port
     members : of a round over all items, the content of `Members`: which they are, and where their results are read
@@ -54,7 +55,7 @@ class Task:
     root: str
     job: str
     parameters: Mapping[str, Any]
-    optics: Mapping[str, float]
+    optics: Mapping[str, Any]
     items: Sequence[TaskItem]
     wiring: Wiring
     session: tuple[int, float, str, str, str] = (0, 0.0, "", "", "")
@@ -182,7 +183,8 @@ def reported(
 def _work(task: Task, device: str) -> dict[str, Any]:
     kind = job_type(task.type_name)
     parameters = kind.Parameters(**task.parameters)
-    workspace = Workspace(Path(task.root), task.job, Optics(**task.optics), task.threads, device)
+    others = {name: Optics.from_text(text) for name, text in task.members.get("optics", {}).items()}
+    workspace = Workspace(Path(task.root), task.job, Optics(**task.optics), task.threads, device, others)
     items = items_in(task)
     work = load_work(kind)
     _limit_threads(task.threads)

@@ -178,9 +178,11 @@ def apply_item_record(job: JobEntry, record: Record, *, sound: bool = True) -> I
     if new is ItemState.QUEUED:
         entry.task = record.get("task", entry.task + 1)  # journals of earlier versions do not say it
         entry.members = tuple(map(sys.intern, record.get("members") or ()))
+        entry.optics = sys.intern(record.get("optics", ""))
     if new in FINAL_STATES:
         entry.key, entry.result = record.get("key", ""), _with_shared_names(record.get("result"))
         entry.seconds, entry.finished = record.get("seconds", 0.0), job.records
+        entry.made_with = entry.optics
     return entry
 
 

@@ -261,10 +261,12 @@ class ProjectWriter:
         task: int | None = None,
         where: Mapping[str, Any] | None = None,
         members: Sequence[str] | None = None,
+        optics: str | None = None,
     ) -> ItemEntry:
         """Record an item's transition. Final ones are on disk when this returns; a lost intermediate one costs nothing.
 
-        `where` has the host, the process and the device of the worker; it is for people, and nothing follows from it.
+        `where` has the host, the process and the device of the worker; it is for people, and nothing follows from it. A record that gives an item out
+        with other `optics` than its result was made with is on disk, too: the result's files are about to be written over.
 
         Memory follows the journal: when the record cannot be written, nothing has changed, and the same transition can be tried again.
         """
@@ -279,13 +281,16 @@ class ProjectWriter:
             "task": task,
             "where": where or None,
             "members": members,
+            "optics": optics or None,
         }
         record.update({name: value for name, value in optional.items() if value is not None})
         try:
             check_item_record(self.state.jobs[job], record)
         except TransitionError as error:
             raise TransitionError(f"{error} {item_story(self.project.job_journal(job), item)}") from error
-        self._append(job, record, sync=state in FINAL_STATES)
+        before = self.state.jobs[job].items.get(item)
+        others = bool(optics and before is not None and before.result is not None and before.made_with != optics)
+        self._append(job, record, sync=state in FINAL_STATES or others)
         return apply_item_record(self.state.jobs[job], record, sound=False)  # it was checked before it was written
 
     def close(self) -> None:

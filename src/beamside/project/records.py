@@ -82,6 +82,9 @@ class ItemEntry:
 
     ``attempt`` begins anew when an item is done again; ``task``, the number of times that it was given out, never does, so that job, item and this
     number are the identity of one task for ever.
+
+    ``optics`` are those with which the item was given out last, and ``made_with`` those that the present result was made with, each as a line; "" in
+    journals that do not say it. While they differ, files of the result may have been written over.
     """
 
     name: str
@@ -98,6 +101,8 @@ class ItemEntry:
     task: int = 0
     recorded: int = 0
     members: tuple[str, ...] = ()
+    optics: str = ""
+    made_with: str = ""
 
     def has_in_hand(self, task: int) -> bool:
         """Tell whether this task of the item is the one whose outcome is awaited."""

@@ -66,7 +66,8 @@ def classify(
     Parameters
     ----------
     stack : ``(n, b, b)``, background of mean 0 and standard deviation 1, protein bright; an array, a memory map or an `ImageStack` of files
-    ctf : ``(n, 4)``: defocus U and V in Å, angle and phase shift in degrees; None for images without CTF
+    ctf : ``(n, 4)``: defocus U and V in Å, angle and phase shift in degrees; None for images without CTF. Where images are of several microscopes
+        ``(n, 7)``, with voltage in kV, spherical aberration in mm and amplitude contrast of each, which go before those of `settings`
     groups : ``(n,)`` number of the group (micrograph or optics group) whose noise spectrum each particle shares, from 0; None for one group
     settings : see `ClassifySettings`
     state : an earlier result on the first particles of the same stack; more may have come. When they have doubled since the last annealing,
@@ -89,7 +90,7 @@ def classify(
     """
     images = as_stack(stack)
     count = images.count
-    transfer = None if ctf is None else _checked(ctf, (count, 4), "CTF").astype(np.float32)
+    transfer = None if ctf is None else _checked_ctf(ctf, count)
     numbers = np.zeros(count, np.int64) if groups is None else _checked(groups, (count,), "groups").astype(np.int64)
     geometry, key = geometry_of(images.box, settings, device), uuid.uuid4().hex
     shards = make_shards(key, images, transfer, numbers, shard_particles)
@@ -116,6 +117,11 @@ def classify(
     finally:
         forget(key)
     return state
+
+
+def _checked_ctf(ctf: npt.ArrayLike, count: int) -> npt.NDArray[np.float32]:
+    columns = 7 if np.asarray(ctf).shape[1:] == (7,) else 4
+    return _checked(ctf, (count, columns), "CTF").astype(np.float32)
 
 
 def _checked(values: npt.ArrayLike, shape: tuple[int, ...], name: str) -> npt.NDArray[np.generic]:

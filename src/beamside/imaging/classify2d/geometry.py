@@ -71,20 +71,25 @@ class Geometry:
         return float(self.box * self.settings.pixel_size / radius)
 
     def transfer(self, ctf: Tensor | None, count: int, grid: PolarGrid) -> Tensor:
-        """Return the CTFs ``(count, R, N / 2)`` on the rings of `grid`, for `ctf` ``(count, 4)`` as `classify` takes it."""
+        """Return the CTFs ``(count, R, N / 2)`` on the rings of `grid`, for `ctf` as `classify` takes it."""
         if ctf is None:
             return torch.ones((count, grid.rings, grid.angles // 2), device=self.device)
         settings = self.settings
-        u, v, angle, phase = ctf.T[..., None, None]
+        u, v, angle, phase, *microscope = ctf.T[..., None, None]
+        voltage, cs, contrast = microscope or (
+            settings.voltage,
+            settings.spherical_aberration,
+            settings.amplitude_contrast,
+        )
         k2 = (grid.radii(self.device) / (self.box * settings.pixel_size)).square()[:, None]
         direction = torch.arange(grid.angles // 2, device=self.device) * (2 * torch.pi / grid.angles)
         return torch.sin(
             aberration_phase(
                 k2,
                 directional_defocus(u, v, angle, direction),
-                voltage=settings.voltage,
-                spherical_aberration=settings.spherical_aberration,
-                amplitude_contrast=settings.amplitude_contrast,
+                voltage=voltage,
+                spherical_aberration=cs,
+                amplitude_contrast=contrast,
                 phase_shift_deg=phase,
             )
         )

@@ -25,7 +25,7 @@ class Particles:
     Parameters
     ----------
     images : the particles
-    ctf : ``(n, 4)`` defocus U and V in Å, angle and phase shift in degrees; or None for images without CTF
+    ctf : ``(n, 4)`` or ``(n, 7)`` as `classify` takes it; or None for images without CTF
     groups : ``(n,)`` number of the group whose noise spectrum each particle shares
     keep : keep the rings; otherwise those that are asked for are made again each time
     """

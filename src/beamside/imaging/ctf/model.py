@@ -20,6 +20,7 @@ that direction.
 from __future__ import annotations
 
 import math
+from typing import overload
 
 import torch
 from torch import Tensor
@@ -33,25 +34,33 @@ PLANCK_TIMES_LIGHT = 12_398.419_84
 Number = float | Tensor
 
 
-def electron_wavelength(voltage: float) -> float:
+@overload
+def electron_wavelength(voltage: float) -> float: ...
+@overload
+def electron_wavelength(voltage: Tensor) -> Tensor: ...
+def electron_wavelength(voltage: Number) -> Number:
     """Return the relativistic wavelength in Å of electrons of `voltage` kV: 0.0197 Å at 300 kV."""
     energy = voltage * 1e3
-    return PLANCK_TIMES_LIGHT / math.sqrt(energy * (energy + 2 * ELECTRON_REST_ENERGY))
+    squared = energy * (energy + 2 * ELECTRON_REST_ENERGY)
+    return PLANCK_TIMES_LIGHT / (squared.sqrt() if isinstance(squared, Tensor) else math.sqrt(squared))
 
 
 def aberration_phase(
     k2: Tensor,
     defocus: Number,
     *,
-    voltage: float,
-    spherical_aberration: float,
-    amplitude_contrast: float,
+    voltage: Number,
+    spherical_aberration: Number,
+    amplitude_contrast: Number,
     phase_shift_deg: Number = 0.0,
 ) -> Tensor:
     """Return χ in radians at the squared frequency `k2` (1/Å²) with the `defocus` (Å) of its direction; they broadcast."""
     wavelength = electron_wavelength(voltage)
     cs = spherical_aberration * 1e7  # mm to Å
-    constant = math.asin(amplitude_contrast) + phase_shift_deg * (math.pi / 180)
+    contrast = amplitude_contrast
+    constant = (contrast.asin() if isinstance(contrast, Tensor) else math.asin(contrast)) + phase_shift_deg * (
+        math.pi / 180
+    )
     spherical = (math.pi / 2 * cs * wavelength**3) * k2**2
     return (math.pi * wavelength) * k2 * defocus - spherical + constant
 
