@@ -22,6 +22,8 @@ The whole tree::
 A message names the thing, says what is wrong, and says what to do. The command line prints it as one sentence, without a traceback.
 """
 
+import errno
+
 
 class BeamsideError(Exception):
     """Base of all errors that a user can do something about."""
@@ -85,3 +87,16 @@ class ProcessingError(BeamsideError):
 
 class ProgramError(BeamsideError):
     """An external program is missing, of an unsupported version, or failed."""
+
+
+def in_words(error: BaseException) -> str:
+    """Return what was wrong, for people: the sentence of an error of ours, what the system says of a file, or else the error's kind and text."""
+    if isinstance(error, BeamsideError):
+        return str(error)
+    if not isinstance(error, OSError) or not error.strerror:
+        return f"{type(error).__name__}: {error}"
+    place = f" ({error.filename})" if error.filename else ""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        what = "the disk is full" if error.errno == errno.ENOSPC else "the quota on the disk is used up"
+        return f"{what}: make room{place}"
+    return f"{error.strerror}{place}"

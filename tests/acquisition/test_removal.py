@@ -201,6 +201,12 @@ def test_a_movie_with_another_number_than_its_record_says_stays(rig: Any) -> Non
     assert [taken.frames for taken in looks(rig, 20)] == [4]
     assert "4 frames where a.xml says 3" in kept(rig)["disputed"]
     assert path.exists()
+    rig.movie("b.tiff", frames=5)
+    rig.record("b.tiff", 2)
+    looks(rig, 20)
+    said = kept(rig)["disputed"]
+    assert said.startswith("2 sources are kept")
+    assert "a.tiff (it has 4 frames where a.xml says 3), b.tiff (it has 5 frames where b.xml says 2);" in said
 
 
 def test_a_record_that_comes_later_confirms_or_contradicts(rig: Any) -> None:

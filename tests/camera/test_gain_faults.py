@@ -87,7 +87,7 @@ def test_a_full_disk_in_the_gain_check_dooms_no_movie(
     assert not fault.open
     assert fault.count == 6
     assert fault.severity == "error", "after some attempts a person should look"
-    assert "No space left on device" in fault.sentence
+    assert "the disk is full" in fault.sentence
 
 
 def test_what_a_session_gave_up_at_its_end_is_done_by_the_next_one(
@@ -100,7 +100,7 @@ def test_what_a_session_gave_up_at_its_end_is_done_by_the_next_one(
         assert Session(settings, until_empty=True).run() == "finished"
     project = Project(settings.root)
     assert states(project, "motion") == [ItemState.FAILED]
-    assert "No space left" in read_status(project).failures[0].reason
+    assert "the disk is full" in read_status(project).failures[0].reason
     assert Session(settings, until_empty=True).run() == "finished"
     assert states(project, "motion") == [ItemState.DONE]
 
@@ -236,7 +236,7 @@ def test_defects_that_cannot_be_written_are_tried_again_at_growing_intervals(
     clock = [100.0]
     thread = thread_of(preparation, clock, monkeypatch)
     thread._prepare(taken())
-    assert "No space left" in outcomes(thread)[0], "a person sees it at once"
+    assert "the disk is full" in outcomes(thread)[0], "a person sees it at once"
     tries = []
     for _ in range(40):
         clock[0] += 1.0

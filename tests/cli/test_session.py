@@ -3,15 +3,18 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from beamside.cli import progress
 from beamside.flow.known_projects import register
 from beamside.monitor.status import read_status
 from beamside.project.project import Project, ProjectWriter
@@ -114,6 +117,34 @@ class TestList:
             assert "unreadable" in next(line for line in out.splitlines() if "lab/damaged" in line)
             assert "lab/damaged cannot be read: " in err
             assert err.count("\n") == 1
+
+    def test_a_project_whose_disk_is_away_is_listed_as_that(self, beamside, home: Path) -> None:
+        for name in ("disk/lab/away", "disk/lab/deleted"):
+            with ProjectWriter(Project(home / name)) as writer:
+                writer.session("started")
+            register(Project(home / name))
+        shutil.rmtree(home / "disk/lab/deleted")
+        assert "away" not in beamside("session", "list")[1].replace("lab/away", "")
+        (home / "disk").rename(home / "elsewhere")
+        code, out, err = beamside("session", "list")
+        assert code == 0
+        (row,) = [line for line in out.splitlines() if "lab/away" in line]
+        assert row.split()[:2] == ["lab/away", "away"]
+        assert f"cannot be reached (there is no folder {home}/disk): is its disk mounted?" in err
+        assert "disk mounted" in beamside("session", "status", "lab/away")[2]
+        assert "No session is running" in beamside("session", "list", "--running")[1]
+        (home / "disk").mkdir()  # where a disk is mounted
+        assert f"the folder {home}/disk is empty" in beamside("session", "list")[2]
+        (home / "disk" / "other").mkdir()
+        assert beamside("session", "list")[:2] == (0, "No session is known.\n")
+
+    def test_a_session_that_asks_something_says_so(self, beamside, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        with ProjectWriter(Project(home / "out/lab/one")) as writer:
+            writer.session("started")
+        register(Project(home / "out/lab/one"))
+        asking = progress.read_status
+        monkeypatch.setattr(progress, "read_status", lambda one: replace(asking(one), questions=("Which?",)))
+        assert "waiting for an answer" in beamside("session", "list")[1]
 
     def test_a_target_that_is_not_there(self, beamside) -> None:
         code, _, err = beamside("session", "list", "--target", "nowhere")

@@ -37,7 +37,7 @@ from beamside.acquisition.storage import Storage, duplicate
 from beamside.acquisition.taken import TakenSources
 from beamside.acquisition.temporary_names import TemporaryNames
 from beamside.acquisition.transfer import DestinationError, hash_source
-from beamside.errors import BeamsideError, InputError, NotReadyError, TransferError
+from beamside.errors import InputError, NotReadyError, TransferError, in_words
 
 _INSPECT_SECONDS = 2.0
 _REGROWN_FACTOR = 4.0
@@ -212,7 +212,7 @@ class Intake:
             self._count_failure(state, str(error))
         except Exception as error:  # whatever a strange file raises is the fault of that file
             log.exception("%s could not be looked into", sighting.path)
-            self._count_failure(state, f"{sighting.path} cannot be understood ({type(error).__name__}: {error}).")
+            self._count_failure(state, f"{sighting.path} cannot be understood ({in_words(error)}).")
         else:
             sure = info.frames == 1 and kind_by_name(sighting.path) is not None  # a sum gets no more frames
             if doubt and not sure and state.doubt(doubt, self._clock(), wait=self._settings.poll_seconds):
@@ -364,14 +364,13 @@ class Intake:
         """Let `look` give the file again, at once, later or never, by what was wrong."""
         with self._lock:
             state.offered = False
-            state.reason = str(error)
+            state.reason = in_words(error)
             if isinstance(error, NotReadyError):
                 self._settling.forget(sighting.path)
             elif isinstance(error, DestinationError):
                 state.not_before = self._clock() + self._settings.poll_seconds
             elif isinstance(error, Exception):
-                told = str(error) if isinstance(error, BeamsideError) else f"{type(error).__name__}: {error}"
-                self._count_failure(state, told)
+                self._count_failure(state, in_words(error))
 
     def _duplicate_remarks(self, entry: ManifestEntry) -> list[Remark]:
         same = self._taken.copy_of(entry) or entry

@@ -19,7 +19,7 @@ from beamside.acquisition.sources import SourceState
 from beamside.acquisition.storage import Storage
 from beamside.acquisition.taken import TakenSources
 from beamside.acquisition.transfer import DestinationError
-from beamside.errors import BeamsideError
+from beamside.errors import BeamsideError, in_words
 
 log = logging.getLogger(__name__)
 
@@ -80,8 +80,8 @@ class SidecarTaking:
                 if not isinstance(error, (BeamsideError, OSError)):
                     log.exception("%s could not be taken along", path)
                 wait, limit = self._settings.poll_seconds, self._settings.attempts
-                if state.fail(str(error), self._clock(), wait=wait, limit=limit):
-                    sentence = f"{path} could not be taken along with {movie.destination}: {error}"
+                if state.fail(in_words(error), self._clock(), wait=wait, limit=limit):
+                    sentence = f"{path} could not be taken along with {movie.destination}: {in_words(error)}"
                     remarks.append(Remark("sidecar-not-taken", sentence, path))
         return found
 

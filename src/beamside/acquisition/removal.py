@@ -12,7 +12,7 @@ from beamside.acquisition.manifest import Manifest, ManifestEntry
 from beamside.acquisition.open_files import is_open_for_writing
 from beamside.acquisition.scan import Sighting, look_at
 from beamside.acquisition.transfer import hash_file, hash_source
-from beamside.errors import BeamsideError, TransferError
+from beamside.errors import BeamsideError, TransferError, in_words
 
 _END_BYTES = 1 << 20
 
@@ -121,7 +121,9 @@ def _ends_blank(source: str, copied: ManifestEntry, project: Path) -> bool:
     try:
         return ends_blank(project / copied.destination, copied.frames)
     except (BeamsideError, OSError) as error:
-        raise SourceKeptError("damaged", f"{source} is not removed: its copy cannot be read ({error}).") from error
+        raise SourceKeptError(
+            "damaged", f"{source} is not removed: its copy cannot be read ({in_words(error)})."
+        ) from error
 
 
 def _check_copy(source: str, copied: ManifestEntry, project: Path, *, verify_again: bool) -> None:

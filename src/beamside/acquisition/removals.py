@@ -19,7 +19,7 @@ from beamside.acquisition.remarks import Severity, Trouble
 from beamside.acquisition.removal import SourceKeptError, record_removed, remove_source
 from beamside.acquisition.scan import look_at
 from beamside.acquisition.taken import TakenSources
-from beamside.errors import BeamsideError
+from beamside.errors import BeamsideError, in_words
 
 log = logging.getLogger(__name__)
 
@@ -159,7 +159,7 @@ class Removals:
             pending.not_before = self._clock() + _TRY_AGAIN_SECONDS
             if look_at(entry.source) is not None:  # else the source is away: that is told elsewhere
                 pending.why = error.why if isinstance(error, SourceKeptError) else "stuck"
-                pending.reason = str(error)
+                pending.reason = in_words(error)
             return False
         with self._lock:
             if self._pending.get(entry.source) is pending:
@@ -180,10 +180,9 @@ def _has_gone(path: str) -> bool:
 
 
 def _sentence(why: str, group: list[_Pending]) -> str:
-    names = ", ".join(os.path.basename(one.entry.source) for one in group[:_NAMED]) + (
-        ", ..." if len(group) > _NAMED else ""
-    )
+    shown = [(os.path.basename(one.entry.source), one.reason) for one in group[:_NAMED]]
+    names = ", ".join(f"{name} ({reason})" if why == "disputed" else name for name, reason in shown)
+    names += ", ..." if len(group) > _NAMED else ""
     count = "1 source is" if len(group) == 1 else f"{len(group)} sources are"
-    detail = f" ({group[0].reason})" if why == "disputed" else ""
     _, because, advice = _KEPT[why]
-    return f"{count} kept, because {because}: {names}{detail}; {advice}."
+    return f"{count} kept, because {because}: {names}; {advice}."

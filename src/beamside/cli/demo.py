@@ -269,7 +269,8 @@ def _problems(status: SessionStatus, movies: int, written: int) -> Iterator[str]
     if taken < written:
         yield f"{written - taken} movies at the source were not taken in"
     if status.unaccounted():
-        yield f"{status.unaccounted()} items are neither done nor set aside"
+        left = status.unaccounted()
+        yield f"{'1 item is' if left == 1 else f'{left} items are'} neither done nor set aside"
     for stage in status.stages:
         if stage.failed:
             yield f"{stage.title}: {stage.failed} failed"

@@ -199,7 +199,10 @@ def list_row(project: Project) -> list[str]:
     files = next((stage.total for stage in status.stages), 0)
     failed = sum(stage.failed for stage in status.stages)
     colour = STATE_COLOURS.get(status.state, "cyan")
-    return [escape(status.name), f"[{colour}]{status.state}[/{colour}]", str(files), str(failed), escape(status.root)]
+    state = f"[{colour}]{status.state}[/{colour}]"
+    if status.questions and status.state != WAITS_FOR_ANSWER:
+        state += f", {WAITS_FOR_ANSWER}"
+    return [escape(status.name), state, str(files), str(failed), escape(status.root)]
 
 
 def list_rows(projects: Iterable[Project], *, running: bool = False) -> tuple[list[list[str]], list[str]]:

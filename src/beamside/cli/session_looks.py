@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 import click
+from rich.markup import escape
 from rich.table import Table
 
 from beamside.cli.output import console
@@ -14,7 +15,7 @@ from beamside.cli.session_settings import print_settings, with_origins
 from beamside.cli.telling import warn
 from beamside.config import expanded
 from beamside.errors import ConfigError, ProjectError
-from beamside.flow.known_projects import find_project, known_projects
+from beamside.flow.known_projects import away_projects, find_project, known_projects
 from beamside.flow.stored_settings import load_settings
 from beamside.project.project import Project
 
@@ -61,6 +62,11 @@ def list_(target: str | None, running: bool) -> None:
     from beamside.cli.progress import list_rows
 
     rows, problems = list_rows(_projects_below(target) if target else known_projects(), running=running)
+    if not (target or running):
+        for away in away_projects():
+            name = f"{away.project.root.parent.name}/{away.project.root.name}"
+            rows.append([escape(name), "[yellow]away[/yellow]", "", "", escape(str(away.project.root))])
+            problems.append(away.sentence)
     if rows:
         table = Table(box=None, pad_edge=False)
         for heading in ("Session", "State", "Files", "Failed", "Folder"):

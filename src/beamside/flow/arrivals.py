@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from beamside.acquisition.arrivals import Arrival, LookReport, TakenFile, Trouble, Waiting
 from beamside.acquisition.intake import Intake
 from beamside.acquisition.transfer import DestinationError
-from beamside.errors import AwaitedError, BeamsideError, InputError, NotReadyError
+from beamside.errors import AwaitedError, BeamsideError, InputError, NotReadyError, in_words
 from beamside.flow.lanes import Lanes
 
 if TYPE_CHECKING:
@@ -173,10 +173,10 @@ class ArrivalThread(threading.Thread):
         try:
             taken = self.intake.take(arrival)
         except (BeamsideError, OSError) as error:
-            self.events.put(NotTaken(arrival.source, str(error), isinstance(error, DestinationError)))
+            self.events.put(NotTaken(arrival.source, in_words(error), isinstance(error, DestinationError)))
         except Exception as error:  # whatever one file raises, the others go on; the intake counts it
             log.exception("%s could not be taken", arrival.source)
-            self.events.put(NotTaken(arrival.source, f"{arrival.source}: {type(error).__name__}: {error}"))
+            self.events.put(NotTaken(arrival.source, f"{arrival.source}: {in_words(error)}"))
         else:
             if taken is not None:
                 self._prepare(taken)
@@ -188,7 +188,7 @@ class ArrivalThread(threading.Thread):
             return self.intake.look()
         except Exception as error:
             log.exception("the source could not be looked at")
-            sentence = f"The source could not be looked at ({type(error).__name__}: {error}); it is tried again."
+            sentence = f"The source could not be looked at ({in_words(error)}); it is tried again."
             return LookReport(complete=False, standing=[Trouble("look-failed", sentence, "error")])
         finally:
             self._looking_since = 0.0
@@ -201,11 +201,11 @@ class ArrivalThread(threading.Thread):
                 self._awaiting[taken.name] = (taken, str(error))
         except (BeamsideError, OSError) as error:
             self._put_off(taken, passing=isinstance(error, NotReadyError) or not isinstance(error, InputError))
-            self.events.put(Taken(taken, {}, {}, str(error)))
+            self.events.put(Taken(taken, {}, {}, in_words(error)))
         except Exception as error:  # one strange file must not end the session; the log has where it came from
             log.exception("%s could not be prepared", taken.path)
             self._put_off(taken, passing=False)
-            self.events.put(Taken(taken, {}, {}, f"{type(error).__name__}: {error}"))
+            self.events.put(Taken(taken, {}, {}, in_words(error)))
         else:
             with self._lock:
                 self._unprepared.pop(taken.name, None)

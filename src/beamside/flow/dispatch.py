@@ -10,6 +10,7 @@ from concurrent.futures import Executor, Future
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from beamside.errors import in_words
 from beamside.execution.orphans import session_mark
 from beamside.execution.pools import HasGpus
 from beamside.execution.whereabouts import Listener, Where
@@ -140,7 +141,7 @@ class Dispatcher:
         try:
             outcome: Mapping[str, Any] = event.future.result()
         except Exception as error:
-            outcome = failure(f"the worker was lost ({type(error).__name__}: {error})", permanent=False)
+            outcome = failure(f"the worker was lost ({in_words(error)})", permanent=False)
         self.take_outcome(event, outcome)
 
     def take_outcome(self, event: Finished, outcome: Mapping[str, Any]) -> None:
@@ -207,9 +208,7 @@ class Dispatcher:
             raise
         except Exception as error:
             log.exception("%s of %s could not be given out", stage.name, name)
-            self.tables.not_given_out(
-                stage, name, f"it could not be given to a worker ({type(error).__name__}: {error})"
-            )
+            self.tables.not_given_out(stage, name, f"it could not be given to a worker ({in_words(error)})")
 
     def _submit_item(self, stage: Stage, name: str) -> None:
         key = stage.key_made_now(name)
@@ -250,7 +249,7 @@ class Dispatcher:
             raise
         except Exception as error:
             log.exception("%s of %s could not be given out", items.title, name)
-            reason = f"it could not be given to a worker ({type(error).__name__}: {error})"
+            reason = f"it could not be given to a worker ({in_words(error)})"
             if self.check is not None:
                 items.outcome(self.check, name, number, failure(reason, permanent=False))
 

@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable, Iterable
 from functools import partial
 
-from beamside.errors import BeamsideError, JournalError
+from beamside.errors import BeamsideError, JournalError, in_words
 from beamside.flow.commands import ForHolder, ForSession, Stop
 from beamside.flow.control import ASIDE, Kind, Message, receive, strangers
 from beamside.formats.printable import printable
@@ -106,7 +106,7 @@ class Inbox:
             self._answer(message, "refused", str(error))
         except Exception as error:
             log.exception("the command %s could not be carried out", message.name)
-            self._answer(message, "refused", f"{type(error).__name__}: {error}")
+            self._answer(message, "refused", in_words(error))
         else:
             self._answer(message, "done", sentence)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from beamside.config import expanded
@@ -45,18 +46,58 @@ def _forgotten(project: Project, reason: str) -> str:
     )
 
 
+@dataclass(frozen=True)
+class Away:
+    """A project that is known and cannot be reached: why, and the file that has to be removed for it to be forgotten."""
+
+    project: Project
+    why: str
+    entry: Path
+
+    @property
+    def sentence(self) -> str:
+        """What is said of it."""
+        return (
+            f"{self.project.root} cannot be reached ({self.why}): is its disk mounted? If it was moved or deleted, "
+            f"remove {self.entry}, and it is listed no more."
+        )
+
+
 def known_projects() -> list[Project]:
     """Return the projects that are still there, the one used last first."""
+    return [project for project, _ in _entries() if _reached(project) is True]
+
+
+def away_projects() -> list[Away]:
+    """Return the projects that cannot be reached, the one used last first; those that were deleted from a folder that is there are forgotten."""
+    found = ((project, _reached(project), entry) for project, entry in _entries())
+    return [Away(project, reached, entry) for project, reached, entry in found if isinstance(reached, str)]
+
+
+def _entries() -> list[tuple[Project, Path]]:
     directory = registry_directory()
-    found: list[tuple[float, Project]] = []
+    found: list[tuple[float, Project, Path]] = []
     with suppress(OSError):  # a registry that is not there, or may not be read, knows nothing
         for file in directory.glob("[!.]*") if directory else ():
             with suppress(OSError, ValueError):
-                text = file.read_bytes().strip()
-                project = Project(Path(os.fsdecode(text)))
-                if text and project.exists:
-                    found.append((file.stat().st_mtime, project))
-    return [project for _, project in sorted(found, key=lambda pair: pair[0], reverse=True)]
+                if text := file.read_bytes().strip():
+                    found.append((file.stat().st_mtime, Project(Path(os.fsdecode(text))), file))
+    return [(project, file) for _, project, file in sorted(found, key=lambda one: one[0], reverse=True)]
+
+
+def _reached(project: Project) -> bool | str:
+    """Tell whether a project is there; where its disk seems to be away, why."""
+    target = project.root.parent.parent
+    try:
+        if project.exists:
+            return True
+        if not target.is_dir():
+            return f"there is no folder {target}"
+        return False if any(target.iterdir()) else f"the folder {target} is empty"  # as the place of a mount is
+    except OSError as error:
+        return str(error.strerror)
+    except ValueError:  # what no path can be
+        return False
 
 
 def find_project(name: str | None) -> Project:
@@ -81,6 +122,9 @@ def find_project(name: str | None) -> Project:
         return matching[0]
     if matching:
         raise ConfigError(_which(matching))
+    for away in away_projects():
+        if wanted and away.project.root.parts[-len(wanted) :] == wanted:
+            raise ConfigError(f"The session {away.sentence}")
     raise ConfigError(f"There is no session {name!r}; `beamside session list` shows those that are known.")
 
 

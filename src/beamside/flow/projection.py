@@ -17,6 +17,7 @@ from typing import Any
 
 from beamside.acquisition.arrivals import Remark, Trouble
 from beamside.acquisition.manifest import Manifest
+from beamside.errors import in_words
 from beamside.flow.gate import gate_revision
 from beamside.flow.missing import Files, gone_results
 from beamside.flow.problems import Problems
@@ -178,7 +179,7 @@ class Projection:
                 self._seen[stage.name] = revisions
             self.relion.add_lines(stage)
         except OSError as error:
-            sentence = f"The files of {stage.job.name} could not be written now ({error}); the journals have it all, and the files follow."
+            sentence = f"The files of {stage.job.name} could not be written now ({in_words(error)}); the journals have it all, and the files follow."
             self.problems.hold(f"files:{stage.name}", [Trouble(f"files:{stage.name}", sentence)])
         else:
             self.problems.hold(f"files:{stage.name}", [])

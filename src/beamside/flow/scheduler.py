@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any
 
-from beamside.errors import JournalError
+from beamside.errors import JournalError, in_words
 from beamside.execution.pools import start_executor
 from beamside.flow import control
 from beamside.flow.check_items import CheckItems
@@ -216,7 +216,7 @@ class Scheduler(Steering):
         except Exception as error:
             if isinstance(event, BaseException):
                 raise
-            reason = f"{type(error).__name__}: {error}"
+            reason = in_words(error)
             if isinstance(event, Finished):
                 fail = partial(self.dispatcher.take_outcome, event, failure(reason))
                 instead: tuple[str, Callable[[], None]] | None = f"the result of {event.name}", fail

@@ -10,7 +10,7 @@ import logging
 from collections.abc import Callable
 from typing import TypeVar
 
-from beamside.errors import JournalError
+from beamside.errors import JournalError, in_words
 from beamside.execution.executors import WorkersLostError
 from beamside.flow.problems import Problems
 
@@ -44,7 +44,7 @@ class Steps:
 
     def failed(self, what: str, error: Exception) -> None:
         """Tell that something went wrong in `what`; the place of a new error goes to the log."""
-        said = f"{type(error).__name__}: {error}"
+        said = in_words(error)
         if self._failed.get(what) != said:
             self._failed[what] = said
             log.error("%s went wrong", what, exc_info=error)

@@ -157,8 +157,9 @@ class Watchdog:
     def _nothing_given(self, now: float, work: Work) -> list[Trouble]:
         if now - self._worked <= IDLE_SECONDS:
             return []
+        waiting = "1 item waits" if work.waiting == 1 else f"{work.waiting} items wait"
         sentence = (
-            f"Nothing has been given to the workers for {minutes(now - self._worked)}, though {work.waiting} items wait: "
+            f"Nothing has been given to the workers for {minutes(now - self._worked)}, though {waiting}: "
             "stop the session and resume it; if that does not help, please report it with the session's log."
         )
         return [Trouble("stalled", sentence, "error")]

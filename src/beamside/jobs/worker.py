@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from beamside.errors import BeamsideError, ConfigError, InputError, NotReadyError, ProcessingError
+from beamside.errors import BeamsideError, ConfigError, InputError, NotReadyError, ProcessingError, in_words
 from beamside.execution.gpu_faults import NOT_ENOUGH, gpu_fault
 from beamside.execution.gpus import take_device
 from beamside.execution.orphans import end_with_session
@@ -164,12 +164,8 @@ def reported(
         outcome = Outcome(None, str(error), permanent=isinstance(error, PERMANENT))
     except MemoryError:
         outcome = Outcome(None, "Not enough memory; use fewer workers (--workers) or a machine with more memory.")
-    except OSError as error:
-        outcome = Outcome(
-            None, f"{error.strerror or error} ({error.filename or 'no file named'})", log=traceback.format_exc()
-        )
     except Exception as error:
-        outcome = Outcome(None, f"{type(error).__name__}: {error}", log=traceback.format_exc())
+        outcome = Outcome(None, in_words(error), log=traceback.format_exc())
     else:
         outcome = Outcome(result)
     return {

@@ -430,7 +430,8 @@ class GainCheck:
         if permanent or case.closing_failures > self.settings.execution.item_attempts:
             self._give_up(case, reason)
             return
-        wait = f"{len(case.held)} movies wait for it; it is tried again." if case.held else "It is tried again."
+        many = "1 movie waits" if len(case.held) == 1 else f"{len(case.held)} movies wait"
+        wait = f"{many} for it; it is tried again." if case.held else "It is tried again."
         sentence = f"The gain reference could not be {'compared' if doing == 'check' else 'prepared'}: {reason.rstrip('.')}. {wait}"
         severe = self.items.entries[name].attempt >= ERROR_FROM
         self.problems.open(f"gain-fault:{case.name}", sentence, "error" if severe else "warning")

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from beamside.errors import BeamsideError
+from beamside.errors import BeamsideError, in_words
 from beamside.formats.movies import open_movie
 from beamside.formats.rendering import EER_SUFFIX
 from beamside.imaging.gain.orientation import compared_window
@@ -31,7 +31,7 @@ def sum_of_movies(
                     part += movie.frame(index)[window]
                 frames += movie.frames
         except (BeamsideError, OSError) as error:  # the movie's own job tells of it
-            unreadable.append(f"{path.name}: {error}")
+            unreadable.append(f"{path.name}: {in_words(error)}")
             continue
         total += part
         used += 1
