@@ -73,6 +73,8 @@ def stage_words(stage: StageStatus) -> str:
         number = getattr(stage, word)
         if number:
             counts.append(f"{number} {word}")
+    if stage.held:
+        counts.append(f"{stage.held} held back")
     facts = [f"{stage.per_hour:.0f}/h"] if stage.per_hour else []
     facts += [f"{value.label} {value.text} {value.unit}".strip() for value in stage.last[:1]]
     words = f"{stage.title} {', '.join(counts)}"
@@ -95,14 +97,15 @@ def status_table(status: SessionStatus, width: int) -> Group:
     facts = headline(status).split(", ", 1)[-1]
     wide = width >= WIDE
     table = Table(box=None, pad_edge=False, header_style="dim")
-    for heading in ("Step", "waiting", "running", "done", "rejected", "failed", "per hour"):
+    held = ("held back",) if any(stage.held for stage in status.stages) else ()
+    for heading in ("Step", "waiting", "running", "done", *held, "rejected", "failed", "per hour"):
         table.add_column(
             heading, justify="left" if heading == "Step" else "right", no_wrap=True, min_width=len(heading)
         )
     if wide:
         table.add_column("last values", no_wrap=True, overflow="ellipsis", style="cyan")
     for stage in status.stages:
-        table.add_row(*_stage_row(stage), *([_last_values(stage)] if wide else []))
+        table.add_row(*_stage_row(stage, held=bool(held)), *([_last_values(stage)] if wide else []))
     below = [] if wide else [_values_line(stage) for stage in status.stages if stage.last]
     gain = [Text(line, style="dim", overflow="fold") for line in status.gain]
     first = [Text(line, style=style, overflow="fold") for line, style in attention_lines(status)]
@@ -112,8 +115,9 @@ def status_table(status: SessionStatus, width: int) -> Group:
     return Group(head, Text(facts, style="dim"), *first, table, *below, *at_work, *gain, *failures, *later)
 
 
-def _stage_row(stage: StageStatus) -> list[str]:
-    numbers = [str(getattr(stage, word) or "·") for word in ("waiting", "running", "done", "rejected")]
+def _stage_row(stage: StageStatus, *, held: bool) -> list[str]:
+    words = ("waiting", "running", "done", *(("held",) if held else ()), "rejected")
+    numbers = [str(getattr(stage, word) or "·") for word in words]
     failed = f"[red]{stage.failed}[/red]" if stage.failed else "·"
     return [stage.title, *numbers, failed, f"{stage.per_hour:.0f}" if stage.per_hour else "·"]
 
@@ -157,7 +161,7 @@ def over_lines(status: SessionStatus) -> list[str]:
 
 
 def failure_lines(status: SessionStatus) -> list[str]:
-    """Return the items that failed or were rejected, by reason, and how many more there are."""
+    """Return the items that failed, were rejected or are held back, by reason, and how many more there are."""
     shown = status.failures[:FAILURES_SHOWN]
     hidden = sum(group.count for group in status.failures[FAILURES_SHOWN:])
     lines = [group.text() for group in shown]

@@ -9,11 +9,14 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from beamside.jobs.base import Metric
-from beamside.monitor.job_views import JobView
+from beamside.monitor.held_back import HeldBack, read_held_back
+from beamside.monitor.job_views import JobView, session_workflow
 from beamside.project.index import Index
 from beamside.project.records import ItemState
 
-ItemEnd = Literal["done", "rejected", "failed", "waiting"]
+ItemEnd = Literal["done", "rejected", "failed", "held back", "waiting"]
+
+HELD_BACK: ItemEnd = "held back"
 
 
 @dataclass
@@ -23,7 +26,7 @@ class ItemView:
     Attributes
     ----------
     taken : when it came, in seconds since 1970
-    stage : title of the job that it waits for, or that failed with it or rejected it
+    stage : title of the job that it waits for, or that failed with it, rejected it or holds it back
     values : stored values of metrics, by (job type, metric)
     pictures : (caption, path below the project, whether it shows the whole micrograph)
     steps : (job title, state, seconds of processing)
@@ -70,7 +73,7 @@ class ProblemGroup:
 
 def read_items(index: Index, kinds: Sequence[JobView]) -> list[ItemView]:
     """Return every item of a session, the first to come first; `kinds` is its whole workflow."""
-    jobs = index.jobs()
+    jobs, held = index.jobs(), read_held_back(index, session_workflow(index.settings()))
     single = [kind for kind in kinds if not kind.aggregate]
     found: list[ItemView] = []
     for begins in dict.fromkeys(kind.items_of for kind in single):
@@ -80,6 +83,7 @@ def read_items(index: Index, kinds: Sequence[JobView]) -> list[ItemView]:
             if kind.name in jobs:
                 _read_job(index, kind, jobs[kind.name], views)
         _end(views.values(), chain)
+        _hold_back(views.values(), chain, held)
         found += views.values()
     return sorted(found, key=lambda view: (view.taken, view.name))
 
@@ -94,6 +98,18 @@ def _end(views: Iterable[ItemView], chain: Sequence[JobView]) -> None:
         elif view.state == "waiting" and not view.stage:
             there = {title for title, _, _ in view.steps}
             view.stage = next((kind.title for kind in chain if kind.title not in there), "")
+
+
+def _hold_back(views: Iterable[ItemView], chain: Sequence[JobView], held: HeldBack) -> None:
+    """Say of items that gates hold them back: from the end of one of the jobs, or from all that is still to be done."""
+    last = [kind for kind in chain if kind.is_last]
+    titles, out = {kind.name: kind.title for kind in chain}, {kind.name: held.at(kind.name) for kind in last}
+    for view in views:
+        done = {title for title, state, _ in view.steps if state == ItemState.DONE}
+        shut = [view.name in out[kind.name] for kind in last if view.state == "done" or kind.title not in done]
+        if view.state in ("done", "waiting") and shut and (any(shut) if view.state == "done" else all(shut)):
+            label, reason = held.reason(view.name)
+            view.state, view.stage, view.reason = HELD_BACK, titles.get(label, label), reason
 
 
 def _read_job(index: Index, kind: JobView, job: str, views: dict[str, ItemView]) -> None:

@@ -13,7 +13,7 @@ from beamside.jobs.base import Metric
 from beamside.monitor import report_series as series
 from beamside.monitor.job_views import JobView
 from beamside.monitor.report_curves import curves
-from beamside.monitor.report_items import ItemView, ProblemGroup, RoundView, group_problems, metric_values
+from beamside.monitor.report_items import HELD_BACK, ItemView, ProblemGroup, RoundView, group_problems, metric_values
 from beamside.monitor.report_text import clock, count, duration, metric_heading, metric_text, plural, volume
 from beamside.monitor.status import SessionStatus, StageStatus
 from beamside.project.index import Index
@@ -110,6 +110,8 @@ def tiles(
             "bad" if rejected else "",
         )
     )
+    if held := ends[HELD_BACK]:
+        found.append(Tile("Held back", count(held), "by rules or a person"))
     return found
 
 
@@ -141,7 +143,7 @@ def accounting(items: Sequence[ItemView], status: SessionStatus) -> Accounting:
     if not items and not status.waiting_at_source:
         return Accounting("No file has been taken in yet.", True)
     parts = [f"{count(ends['done'])} done"]
-    parts += [f"{count(ends[state])} {state}" for state in ("rejected", "failed") if ends[state]]
+    parts += [f"{count(ends[state])} {state}" for state in ("rejected", "failed", HELD_BACK) if ends[state]]
     total = f"{plural(len(items), 'file')} = {' + '.join(parts)}"
     open_parts = []
     if ends["waiting"]:
@@ -159,9 +161,11 @@ def accounting(items: Sequence[ItemView], status: SessionStatus) -> Accounting:
 def problem_groups(
     items: Sequence[ItemView], kinds: Sequence[JobView], rounds: Mapping[str, Sequence[RoundView]]
 ) -> list[ProblemGroup]:
-    """Return what failed or was rejected, each item once, with the job in which that happened."""
+    """Return what failed, was rejected or is held back, each item once, with the job in which that happened."""
     found: list[tuple[str, str, str, str]] = [
-        (item.stage, item.state, item.name, item.reason) for item in items if item.state in ("failed", "rejected")
+        (item.stage, item.state, item.name, item.reason)
+        for item in items
+        if item.state in ("failed", "rejected", HELD_BACK)
     ]
     titles = {kind.name: kind.title for kind in kinds}
     for name, many in rounds.items():
@@ -249,7 +253,7 @@ def plot_data(items: Sequence[ItemView], kinds: Sequence[JobView], index: Index)
         "problems": {
             number: f"{item.stage}: {item.reason}"
             for number, item in enumerate(items)
-            if item.state in ("failed", "rejected")
+            if item.state in ("failed", "rejected", HELD_BACK)
         },
         **curves(kinds, index, index.jobs(), start, len(items)),
         "metrics": [

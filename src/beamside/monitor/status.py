@@ -13,9 +13,10 @@ from beamside.flow.settings import source_of
 from beamside.flow.sources import accounts
 from beamside.jobs.base import Metric
 from beamside.monitor.at_work import AtWork, read_at_work
+from beamside.monitor.held_back import HeldBack, read_held_back
 from beamside.monitor.job_views import JobView, job_views, session_workflow
 from beamside.monitor.liveness import ENDED, NOT_RESPONDING, session_state
-from beamside.monitor.report_items import group_problems
+from beamside.monitor.report_items import HELD_BACK, group_problems
 from beamside.project.index import Index
 from beamside.project.live import age, read_live
 from beamside.project.problems import ProblemEntry, fold_problems, open_problems
@@ -68,7 +69,7 @@ class ProblemStatus:
 
 @dataclass(frozen=True)
 class FailureGroup:
-    """Items that failed or were rejected in one job for the same reason."""
+    """Items that failed, were rejected or are held back in one job for the same reason."""
 
     title: str
     state: str
@@ -90,7 +91,7 @@ Attention = Literal["", "error", "question", "down"]
 
 @dataclass(frozen=True)
 class StageStatus:
-    """One stage of a session."""
+    """One stage of a session; ``held`` are the results that its gate holds back, and what other gates keep from it does not wait."""
 
     name: str
     title: str
@@ -100,6 +101,7 @@ class StageStatus:
     done: int = 0
     failed: int = 0
     rejected: int = 0
+    held: int = 0
     per_hour: float = 0.0
     last: tuple[LastValue, ...] = ()
 
@@ -174,8 +176,11 @@ def _status(project: Project, index: Index) -> SessionStatus:
     views = job_views(index.settings())
     jobs = index.jobs()
     counts = index.counts()
+    held = read_held_back(index, session_workflow(index.settings()))
     stages = tuple(
-        _stage(index, kind, jobs[kind.name], counts.get(jobs[kind.name], {})) for kind in views if kind.name in jobs
+        _stage(index, kind, jobs[kind.name], counts.get(jobs[kind.name], {}), held)
+        for kind in views
+        if kind.name in jobs
     )
     source = next((view.name for view in views if view.is_source), "")
     singly = {view.name for view in views if not view.aggregate and view.items_of == source}
@@ -198,7 +203,7 @@ def _status(project: Project, index: Index) -> SessionStatus:
         waiting_at_source=int(live.get("waiting_at_source", 0)),
         backlog=sum(stage.waiting + stage.running for stage in per_item),
         copied_bytes_per_second=_copy_rate(index, jobs.get(source, "")) if holder else 0.0,
-        particles=_counted(index, counting[-1], jobs) if counting else 0,
+        particles=_counted(index, counting[-1], jobs, held) if counting else 0,
         message=str(sessions[-1].get("message", "")) if sessions else "",
         problems=(
             *down,
@@ -206,7 +211,7 @@ def _status(project: Project, index: Index) -> SessionStatus:
             *(_problem_status(entry) for entry in open_problems(_still_news(problems.values(), now))),
         ),
         over=tuple(_over_lately(problems.values(), now)),
-        failures=tuple(_failure_groups(index, stages)),
+        failures=tuple(_failure_groups(index, stages, held)),
         questions=tuple(account.question for account in found if account.question),
         gain=tuple(account.told for account in found if account.told),
         waits=tuple(live.get("waits", ())) if works else (),
@@ -222,9 +227,10 @@ def _status(project: Project, index: Index) -> SessionStatus:
     )
 
 
-def _counted(index: Index, view: JobView, jobs: Mapping[str, str]) -> int:
-    """Return how many of what the session is after there are, as the last job that counts them says."""
-    return int(sum(value for _, _, value in index.metric(jobs[view.name], view.counted)))
+def _counted(index: Index, view: JobView, jobs: Mapping[str, str], held: HeldBack) -> int:
+    """Return how many of what the session is after are used, as the last job that counts them says."""
+    out = held.at(view.name)
+    return int(sum(value for item, _, value in index.metric(jobs[view.name], view.counted) if item not in out))
 
 
 def _full_disk(project: Project, state: str, runs: bool) -> list[ProblemStatus]:
@@ -256,14 +262,23 @@ def _over_lately(problems: Iterable[ProblemEntry], now: float) -> list[ProblemSt
     return [_problem_status(entry) for entry in sorted(ended, key=lambda entry: entry.changed)]
 
 
-def _failure_groups(index: Index, stages: Iterable[StageStatus]) -> list[FailureGroup]:
-    """Return what failed or was rejected, by reason, the largest groups first; what only follows from another job's failure is not told twice."""
+def _failure_groups(index: Index, stages: Sequence[StageStatus], held: HeldBack) -> list[FailureGroup]:
+    """Return what failed, was rejected or is held back, by reason, the largest groups first.
+
+    What only follows from another job's failure is not told twice.
+    """
     titles = {stage.job: stage.title for stage in stages}
     follows = {f"{title} was {state}" for title in titles.values() for state in ("failed", "rejected")}
     found = [
         (titles.get(job, job), state, item, reason)
         for job, item, state, reason in index.problems()
         if reason not in follows
+    ]
+    by_label = {stage.name: stage.title for stage in stages}
+    found += [
+        (by_label.get(label, label), HELD_BACK, item, reason)
+        for label, items in held.own.items()
+        for item, reason in items.items()
     ]
     return [
         FailureGroup(group.stage, group.state, group.reason, len(group.items), group.items[0][0], group.items[-1][0])
@@ -288,7 +303,10 @@ def read_accounts(index: Index) -> list[Account]:
     return list(accounts(source_of(session_workflow(settings)), index.events("gain"), settings))
 
 
-def _stage(index: Index, kind: JobView, job: str, counts: Mapping[str, int]) -> StageStatus:
+def _stage(index: Index, kind: JobView, job: str, counts: Mapping[str, int], held: HeldBack) -> StageStatus:
+    kept = held.kept.get(kind.name, frozenset())
+    behind = sum(name in kept for name in index.waiting(job)) if kept else 0
+
     def number(*states: ItemState) -> int:
         return sum(counts.get(state.value, 0) for state in states)
 
@@ -296,11 +314,12 @@ def _stage(index: Index, kind: JobView, job: str, counts: Mapping[str, int]) -> 
         name=kind.name,
         title=kind.title,
         job=job,
-        waiting=number(ItemState.WAITING, ItemState.QUEUED),
+        waiting=number(ItemState.WAITING, ItemState.QUEUED) - behind,
         running=number(ItemState.RUNNING),
         done=number(ItemState.DONE),
         failed=number(ItemState.FAILED),
         rejected=number(ItemState.REJECTED),
+        held=len(held.own.get(kind.name, ())),
         per_hour=_per_hour(index.last_finished(job, RATE_WINDOW, again=not kind.is_source)),
         last=tuple(_last_values(index, kind, job)),
     )

@@ -141,6 +141,11 @@ class Index:
         query = f"SELECT time FROM passage WHERE {finished} AND time > ({newest}) - ? ORDER BY time"
         return [moment for (moment,) in self._rows(query, (job, job, seconds))]
 
+    def waiting(self, job: str) -> list[str]:
+        """Return the items of a job that wait, none of which a worker has."""
+        query = "SELECT name FROM item WHERE job = ? AND state IN ('waiting', 'queued')"
+        return [name for (name,) in self._rows(query, (job,))]
+
     def newest(self, job: str, time: Literal["arrived", "changed"]) -> float:
         """Return when the newest item of a job arrived, or when the newest finished one changed; 0 when there is none."""
         finished = "AND state IN ('done', 'rejected', 'failed')" if time == "changed" else ""

@@ -466,7 +466,7 @@
     return (a, b) => (rank(a.item) === rank(b.item) ? b.item - a.item : rank(a.item) - rank(b.item));
   }
 
-  const STATE_WORDS = { d: "done", r: "rejected", f: "failed", w: "unfinished" };
+  const STATE_WORDS = { d: "done", r: "rejected", f: "failed", h: "held back", w: "unfinished" };
 
   function openItem(item) {
     const step = (by) => {
