@@ -184,22 +184,6 @@ def test_what_a_gate_holds_back_of_one_branch_is_joined_without_it_and_again_wit
     assert made.table() == undisturbed.table()
 
 
-def test_what_was_joined_already_is_held_back_and_nothing_is_computed_again(
-    branches: ModuleType, tmp_path: Any
-) -> None:
-    made = begun(branches, tmp_path)
-    made.work_off()
-    before = made.table()
-    hold_back(made, "left")
-    assert tasks(made) == []
-    assert made.stage("both").rows() == []
-    assert made.stage("both").stale() == []
-    hold_back(made, "left", "none")
-    assert tasks(made) == []
-    assert len(made.stage("both").rows()) == 1
-    assert made.table() == before
-
-
 def test_a_gate_that_changes_while_what_it_joins_is_made_leads_to_the_same_end(
     branches: ModuleType, tmp_path: Any
 ) -> None:
@@ -209,9 +193,7 @@ def test_a_gate_that_changes_while_what_it_joins_is_made_leads_to_the_same_end(
     made.dispatcher.fill()
     hold_back(made, "left")
     made.work_off()
-    assert made.stage("both").rows() == [], "it has what is held back"
-    made.tables.redo(made.stage("both"), "raw/a", "asked for")
-    made.dispatcher.fill()
+    assert made.stage("both").rows()[0].item.inputs.keys() == {"two"}
     hold_back(made, "left", "none")
     made.work_off()
     undisturbed = begun(branches, tmp_path / "other")
@@ -250,3 +232,36 @@ def test_a_round_over_what_was_joined_is_given_what_each_was_made_from(branches:
     assert set(given["raw/a"].inputs) == {"one", "two"}
     assert set(given["raw/b"].inputs) == {"two"}, "what has failed is not there"
     assert given["raw/b"].inputs["two"].inputs["things"].inputs["movies"].value("sha256") == "a"
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_what_a_gate_keeps_from_a_join_is_left_out_of_it_whenever_the_gate_is_shut(
+    branches: ModuleType, tmp_path: Any, late: bool
+) -> None:
+    made = begun(branches, tmp_path)
+    if late:
+        made.work_off()
+    made.writer.verdict(made.stage("left").job.name, "raw/a", "reject", "somebody")
+    made.work_off()
+    both = made.stage("both")
+    assert "one" not in both.rows()[0].item.inputs
+    without = both.job.items["raw/a"].key
+    made.writer.verdict(made.stage("left").job.name, "raw/a", "none", "somebody")
+    made.work_off()
+    assert both.rows()[0].item.inputs.keys() == {"one", "two"}
+    assert both.job.items["raw/a"].key != without
+
+
+def test_a_join_of_which_a_gate_keeps_everything_is_as_before_when_it_opens(
+    branches: ModuleType, tmp_path: Any
+) -> None:
+    made = begun(branches, tmp_path)
+    made.work_off()
+    before = made.table()["both"]
+    for word in ("reject", "none"):
+        for label in ("left", "right"):
+            made.writer.verdict(made.stage(label).job.name, "raw/a", word, "somebody")
+        made.dispatcher.fill()
+        assert made.hands.tasks == [], "nothing is computed"
+        assert len(made.stage("both").rows()) == (word == "none")
+    assert made.table()["both"] == before

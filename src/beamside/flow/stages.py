@@ -198,7 +198,12 @@ class Stage:
         return {port: Given(Result.from_json(used[port].result)) for port in self.suppliers if port in used}
 
     def _inputs(self, item: str) -> dict[str, Given]:
-        given = {port: stage.given(item) for port, stage in self.upstreams.items()}
+        used = {
+            port: stage
+            for port, stage in self.upstreams.items()
+            if stage not in self.optional or not stage.is_shut(item)
+        }
+        given = {port: stage.given(item) for port, stage in used.items()}
         return {port: one for port, one in given.items() if one is not None}
 
     @property
@@ -221,20 +226,13 @@ class Stage:
         entry = self.job.items.get(item)
         if entry is not None and self._version_of(entry, before):
             return entry.key
-        if any(stage.is_shut(item) for stage in self.optional):  # it may have been made from the others meanwhile
-            before = self._expected_inputs(item, without_shut=True)
-            if entry is not None and self._version_of(entry, before):
-                return entry.key
         return self._key(before, self.job_type.version, self.optics_of(item))
 
-    def _expected_inputs(self, item: str, *, without_shut: bool = False) -> tuple[str, ...]:
+    def _expected_inputs(self, item: str) -> tuple[str, ...]:
         if self.groups is not None:
             return (self.groups.inputs(item, self.gathered.expected_key),)
         return tuple(
-            stage.expected_key(item)
-            if stage in self.required or (stage.usable(item) if without_shut else stage.has_usable(item))
-            else ""
-            for stage in self.counted
+            stage.expected_key(item) if stage in self.required or stage.usable(item) else "" for stage in self.counted
         )
 
     def key_made_now(self, item: str) -> str:
@@ -342,7 +340,7 @@ class Stage:
         entry = self.job.items.get(item)
         if entry is None or entry.result is None or not any(stage.is_shut(item) for stage in self.optional):
             return False
-        return not self._version_of(entry, self._expected_inputs(item, without_shut=True))
+        return not self._version_of(entry, self._expected_inputs(item))
 
     def is_ready(self, item: str) -> bool:
         """Return True when all that `item` is made from here is there, or will not come where it can be done without."""
@@ -449,9 +447,12 @@ class Stage:
     def is_out_of_date(self, item: str) -> bool:
         """Tell whether the result of an item, or that there is none, is not of the present inputs and parameters.
 
-        Of a group nothing is said while members are being processed.
+        Of a group nothing is said while members are being processed. What can be made of several inputs is another result without one of them that a
+        gate holds back, but not without all: then it is held back itself.
         """
         if self.groups is not None and (self.groups.underway(item) or self.groups.has_nothing(item)):
+            return False
+        if self.optional and self.is_held_back(item):
             return False
         return self.job.items[item].key != self.expected_key(item)
 
