@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -11,12 +12,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from beamside.errors import ProjectError
+from beamside.errors import ConfigError, ProjectError
 from beamside.flow import workflow
 from beamside.flow.cost import results_of
 from beamside.flow.offers import Offers, offers_in
 from beamside.jobs import registry
+from beamside.jobs.base import Metric
 from beamside.jobs.ports import Input, ItemKind, Output
+from beamside.jobs.triggers import Group
 from beamside.project.records import ItemState
 
 SHAPE = ItemKind("shape", "Shapes", files={"shape": "what to look for"}, counted="shapes")
@@ -68,7 +71,7 @@ class Run:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(self.shape)
             outcome["result"]["outputs"] = {"shape": f"{task['job']}/shape.txt"}
-            outcome["result"]["metrics"]["shapes"] = 1.0
+            outcome["result"]["metrics"] |= {"shapes": 1.0, "size": float(len(self.shape))}
         if task["label"] == "seek":
             given = task["shared"]["shape"]["outputs"]["shape"]
             outcome["result"]["values"]["with"] = (self.made.project.root / given).read_text()
@@ -106,12 +109,16 @@ class Run:
 def seeking(toy: ModuleType, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     class Choose(toy.Choose):  # type: ignore[misc, name-defined]
         outputs = (Output("things", toy.THING), Output("shape", SHAPE))
+        metrics = (Metric("size", "Size"),)
+
+    class Measured(toy.Gather):  # type: ignore[misc, name-defined]
+        metrics = (Metric("size", "Size"),)
 
     class Seek(toy.Second):  # type: ignore[misc, name-defined]
         name, title = "seek", "Seeking"
         inputs = (Input("things", toy.THING), Input("shape", SHAPE, takes="one", optional=True, reads=("shape",)))
 
-    for kind in (Choose, Seek):
+    for kind in (Choose, Seek, Measured):
         monkeypatch.setitem(registry.BUILT_IN, kind.name, kind)
     monkeypatch.setitem(workflow.SHIPPED, "movies", {"jobs": JOBS})
     return toy
@@ -239,6 +246,22 @@ def test_a_round_that_a_person_rejects_is_not_offered(run: Run) -> None:
     run.made.writer.verdict(select.job.name, "round002", "none", "ana")
     run.work_off()
     assert run.offered() == [("seek", "round002")]
+    run.made.writer.verdict(select.job.name, "round002", "reject", "ana")
+    run.work_off()
+    assert (run.offered(), run.told()) == ([], [])
+
+
+def test_a_rule_says_which_rounds_are_good_enough(seeking: ModuleType, tmp_path: Path) -> None:
+    run = Run(seeking, tmp_path)
+    run.made.settings = seeking.settings_in(
+        tmp_path, **{"class2d.class_min": 10, "later.class_min": 10, "gate": ("select.size > 5",)}
+    )
+    run.kill()
+    assert items(run.round("round", "a"), "seek") == {}, "round is too short a word"
+    assert items(run.round("square", "b"), "seek") == {"seek a": 1, "seek b": 1}
+    assert run.with_() == dict.fromkeys("ab", "square")
+    with pytest.raises(ConfigError, match="a round cannot be held back"):
+        seeking.settings_in(tmp_path, gate=("later.size > 5",))
 
 
 def test_nothing_is_taken_where_nothing_is_offered(run: Run) -> None:
@@ -256,6 +279,32 @@ def test_after_a_kill_between_the_answer_and_the_redoing_it_is_redone(run: Run) 
     run.kill()
     assert items(run.work_off(), "seek", "recut") == {f"{job} {name}": 1 for job in ("seek", "recut") for name in "abc"}
     assert run.with_() == dict.fromkeys("abc", "square")
+
+
+@pytest.mark.parametrize("what", ["copying", "recording"])
+@pytest.mark.parametrize("first", [True, False])
+def test_a_disk_that_is_full_or_a_death_while_a_version_is_kept_loses_nothing(
+    run: Run, monkeypatch: pytest.MonkeyPatch, what: str, first: bool
+) -> None:
+    if not first:
+        run.round("round", "a")
+
+    def fails(*_given: Any, **_more: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as broken:
+        if what == "copying":
+            broken.setattr("beamside.flow.offers.replace_file", fails)
+        else:
+            broken.setattr(run.made.writer, "version", fails)
+        with pytest.raises(OSError, match="No space"):
+            run.round("square", "b")
+        with pytest.raises(OSError, match="No space"):
+            run.offers.consider()  # it is tried again, and the session goes on meanwhile
+    run.kill()
+    run.work_off()
+    assert run.offered() == ([] if first else [("seek", "round002")])
+    assert set(run.with_().values()) == {"square" if first else "round"}
 
 
 def test_what_was_in_hand_when_another_was_taken_is_done_with_that(run: Run) -> None:
@@ -310,6 +359,34 @@ def test_where_the_first_part_gives_nothing_the_session_can_end(run: Run) -> Non
         run.work_off()
     assert run.made.stage("later").job.items == {}
     assert run.told() == ["Seeking begins when Choosing has given shapes."]
+
+
+def test_groups_of_what_would_be_redone_are_in_the_cost(
+    seeking: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    class Pairs(seeking.Step):  # type: ignore[misc, name-defined]
+        name, title, trigger = "pairs", "Pairing", Group()
+        inputs, outputs = (Input("things", seeking.THING, takes="all"),), (Output("things", seeking.THING),)
+
+        def group_of(self, name: str, values: Mapping[str, Any], parameters: Any) -> str:
+            return f"pairs/{name[-2]}"
+
+    monkeypatch.setitem(registry.BUILT_IN, "pairs", Pairs)
+    jobs = {**JOBS, "pairs": {"type": "pairs", "inputs": {"things": "recut.things"}}}
+    monkeypatch.setitem(workflow.SHIPPED, "movies", {"jobs": jobs})
+    run = Run(seeking, tmp_path)
+    run.round("round", "a1", "a2", "b1")
+    run.round("square", "b2")
+    run.made.tables.set_source_ended(True)
+    run.work_off()
+    [offer] = offers_in(run.made.tables.stages)
+    costs = {cost.title: cost.results for cost in offer.costs}
+    assert costs == {"Seeking": 4, "Third step (recut)": 4, "Pairing": 2}
+    before = Counter(run.done)
+    run.offers.answer("seek", "", "ana", decline=False)
+    run.work_off()
+    redone = Counter(name.split()[0] for name in (run.done - before).elements())
+    assert (redone["seek"], redone["recut"], redone["pairs"]) == (4, 4, 2)
 
 
 @pytest.mark.parametrize("wrong", ["circle", "kind"])

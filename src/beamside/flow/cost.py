@@ -49,14 +49,27 @@ def cost_after(stages: Sequence[Stage], stage: Stage) -> list[Cost]:
     """Return what would be computed again when something changed that is the same for all items of `stage`: all that it and what follows it has."""
     found = []
     for one in stages:
-        if one is not stage and (one.job_type.aggregate or stage not in one.before):
+        if one is stage and stage.job_type.aggregate:
+            last = one.newest_round()
+            done = [] if last is None else [last]
+        elif one is stage or (stage in one.before and not one.job_type.aggregate):
+            finished = (entry for entry in one.job.items.values() if entry.state in FINAL_STATES)
+            done = [entry for entry in finished if _goes_back_to(one, entry.name, stage)]
+        else:
             continue
-        done = [
-            entry for entry in one.job.items.values() if entry.state in FINAL_STATES and entry.name in stage.job.items
-        ]
         if done:
             found.append(Cost(one.title, len(done), sum(entry.seconds for entry in done)))
     return found
+
+
+def _goes_back_to(one: Stage, item: str, stage: Stage) -> bool:
+    """Tell whether an item of a stage is one of `stage`, or a group with a member that goes back to one."""
+    if stage in one.line:
+        return item in stage.job.items
+    grouping = one.first
+    return grouping.groups is not None and any(
+        _goes_back_to(grouping.gathered, member, stage) for member in grouping.members(item)
+    )
 
 
 def results_of(costs: Sequence[Cost]) -> int:

@@ -60,7 +60,7 @@ class Offer:
         has = f"those of {self.used.item}" if self.used is not None else "none"
         return (
             f"{self.stage.title} uses {kind} of {supplier.title}, {has}; those of {self.version.item} are there now. "
-            f"To take them computes {cost_words(self.costs)} again."
+            f"To take them computes again: {cost_words(self.costs)}."
         )
 
 
@@ -77,7 +77,7 @@ def cost_words(costs: Sequence[Cost]) -> str:
         if seconds < 6000
         else f"{seconds / 3600:.1f} h"
     )
-    return f"{' and '.join(listed)}, which took {took} of the workers' time,"
+    return f"{' and '.join(listed)}, which took {took} of the workers' time"
 
 
 def offers_in(stages: Sequence[Stage]) -> list[Offer]:
@@ -172,9 +172,17 @@ class Offers:
         if supplier.job_type.aggregate and supplier.in_flight:  # its files may be written over just now
             return False
         version = self._newest(stage, port, supplier)
-        recorded = version is not None and self._record(stage, port, version)
+        recorded = self._withdraw(stage, port, supplier) if version is None else self._record(stage, port, version)
         self._looked[stage.name, port] = now
         return recorded
+
+    def _withdraw(self, stage: Stage, port: str, supplier: Stage) -> bool:
+        """Offer no longer what a rule or a person holds back by now."""
+        offered = stage.job.offers.get(port)
+        if offered is None or not is_shut(supplier.job, offered.item):
+            return False
+        self.tables.writer.version(stage.job.name, port, "withdrawn", offered)
+        return True
 
     def _record(self, stage: Stage, port: str, version: Version) -> bool:
         job, writer = stage.job, self.tables.writer

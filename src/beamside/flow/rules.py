@@ -81,11 +81,20 @@ def _measured(text: str, name: str, workflow: Workflow) -> tuple[WorkflowJob, Me
         listed = " or ".join(f"{job.label}.{metric.name}" for job, metric in found)
         raise ConfigError(f"{text!r}: several jobs measure {own!r}; write {listed}.")
     job, metric = found[0]
-    if job.type.aggregate:
+    if job.type.aggregate and not _gives_one_for_all(job.label, workflow):
         raise ConfigError(
             f"{text!r}: {job.label} works in rounds over all items, and a round cannot be held back; a rule is on what is measured of each item."
         )
     return job, metric
+
+
+def _gives_one_for_all(label: str, workflow: Workflow) -> bool:
+    """Tell whether a job takes one thing for all its items from the rounds of this one: a rule says which rounds are good enough."""
+    return any(
+        other == label and job.type.input(port).takes == "one"
+        for job in workflow.jobs
+        for port, (other, _) in job.inputs.items()
+    )
 
 
 def written_rules(texts: Iterable[str], workflow: Workflow) -> tuple[str, ...]:
