@@ -185,6 +185,7 @@ class OutOfMemoryError(RuntimeError):
         (RuntimeError("CUDA error: an illegal memory access\nsee"), "CUDA error: an illegal memory access"),
         (RuntimeError("Found no NVIDIA driver on your system."), "Found no NVIDIA driver on your system."),
         (RuntimeError("The size of tensor a (3) must match"), ""),
+        (AssertionError("Torch not compiled with CUDA enabled"), "Torch not compiled with CUDA enabled"),
         (RuntimeError(""), ""),
         (ValueError("CUDA error"), ""),
         (MemoryError("out of memory"), ""),

@@ -138,7 +138,7 @@ def test_a_gpu_whose_memory_is_not_enough_is_told_and_used_on(make: Any) -> None
         )
     [(severity, text)] = told(run)
     assert severity == "info"
-    assert "First step of raw/m0 was computed on the CPU: cuda:0 of node1 could not do it, its memory" in text
+    assert "First step of raw/m0 was left to the CPU: cuda:0 of node1 could not do it, its memory" in text
 
 
 def test_gpus_that_fail_again_and_again_are_used_no_more_until_the_next_session(make: Any) -> None:

@@ -112,7 +112,7 @@ class Places:
         if fault := outcome.get("gpu_fault"):
             self._faults += not fault["memory"]
             subject = "gpu-memory" if fault["memory"] else "gpu-fault"
-            sentence = f"{stage.title} of {name} was computed on the CPU: {fault['sentence']}."
+            sentence = f"{stage.title} of {name} was left to the CPU: {fault['sentence']}."
             problems.remark(Remark(subject, sentence, name, severity="info" if fault["memory"] else "warning"))
             if self._faults == GPU_FAULTS:
                 sentence = (

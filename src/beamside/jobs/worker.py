@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from beamside.errors import BeamsideError, ConfigError, InputError, NotReadyError, ProcessingError, in_words
-from beamside.execution.gpu_faults import NOT_ENOUGH, gpu_fault
+from beamside.execution.gpu_faults import FAULT_TYPES, NOT_ENOUGH, gpu_fault
 from beamside.execution.gpus import take_device
 from beamside.execution.orphans import end_with_session
 from beamside.execution.whereabouts import TaskName, here, telling
@@ -108,7 +108,7 @@ class Course:
             with told():
                 try:
                     return work(device)
-                except RuntimeError as error:
+                except FAULT_TYPES as error:
                     if not (fault := gpu_fault(error)):
                         raise
             sentence = f"{self.device} of {here().host} could not do it, {fault}"
