@@ -176,6 +176,20 @@ def test_movies_that_a_wrong_reference_leaves_uncorrected_are_said_to_need_anoth
     assert needed(project) == []
 
 
+def test_a_reference_that_was_refused_is_not_proposed_again(camera: Any, session_settings: Settings) -> None:
+    for index in range(3):
+        camera.movie(f"m{index}", 80)
+    wrong = camera.folder / "CountRef_of_another_camera.mrc"
+    write_mrc(wrong, np.random.default_rng(1).normal(1, 0.05, (128, 128)).astype(np.float32))
+    settings = session_settings(gain=str(wrong))
+    assert Session(settings, until_empty=True).run() == "waiting for an answer"
+    (problem,) = needed(Project(settings.root))
+    assert "CountRef_of_another_camera.mrc is not used" in problem.text
+    assert "No other reference was found beside the data that fits" in problem.text
+    assert f"beamside session set '{settings.root}' --gain FILE, and resume it" in problem.text
+    assert "gain_needed.png" in problem.text
+
+
 def test_a_reference_that_is_used_after_all_ends_it(camera: Any, session_settings: Settings) -> None:
     for index in range(3):
         camera.movie(f"m{index}", 80)

@@ -75,6 +75,8 @@ class Choice:
     orientation, use : when decided
     by : what decided: "movies", "settings" (said, and not contradicted), or "person" (said when asked)
     sentence : what a person should know
+    offers : the ways that a question offers; where it offers not to use the reference, the orientation means nothing
+    any_way : whether a person may also say another way, known from elsewhere
     """
 
     state: Literal["decided", "asked", "open"]
@@ -82,6 +84,8 @@ class Choice:
     orientation: Orientation = ORIENTATIONS[0]
     use: Use = "multiply"
     by: Literal["movies", "settings", "person"] = "movies"
+    offers: tuple[tuple[Orientation, Use], ...] = ()
+    any_way: bool = False
 
 
 def words(orientation: Orientation, use: Use) -> str:
@@ -146,11 +150,8 @@ def _unsure(asked: Asked, default: Mode, last: bool, seen: str, reference: str, 
             said.use,
             "settings",
         )
-    return Choice(
-        "asked",
-        f"The movies do not show the orientation of the gain reference {reference} ({seen}). They wait. "
-        + _answers(command, [], asked, default),
-    )
+    problem = f"The movies do not show the orientation of the gain reference {reference} ({seen}). They wait."
+    return _question(problem, command, [], asked, default)
 
 
 def _clear(verdict: Verdict, asked: Asked, seen: str, reference: str, command: str) -> Choice:
@@ -165,12 +166,11 @@ def _clear(verdict: Verdict, asked: Asked, seen: str, reference: str, command: s
             best.mode,
         )
     said = asked.orientations[0]
-    return Choice(
-        "asked",
+    problem = (
         f"The gain reference {reference} does not fit the movies in the way that the settings say ({_said(asked)}). The movies say: "
-        f"{words(best.orientation, best.mode)} ({evidence}). They wait. "
-        + _answers(command, [(best.orientation, best.mode)], asked, best.mode, said),
+        f"{words(best.orientation, best.mode)} ({evidence}). They wait."
     )
+    return _question(problem, command, [(best.orientation, best.mode)], asked, best.mode, said)
 
 
 def _alike(verdict: Verdict, asked: Asked, seen: str, reference: str, command: str) -> Choice:
@@ -192,10 +192,12 @@ def _alike(verdict: Verdict, asked: Asked, seen: str, reference: str, command: s
         if equals
         else f"does not fit the movies in the way that the settings say ({_said(asked)})"
     )
-    return Choice(
-        "asked",
-        f"The gain reference {reference} {problem} ({seen}): {listed}. The movies wait. "
-        + _answers(command, [(match.orientation, match.mode) for match in fitting], asked, fitting[0].mode),
+    return _question(
+        f"The gain reference {reference} {problem} ({seen}): {listed}. The movies wait.",
+        command,
+        [(match.orientation, match.mode) for match in fitting],
+        asked,
+        fitting[0].mode,
     )
 
 
@@ -212,20 +214,18 @@ def _absent(verdict: Verdict, seen: str, reference: str, command: str, asked: As
             f"does not show in the movies in any orientation ({seen}, largest slope {slope}, and ±1 is right): "
             "they are corrected already, or it is of another camera or mode"
         )
-    return Choice(
-        "asked",
-        f"The gain reference {reference} {problem}. The movies wait. "
-        + _answers(command, [], asked, default, none=True),
+    return _question(
+        f"The gain reference {reference} {problem}. The movies wait.", command, [], asked, default, none=True
     )
 
 
 def _flat(verdict: Verdict, asked: Asked, default: Mode, reference: str, command: str) -> Choice:
     if verdict.shading > SHADED and not asked.everything:
-        return Choice(
-            "asked",
+        problem = (
             f"The gain reference {reference} has shading and no pattern of pixels, so the movies cannot tell how it lies. "
-            "They wait. " + _answers(command, [], asked, default),
+            "They wait."
         )
+        return _question(problem, command, [], asked, default)
     said = as_said(asked, default)
     return Choice(
         "decided",
@@ -253,7 +253,8 @@ def answer_options(orientation: Orientation, mode: Mode) -> str:
     return f"--rotate {orientation.rotate} --flip {orientation.flip} --mode {mode}"
 
 
-def _answers(
+def _question(
+    problem: str,
     command: str,
     fitting: list[tuple[Orientation, Mode]],
     asked: Asked,
@@ -261,11 +262,12 @@ def _answers(
     said: Orientation | None = None,
     *,
     none: bool = False,
-) -> str:
-    """Return the sentences that say what to type."""
-    lines = []
+) -> Choice:
+    """Return what is asked: the problem, with the answers that are offered and what to type for each."""
+    lines, offers = [], list[tuple[Orientation, Use]](fitting)
     if none:
         lines.append(f"To process them without it, type: {command} --none")
+        offers.append((ORIENTATIONS[0], "none"))
     options = [f"{command} {answer_options(orientation, mode)}" for orientation, mode in fitting]
     if options:
         lines.append(
@@ -280,4 +282,5 @@ def _answers(
             else "To use it in the orientation that you know"
         )
         lines.append(f"{how}, type: {command} {answer_options(orientation, mode)}")
-    return ". ".join(lines)
+        offers.append((orientation, mode))
+    return Choice("asked", f"{problem} {'. '.join(lines)}", offers=tuple(offers), any_way=not fitting)

@@ -159,7 +159,7 @@ def doubt_sentence(
         redo = "as said there"
     again = {
         "all": f"all {processed} movies",
-        "newer": "the movies from " + _short(doubt.movies[0]) + " on, and those that follow,",
+        "newer": f"{'this movie' if number == 1 else f'the {number} movies from {_short(doubt.movies[0])} on'}, and those that follow,",
         "some": f"{'this one' if number == 1 else f'these {number}'}, and later ones that are found so,",
     }[doubt.scope]
     return (

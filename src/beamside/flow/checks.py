@@ -42,8 +42,8 @@ class Check(Settling, Protocol):
     def work(self) -> None:
         """Go on with what needs no worker."""
 
-    def answer(self, answer: Mapping[str, Any]) -> list[dict[str, Any]]:
-        """Do as a person says; returns the records of what that has decided."""
+    def answer(self, answer: Mapping[str, Any]) -> list[str]:
+        """Do as a person says; returns what that means, in sentences. [] when that is no answer to anything that is asked here."""
 
     def retry(self, *, all_: bool = True) -> None:
         """Try again at once what a passing fault has spoiled; with `all_`, whatever failed."""
@@ -96,7 +96,7 @@ class NoCheck:
     def spoiled(self, name: str, reason: str, *, permanent: bool) -> None:
         """Nothing was asked of a worker."""
 
-    def answer(self, answer: Mapping[str, Any]) -> list[dict[str, Any]]:
+    def answer(self, answer: Mapping[str, Any]) -> list[str]:
         """Nothing was asked."""
         return []
 

@@ -28,8 +28,20 @@ WAYS = ("gain_rotate", "gain_flip", "gain_mode")
 
 def accounts(records: Iterable[Mapping[str, Any]], settings: Mapping[str, Any]) -> list[Account]:
     """Return what is known for each shape of movies, with the settings that the session has now."""
-    present = present_records(records, settings.get("gain") or "")
-    return [_account(record, _ways(present)) for record in present]
+    every, gain = list(records), settings.get("gain") or ""
+    present = present_records(every, gain)
+    unused = [record for record in present if _is_unused(record)] if gain else []
+    shapes = {tuple(record["shape"]) for record in unused}
+    beside = present_records(every, "") if unused else []
+    needs = [record for record in beside if record["state"] == "needed" and tuple(record["shape"]) in shapes]
+    return [_account(record, _ways(present)) for record in (*present, *needs)]
+
+
+def _is_unused(record: Mapping[str, Any]) -> bool:
+    """Tell whether a record says that the reference is not used for some movies, or it is asked whether it is to be used at all."""
+    ways = [record, *record.get("sets", ())]
+    asked = record["state"] == "asked" and record.get("evidence", {}).get("kind") == "absent"
+    return asked or (record["state"] == "decided" and any(way["use"] == "none" for way in ways))
 
 
 def _ways(records: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
@@ -49,11 +61,9 @@ def _account(record: Mapping[str, Any], values: Mapping[str, Any]) -> Account:
     if record["state"] == "decided" and record.get("doubt"):
         facts.append(("Used so far", str(record["sentence"])))
     question, sentence = question_of(record), str(record["sentence"])
-    caption = (
-        "What the means of different movies share"
-        if record["state"] == "needed"
-        else "Mean of the movies without and with the gain reference"
-    )
+    last = record.get("asked_last", {})
+    if last and not record.get("doubt"):
+        facts.append(("Asked last", f"{last['sentence'].split('. So far')[0]}. Answered: {last['answer']}"))
     return Account(
         subject="Gain reference",
         title=Path(record["reference"]).name or "No gain reference",
@@ -67,9 +77,18 @@ def _account(record: Mapping[str, Any], values: Mapping[str, Any]) -> Account:
             (str(Orientation(rotate, flip)), "multiply" if slope < 0 else "divide", f"{slope:+.3f}", f"{error:.3f}")
             for rotate, flip, slope, error in evidence.get("matches", ())
         ),
-        pictures=((caption, evidence["picture"]),) if evidence.get("picture") else (),
+        pictures=_pictures(record, evidence),
         values=values,
     )
+
+
+def _pictures(record: Mapping[str, Any], evidence: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
+    """Return the pictures with their captions: what the movies say now, and what they said when a doubt was answered."""
+    compared = "Mean of the movies without and with the gain reference"
+    caption = "What the means of different movies share" if record["state"] == "needed" else compared
+    last = "" if record.get("doubt") else record.get("asked_last", {}).get("picture", "")
+    found = [(caption, evidence.get("picture", "")), (f"{compared}, when it was asked last", last)]
+    return tuple((words, path) for words, path in found if path)
 
 
 def _facts(evidence: Mapping[str, Any]) -> list[tuple[str, str]]:

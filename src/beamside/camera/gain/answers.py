@@ -2,40 +2,61 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from beamside.camera.gain.case import answered, present_records, question_of
+from beamside.camera.gain.case import answered, done_again, outcome_words, present_records, question_of
 from beamside.errors import ProjectError
 from beamside.project.project import ProjectWriter
+from beamside.project.records import ItemState, ProjectState
 
 
 def no_question(gain: str, other: bool = False) -> str:
-    """Return why an answer was not taken: `gain` is the session's reference, and `other` says that it asks something else."""
+    """Return why an answer was not taken: `gain` is the session's reference, and `other` says that it asks something, and does not offer this."""
     if not gain:
         return (
             "No gain reference is used, so nothing is asked about one; to use one, stop the session, "
             "give 'beamside session set --gain FILE', and resume it"
         )
     if other:
-        return "The session asks something else about its gain reference: 'beamside session status' shows what, with what to type"
+        return "This is no answer that the session's question about its gain reference offers: 'beamside session status' shows it, with what to type"
     return (
         "The session asks nothing about its gain reference; to use it in another way, stop the session, give 'beamside session set' with "
         "--gain-rotate, --gain-flip or --gain-mode, and resume it"
     )
 
 
-def record_answer(writer: ProjectWriter, details: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Record an answer to every question that the journal has and that it answers; returns the new records.
+def given_on(state: ProjectState, shape: Sequence[int]) -> list[str]:
+    """Return the movies of a shape that were given on to be processed, by their paths in the project."""
+    for job in reversed(state.jobs.values()):
+        results = [
+            entry.result for entry in job.items.values() if entry.state is ItemState.DONE and entry.result is not None
+        ]
+        if movies := [result for result in results if "movie" in result["outputs"]]:
+            return [one["outputs"]["movie"] for one in movies if one["values"].get("shape") == list(shape)]
+    return []
+
+
+def told(state: ProjectState, before: Mapping[str, Any], after: Mapping[str, Any], details: Mapping[str, Any]) -> str:
+    """Return what an answer means that makes the record `after` of the one `before`, with the number of movies that it concerns."""
+    movies = given_on(state, before["shape"])
+    again = done_again(before, after, movies) if before["state"] == "decided" else len(movies)
+    return outcome_words(after, details, again)
+
+
+def record_answer(writer: ProjectWriter, details: Mapping[str, Any]) -> list[str]:
+    """Record an answer to every question that the journal has and that offers it; returns what that means, in sentences.
 
     Raises ProjectError when there is none.
     """
     reference = str(writer.state.settings.get("gain") or "")
     present = present_records(writer.state.gains.values(), reference)
-    new = {record["key"]: answered(record, details) for record in present}
-    if not any(new.values()):
+    new = {record["key"]: (record, answered(record, details)) for record in present}
+    if not any(after for _, after in new.values()):
         raise ProjectError(no_question(reference, any(question_of(record) for record in present)) + ".")
-    for key, record in new.items():
-        if record is not None:
-            writer.gain(key, record)
-    return [writer.state.gains[key] for key, record in new.items() if record is not None]
+    sentences = []
+    for key, (before, after) in new.items():
+        if after is not None:
+            writer.gain(key, after)
+            sentences.append(told(writer.state, before, after, details))
+    return sentences

@@ -2,8 +2,9 @@
 
 A record says ``state`` ("open", "asked" or "decided") and, when decided, how the reference is used: ``rotate``, ``flip``, ``use``. Movies in one of
 its ``sets`` are processed in another way than that; of a ``mixed`` stream, later movies that are found so, too. A ``doubt`` is a question about a
-decision that is in force; the signatures of those that were answered are in ``answered``. ``replaced_by`` names the content of the reference that a
-person has chosen instead.
+decision that is in force; the signatures of those that were answered are in ``answered``, and ``asked_last`` is the one that was answered last, with
+the answer and its picture. ``replaced_by`` names the content of the reference that a person has chosen instead. Of a question, ``offers`` are the
+ways that it offers; ``any_way`` says that a person may also say another one.
 """
 
 from __future__ import annotations
@@ -190,21 +191,50 @@ def question_of(record: Mapping[str, Any]) -> str:
     return str((record.get("doubt") or {}).get("sentence", ""))
 
 
+def is_offered(record: Mapping[str, Any], details: Mapping[str, Any]) -> bool:
+    """Tell whether a record's question offers an answer: "keep" or "redo" where a decision is doubted, else one of the ways that it names.
+
+    Questions of earlier versions do not say which they are: there, any way is an answer.
+    """
+    if not question_of(record):
+        return False
+    if record.get("doubt"):
+        return "use" not in details
+    if "use" not in details or "offers" not in record:
+        return "use" in details
+    if details["use"] == "none":
+        return any(use == "none" for _, _, use in record["offers"])
+    orientation = Orientation(details["rotate"], details["flip"]).canonical()
+    offered = [(Orientation(rotate, flip).canonical(), use) for rotate, flip, use in record["offers"]]
+    return bool(record.get("any_way")) or (orientation, details["use"]) in offered
+
+
 def answered(record: Mapping[str, Any], details: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Return what a person's answer makes of a record; None when it does not answer what the record asks.
+    """Return what a person's answer makes of a record; None when it is none that the record's question offers.
 
     `details` has rotate, flip and use; or "keep" or "redo", which answer a doubt.
     """
+    if not is_offered(record, details):
+        return None
     kept = {name: value for name, value in record.items() if name not in JOURNAL_FIELDS}
     doubt = kept.pop("doubt", None)
-    if "use" in details:
-        signatures = [*kept.get("answered", ()), *([doubt["signature"]] if doubt else _known_already(record, details))]
-        person = {**kept, **_as_person_says(details), "sets": [], "answered": signatures}
-        return person if question_of(record) else None
     if doubt is None:
-        return None
+        signatures = [*kept.get("answered", ()), *_known_already(record, details)]
+        return {**kept, **_as_person_says(details), "sets": [], "answered": signatures}
     kept["answered"] = [*kept.get("answered", ()), doubt["signature"]]
+    kept["asked_last"] = {
+        "sentence": doubt["sentence"],
+        "answer": "keep" if details.get("keep") else "redo",
+        "picture": doubt.get("evidence", {}).get("picture", ""),
+    }
     return kept if details.get("keep") else _redone(kept, doubt)
+
+
+def done_again(before: Mapping[str, Any], after: Mapping[str, Any], movies: Iterable[str]) -> int:
+    """Return how many of `movies`, which were given on, are processed again after an answer."""
+    if after.get("replaced_by"):
+        return len(list(movies))
+    return sum(way_of_movie(before, movie) != way_of_movie(after, movie) for movie in movies)
 
 
 def _redone(record: Mapping[str, Any], doubt: Mapping[str, Any]) -> dict[str, Any]:
@@ -251,11 +281,17 @@ def carried(replaced: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def outcome_words(record: Mapping[str, Any], details: Mapping[str, Any]) -> str:
-    """Return what becomes of an answer, in words."""
+def outcome_words(record: Mapping[str, Any], details: Mapping[str, Any], again: int) -> str:
+    """Return what becomes of an answer, in words; so many movies are processed `again`."""
     if details.get("keep"):
         return "All stays as it is."
-    return "It will be done as the question says." if details.get("redo") else str(record["sentence"])
+    said = "It is done as the question says." if details.get("redo") else str(record["sentence"])
+    return f"{said} {again_words(again)}".rstrip()
+
+
+def again_words(number: int) -> str:
+    """Return how many movies are processed again, in a sentence; "" for none."""
+    return "" if not number else f"{'1 movie is' if number == 1 else f'{number} movies are'} processed again."
 
 
 def signature_of(scope: str, way: Way) -> str:

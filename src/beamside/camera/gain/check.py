@@ -18,6 +18,7 @@ from typing import Any
 from beamside.acquisition.arrivals import Remark
 from beamside.acquisition.gain_choice import MOST_MOVIES, Asked
 from beamside.acquisition.gain_doubt import changed_sentence
+from beamside.camera.gain.answers import given_on, told
 from beamside.camera.gain.case import (
     JOURNAL_FIELDS,
     Case,
@@ -142,15 +143,15 @@ class GainCheck:
             self._use(case, case.preparing, result["prepared"])
         self._rest(case)
 
-    def answer(self, details: Mapping[str, Any]) -> list[dict[str, Any]]:
-        """Do as a person says, for every case that asks something; returns the new records of those whose question this answers."""
+    def answer(self, details: Mapping[str, Any]) -> list[str]:
+        """Do as a person says, for every case whose question offers that; returns what that means, in sentences."""
         taken = []
         for case in self.cases.values():
-            record = answered(case.record, details)
-            if record is not None:
-                self._record(case, record)
+            before, after = case.record, answered(case.record, details)
+            if after is not None:
+                taken.append(told(self.tables.writer.state, before, after, details))
+                self._record(case, after)
                 case.resettle = case.answered = True
-                taken.append(record)
         return taken
 
     def retry(self, *, all_: bool = True) -> None:
@@ -283,10 +284,7 @@ class GainCheck:
 
     def _processed(self, case: Case) -> int:
         """Return how many movies were given on, also by earlier sessions."""
-        shape = list(case.shape)
-        return sum(
-            entry.result["values"].get("shape") == shape for entry in self.tables.taken_in().values() if entry.result
-        )
+        return len(given_on(self.tables.writer.state, case.shape))
 
     def _look_again(self, case: Case) -> Errand | None:
         look = next_look(case, closing=self._closing) if self.asked.check else None

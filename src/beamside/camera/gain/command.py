@@ -7,7 +7,6 @@ from typing import Any, Literal, Self
 from pydantic import model_validator
 
 from beamside.camera.gain.answers import record_answer
-from beamside.camera.gain.case import outcome_words
 from beamside.flow.commands import ForHolder, Holder
 from beamside.parameters import parameter
 
@@ -47,5 +46,4 @@ class Gain(ForHolder):
         if self.keep or self.redo:
             answer = {"keep" if self.keep else "redo": True}
         taken = holder.check.answer(answer) if holder.check is not None else []
-        records = taken or record_answer(holder.writer, answer)  # no movie of that case has come yet
-        return " ".join(outcome_words(record, answer) for record in records)
+        return " ".join(taken or record_answer(holder.writer, answer))  # no movie of that case may have come yet

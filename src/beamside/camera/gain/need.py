@@ -125,10 +125,17 @@ class PatternWatch:
             shape=watched.shape,
             movies=movies,
             picture=f"{job}/gain_needed{suffix}.png",
+            refused=self._refused(),
             sources=[*dict.fromkeys(sources), *watched.sidecars],
         )
         watched.doing = movies
         return errand(task)
+
+    def _refused(self) -> list[str]:
+        """Return the content of the references that were compared with movies, or refused by a person, and are not used."""
+        records = self.tables.writer.state.gains.values()
+        unused = [one for one in records if one["state"] == "asked" or one.get("use") == "none"]
+        return [one["reference_sha256"] for one in unused if "reference_sha256" in one]
 
     def spoiled(self, name: str, reason: str) -> None:
         """A look has failed. It is made again after a pause that grows: nothing waits for it."""
@@ -186,12 +193,14 @@ class PatternWatch:
             which = (
                 f"the newest {number} movies ({Path(movies[0]).name} to {Path(movies[-1]).name}; earlier ones did not)"
             )
-        without = "start it without --gain and with --no-gain-check" if given else "add --no-gain-check instead"
+        command = f"beamside session set {shlex.quote(str(self.settings.root))}"
+        none = "--gain '' " if given else ""
+        without = f"type there instead: {command} {none}--no-gain-check"
         return (
             f"{unused}, but the movies need one: {which} show the same pattern of pixels, which differ by "
             f"{evidence['strength']:.1%} (one standard deviation) whatever the specimen is; see {evidence['picture']}. "
             "Until this is corrected, particles may be missed and noise may be picked. "
-            f"{_candidate_words(evidence.get('candidate') or {})}"
+            f"{_candidate_words(evidence.get('candidate') or {}, command, another=bool(given))}"
             f"If the pattern is known and should stay, {without}."
         )
 
@@ -237,11 +246,14 @@ def _key(watched: Watched) -> str:
     return f"gain-needed:{watched.case}:"
 
 
-def _candidate_words(candidate: Mapping[str, Any]) -> str:
+def _candidate_words(candidate: Mapping[str, Any], command: str, *, another: bool) -> str:
+    """Return which file may be the reference, and how it comes to be used; `another` says that the session has one, and does not use it."""
+    setting = f"{command} --gain"
     if not candidate:
+        none = "No other reference" if another else "No reference"
         return (
-            "No reference was found beside the data that fits: ask for the camera's, stop the session, and start it again with "
-            "--gain FILE --recompute and otherwise the same options. "
+            f"{none} was found beside the data that fits: ask for the camera's, stop the session, type: {setting} FILE, "
+            "and resume it. "
         )
     path = candidate["path"]
     why = (
@@ -249,7 +261,4 @@ def _candidate_words(candidate: Mapping[str, Any]) -> str:
         if candidate["slope"]
         else "which has the right size"
     )
-    return (
-        f"There is {path} beside the data, {why}: stop the session, and start it again with "
-        f"--gain {shlex.quote(path)} --recompute and otherwise the same options. "
-    )
+    return f"There is {path} beside the data, {why}: stop the session, type: {setting} {shlex.quote(path)}, and resume it. "

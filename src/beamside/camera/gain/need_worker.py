@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from beamside.acquisition.gain_candidates import gain_candidates
-from beamside.camera.gain.sums import sum_of_movies
+from beamside.camera.gain.sums import file_hash, sum_of_movies
 from beamside.camera.gain.task import GainOutcome, GainTask
 from beamside.errors import BeamsideError
 from beamside.formats.image import read_image
@@ -54,7 +54,7 @@ def look_for_need(task: GainTask) -> GainOutcome:
 
 
 def _candidate(task: GainTask, total: NDArray[np.float32]) -> dict[str, Any]:
-    """Return the file that the movies fit, or else the first whose shape fits; {} for none."""
+    """Return the file that the movies fit, or else the first whose shape fits and that was not refused; {} for none."""
     sources = [path for path in task.sources if Path(path).is_absolute()]
     sidecars = [Path(task.root) / path for path in task.sources if not Path(path).is_absolute()]
     likely: dict[str, Any] = {}
@@ -68,7 +68,8 @@ def _candidate(task: GainTask, total: NDArray[np.float32]) -> dict[str, Any]:
             continue
         if slope:
             return {"path": str(path), "slope": slope}
-        likely = likely or {"path": str(path), "slope": 0.0}
+        if not likely and file_hash(path) not in task.refused:
+            likely = {"path": str(path), "slope": 0.0}
     return likely
 
 

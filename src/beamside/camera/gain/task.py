@@ -39,6 +39,7 @@ class GainTask:
     command : what a person types before the options of an answer
     last : there will be no more movies than these
     decided : (rotate, flip, use) when that is known already
+    refused : contents of references that are not used: none of them is proposed unless the movies have its pattern
     sources : where the movies came from, and their sidecars in the project: references are looked for there
     """
 
@@ -57,6 +58,7 @@ class GainTask:
     command: str = ""
     last: bool = False
     decided: tuple[int, str, str] | None = None
+    refused: Sequence[str] = ()
     sources: Sequence[str] = ()
 
 

@@ -202,7 +202,10 @@ def _evidence(
 
 
 def _plain(choice: Choice) -> dict[str, Any]:
+    offers = [[orientation.rotate, orientation.flip, use] for orientation, use in choice.offers]
+    offered = {"offers": offers, "any_way": choice.any_way} if choice.state == "asked" else {}
     return {
+        **offered,
         "state": choice.state,
         "rotate": choice.orientation.rotate,
         "flip": choice.orientation.flip,
