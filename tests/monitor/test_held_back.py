@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from beamside.cli.progress import plain_lines, stage_words
+from beamside.cli.progress import failure_lines, plain_lines, stage_words
 from beamside.flow.rules import parse_rule
 from beamside.flow.settings import SessionSettings
 from beamside.flow.verdicts import give_word
@@ -71,7 +71,7 @@ def test_a_rule_is_counted_and_named(session: Any) -> None:
     status = read_status(session.writer.project)
     [ctf] = [stage for stage in status.stages if stage.name == "ctf"]
     assert (ctf.held, ctf.done) == (1, 7)
-    [group] = [group for group in status.failures if group.state == "held back"]
+    [group] = status.held_back
     assert (group.title, group.count, group.first) == ("CTF estimation", 1, name)
     assert "the rule is ctf.ctf_resolution <" in group.reason
     assert f"CTF resolution {value:.1f} Å" in group.reason
@@ -79,6 +79,9 @@ def test_a_rule_is_counted_and_named(session: Any) -> None:
         assert status.backlog == 0
     else:
         assert status.particles < before.particles
+    assert group.state == "held back"
+    assert group.text() in failure_lines(status)
+    assert not any(failed.state == "held back" for failed in status.failures), "it is no failure"
     assert "1 held back" in stage_words(ctf)
     assert "1 held back" in "\n".join(plain_lines(status))
 
@@ -88,7 +91,7 @@ def test_what_waits_behind_a_gate_does_not_wait(session: Any) -> None:
     status = read_status(session.writer.project)
     stages = {stage.name: stage for stage in status.stages}
     assert (stages["motion"].held, stages["pick"].waiting, status.backlog) == (1, 0, 0)
-    [group] = [group for group in status.failures if group.state == "held back"]
+    [group] = status.held_back
     assert group.reason == "ana rejected it"
     give_word(session.writer, "none", ["raw/m6"], "motion", "ana")
     assert read_status(session.writer.project).backlog == 1

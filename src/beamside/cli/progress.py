@@ -165,7 +165,10 @@ def failure_lines(status: SessionStatus) -> list[str]:
     shown = status.failures[:FAILURES_SHOWN]
     hidden = sum(group.count for group in status.failures[FAILURES_SHOWN:])
     lines = [group.text() for group in shown]
-    return [*lines, f"and {hidden} more for other reasons: see the report"] if hidden else lines
+    lines += [f"and {hidden} more for other reasons: see the report"] if hidden else []
+    more = sum(group.count for group in status.held_back[FAILURES_SHOWN:])
+    lines += [group.text() for group in status.held_back[:FAILURES_SHOWN]]
+    return [*lines, f"and {more} more are held back for other reasons: see the report"] if more else lines
 
 
 def signs(status: SessionStatus) -> list[str]:

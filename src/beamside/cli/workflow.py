@@ -60,6 +60,8 @@ def show(name_or_file: str, as_json: bool) -> None:
         values = ", ".join(f"{name} {value_text(value)}" for name, value in job.parameters.items())
         table.add_row(job.label, job.type.name, inputs or "what comes from the source", values)
     console().print(table)
+    if found.gates:
+        click.echo(f"rules: {'; '.join(found.gates)}")
     _print_options(found)
 
 

@@ -134,6 +134,7 @@ class SessionStatus:
     problems: tuple[ProblemStatus, ...] = ()
     over: tuple[ProblemStatus, ...] = ()
     failures: tuple[FailureGroup, ...] = ()
+    held_back: tuple[FailureGroup, ...] = ()
     questions: tuple[str, ...] = ()
     gain: tuple[str, ...] = ()
     waits: tuple[str, ...] = ()
@@ -211,7 +212,8 @@ def _status(project: Project, index: Index) -> SessionStatus:
             *(_problem_status(entry) for entry in open_problems(_still_news(problems.values(), now))),
         ),
         over=tuple(_over_lately(problems.values(), now)),
-        failures=tuple(_failure_groups(index, stages, held)),
+        failures=tuple(_failure_groups(index, stages)),
+        held_back=tuple(_held_groups(stages, held)),
         questions=tuple(account.question for account in found if account.question),
         gain=tuple(account.told for account in found if account.told),
         waits=tuple(live.get("waits", ())) if works else (),
@@ -262,11 +264,8 @@ def _over_lately(problems: Iterable[ProblemEntry], now: float) -> list[ProblemSt
     return [_problem_status(entry) for entry in sorted(ended, key=lambda entry: entry.changed)]
 
 
-def _failure_groups(index: Index, stages: Sequence[StageStatus], held: HeldBack) -> list[FailureGroup]:
-    """Return what failed, was rejected or is held back, by reason, the largest groups first.
-
-    What only follows from another job's failure is not told twice.
-    """
+def _failure_groups(index: Index, stages: Iterable[StageStatus]) -> list[FailureGroup]:
+    """Return what failed or was rejected, by reason, the largest groups first; what only follows from another job's failure is not told twice."""
     titles = {stage.job: stage.title for stage in stages}
     follows = {f"{title} was {state}" for title in titles.values() for state in ("failed", "rejected")}
     found = [
@@ -274,12 +273,21 @@ def _failure_groups(index: Index, stages: Sequence[StageStatus], held: HeldBack)
         for job, item, state, reason in index.problems()
         if reason not in follows
     ]
-    by_label = {stage.name: stage.title for stage in stages}
-    found += [
-        (by_label.get(label, label), HELD_BACK, item, reason)
+    return _groups(found)
+
+
+def _held_groups(stages: Iterable[StageStatus], held: HeldBack) -> list[FailureGroup]:
+    """Return what is held back, by the rule or the person."""
+    titles = {stage.name: stage.title for stage in stages}
+    found = [
+        (titles.get(label, label), HELD_BACK, item, reason)
         for label, items in held.own.items()
         for item, reason in items.items()
     ]
+    return _groups(found)
+
+
+def _groups(found: Sequence[tuple[str, str, str, str]]) -> list[FailureGroup]:
     return [
         FailureGroup(group.stage, group.state, group.reason, len(group.items), group.items[0][0], group.items[-1][0])
         for group in group_problems(found)
