@@ -127,6 +127,26 @@ def test_a_round_gets_all_items(tmp_path: Path) -> None:
     assert (result.metrics, result.values) == ({"total": 3.0}, {"round": "round002", "final": True})
 
 
+def test_what_is_the_same_for_all_items_is_given_by_its_port_alone(tmp_path: Path) -> None:
+    class Compare(Score):
+        name, work = "compare", f"{__name__}:compare"
+        inputs = (Input("micrographs", MICROGRAPH), Input("model", SCORED, takes="one"))
+
+    model = Result({"score": 2.0}, {"note": "model.txt"}, {"pixel_size": 9.0})
+    result = run_item(Compare, inputs={"model": model, "micrographs": MICROGRAPH_RESULT}, root=tmp_path)
+    assert result.metrics == {"score": 3.0}
+    assert (tmp_path / result.outputs["note"]).read_text() == "m1.mrc and model.txt"
+    with pytest.raises(ConfigError, match="needs its input 'model'"):
+        run_item(Compare, inputs={"micrographs": MICROGRAPH_RESULT}, root=tmp_path)
+
+
+def compare(item: Item, parameters: Any, workspace: Workspace) -> Result:
+    note, model = workspace.path(item, ".txt"), item.shared["model"]
+    note.write_text(f"{item.output('micrograph')} and {model.output('note')}")
+    score = (model.metric("score") or 0) * item.value("pixel_size")  # of the micrograph, and never of the model
+    return Result({"score": score}, {"note": workspace.relative(note)})
+
+
 def test_types_and_workflows_are_known_only_inside() -> None:
     content = {
         "jobs": {

@@ -1,5 +1,6 @@
 """Picking a micrograph: candidates are found once, thresholds move without another look, references are part of the project."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ from beamside.formats.mrc import read_mrc, write_mrc
 from beamside.formats.star import StarBlock, Value, read_star, write_star
 from beamside.jobs import pick_worker
 from beamside.jobs.base import Item, Optics, Result, Workspace
-from beamside.jobs.pick import Picking, PickParameters
+from beamside.jobs.pick import FROM_WORKFLOW, Picking, PickParameters
 from beamside.jobs.pick_references import adopt_references, read_references
 from beamside.jobs.ports import Given
 from beamside.project.project import Project, ProjectWriter
@@ -123,6 +124,48 @@ def test_references_become_part_of_the_project_and_find_particles(tmp_path: Path
     assert len(set(table.floats("rlnAnglePsi"))) > 1
 
 
+def test_references_of_another_job_find_what_the_same_file_finds(tmp_path: Path, item: Item, looks: list[str]) -> None:
+    file = references(tmp_path / "mine.mrcs").name
+    by_file = picked(tmp_path, run(tmp_path, item, pick_method="template", pick_references=file))
+    shared = {"references": Given(Result(outputs={"averages": file}))}
+    given = {"pick_method": "template", "pick_references": FROM_WORKFLOW}
+    by_port = run(tmp_path, replace(item, shared=shared), **given)
+    assert np.array_equal(picked(tmp_path, by_port), by_file)
+    run(tmp_path, replace(item, shared=shared), **given, pick_threshold=1.0)
+    assert looks == ["pick_templates"] * 2, "a moved threshold does not look again"
+    write_mrc(tmp_path / "other.mrcs", read_mrc(tmp_path / file)[:2], 4.0)
+    run(tmp_path, replace(item, shared={"references": Given(Result(outputs={"averages": "other.mrcs"}))}), **given)
+    assert looks == ["pick_templates"] * 3, "with others it does"
+
+
+def test_what_another_job_gives_and_cannot_be_references_is_told(tmp_path: Path, item: Item) -> None:
+    write_mrc(tmp_path / "flat.mrcs", np.zeros((2, 8, 8), np.float32), 4.0)
+    shared = {"references": Given(Result(outputs={"averages": "flat.mrcs"}))}
+    with pytest.raises(InputError, match="empty"):
+        run(tmp_path, replace(item, shared=shared), pick_method="template", pick_references=FROM_WORKFLOW)
+
+
+@pytest.mark.parametrize(
+    ("values", "connected", "says"),
+    [
+        ({"pick_method": "template", "pick_references": FROM_WORKFLOW}, ["micrographs", "references"], ""),
+        ({"pick_method": "template", "pick_references": FROM_WORKFLOW}, ["micrographs"], "needs a workflow"),
+        (
+            {"pick_method": "template", "pick_references": "a.mrcs"},
+            ["references"],
+            "says where the references come from",
+        ),
+        ({"pick_method": "blob", "pick_references": FROM_WORKFLOW}, ["references"], "stay as they are"),
+        ({"pick_method": "blob"}, ["micrographs"], ""),
+        ({"pick_method": "template", "pick_references": "a.mrcs"}, ["micrographs"], ""),
+    ],
+)
+def test_references_come_from_one_place(values: dict[str, str], connected: list[str], says: str) -> None:
+    said = Picking().contradiction(PickParameters(**values), connected)  # type: ignore[arg-type]
+    assert says in said
+    assert bool(said) == bool(says)
+
+
 def test_other_content_under_the_same_name_is_another_reference(tmp_path: Path) -> None:
     path = references(tmp_path / "mine.mrcs")
     given = PickParameters(pick_method="template", pick_references=str(path))
@@ -170,6 +213,30 @@ def test_own_classes_are_those_selected_in_the_newest_round(tmp_path: Path) -> N
     images, pixel_size = read_references(tmp_path / adopted.pick_references)
     assert (len(images), pixel_size) == (3, pytest.approx(4.0))
     assert Picking().adopt(adopted, tmp_path) == adopted, "they are kept in the project, whatever is selected later"
+
+
+def test_where_several_jobs_select_it_is_said_which_is_meant(tmp_path: Path) -> None:
+    def adopt(given: str) -> int:
+        parameters = Picking().adopt(PickParameters(pick_method="template", pick_references=given), tmp_path)
+        return len(read_references(tmp_path / parameters.pick_references)[0])
+
+    with ProjectWriter(Project(tmp_path)) as writer:
+        for number, label in ((1, "small"), (2, "large")):
+            job, averages = f"Select/job00{number}", f"averages{number}.mrcs"
+            writer.create_job(job, "select", {}, {}, label=label)
+            write_mrc(tmp_path / averages, np.random.default_rng(number).normal(size=(number, 16, 16)), 4.0)
+            result = {"metrics": {}, "outputs": {"averages": averages}, "values": {}, "rejected": ""}
+            for state in (ItemState.WAITING, ItemState.QUEUED):
+                writer.item(job, "round001", state)
+            writer.item(job, "round001", ItemState.DONE, key="k", result=result)
+            if number == 1:
+                assert adopt("classes") == adopt("classes:small") == 1
+                with pytest.raises(InputError, match="No job 'large' selects classes; 'small' does"):
+                    adopt("classes:large")
+    assert [adopt("classes:small"), adopt("classes:large")] == [1, 2]
+    for given in ("classes", "classes:other"):
+        with pytest.raises(InputError, match="small, large: say which with --pick-references classes:LABEL"):
+            adopt(given)
 
 
 def test_templates_without_references_are_a_mistake() -> None:

@@ -7,7 +7,8 @@ import click
 from beamside.cli.session_set import show_costs
 from beamside.cli.telling import ask_to_go_on, named, tell, tell_how_to_go_on, warn, with_project
 from beamside.flow.known_projects import find_project
-from beamside.flow.offers import Offer, chosen, offers_in
+from beamside.flow.offers import chosen, offers_in, use_of
+from beamside.flow.stages import Stage
 from beamside.flow.stored_settings import load_settings
 from beamside.flow.table import open_stages
 from beamside.project.project import Project
@@ -16,13 +17,16 @@ from beamside.project.project import Project
 @click.command("offers")
 @click.argument("project", required=False)
 def offers(project: str | None) -> None:
-    """Show which jobs could take a newer version of what they use for all their items, and what would be computed again."""
-    found = find_project(project).require()
-    listed = _offers(found)
-    if not listed:
+    """Show what jobs use for all their items, whether a newer version is there, and what would be computed again to take it."""
+    stages = _stages(find_project(project).require())
+    offered = {(one.stage.label, one.port): one for one in offers_in(stages)}
+    for stage in stages:
+        for port in stage.suppliers:
+            offer = offered.get((stage.label, port))
+            more = " It was declined before." if offer is not None and offer.declined else ""
+            click.echo(f"{stage.label}: {use_of(stage, port) if offer is None else offer.sentence()}{more}")
+    if not offered:
         click.echo("Nothing is offered.")
-    for offer in listed:
-        click.echo(f"{offer.stage.label}: {offer.sentence()}{' It was declined before.' if offer.declined else ''}")
 
 
 @click.command("take")
@@ -44,7 +48,7 @@ def take(project: str | None, job: str, decline: bool, yes: bool) -> None:
       beamside session take run1 --job by_references
     """
     found = named(project).require()
-    offer = chosen(_offers(found), job)
+    offer = chosen(offers_in(_stages(found)), job)
     if not decline:
         click.echo(f"{offer.stage.title} takes what was made in {offer.version.item} of {offer.version.job}.")
         show_costs(offer.costs)
@@ -62,5 +66,5 @@ offers.help = with_project(offers.help or "", other=True)
 take.help = with_project(take.help or "")
 
 
-def _offers(project: Project) -> list[Offer]:
-    return offers_in(open_stages(load_settings(project, warn), project.load()))
+def _stages(project: Project) -> list[Stage]:
+    return open_stages(load_settings(project, warn), project.load())

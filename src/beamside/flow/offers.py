@@ -41,27 +41,32 @@ class Offer:
     Attributes
     ----------
     stage, port : of the job that could take it
-    used, version : what it has, and what it could have
+    version : what it could have
     costs : the results that would be computed again
     declined : whether a person has said that it is not wanted
     """
 
     stage: Stage
     port: str
-    used: Version | None
     version: Version
     costs: Sequence[Cost]
     declined: bool = False
 
     def sentence(self) -> str:
         """Return what is offered, and what it would cost, in words."""
-        supplier = self.stage.suppliers[self.port]
-        kind = self.stage.job_type.input(self.port).kind.title.lower()
-        has = f"those of {self.used.item}" if self.used is not None else "none"
         return (
-            f"{self.stage.title} uses {kind} of {supplier.title}, {has}; those of {self.version.item} are there now. "
+            f"{use_of(self.stage, self.port).removesuffix('.')}; those of {self.version.item} are there now. "
             f"To take them computes again: {cost_words(self.costs)}."
         )
+
+
+def use_of(stage: Stage, port: str) -> str:
+    """Return what a job uses for all its items, or that it waits for it, as a sentence."""
+    supplier, kind = stage.suppliers[port], stage.job_type.input(port).kind.title.lower()
+    used = stage.job.shared.get(port)
+    if used is None:
+        return f"{stage.title} begins when {supplier.title} has given {kind}."
+    return f"{stage.title} uses {kind} of {supplier.title}, those of {used.item}."
 
 
 def cost_words(costs: Sequence[Cost]) -> str:
@@ -83,7 +88,7 @@ def cost_words(costs: Sequence[Cost]) -> str:
 def offers_in(stages: Sequence[Stage]) -> list[Offer]:
     """Return what could be taken, also what was declined before."""
     return [
-        Offer(stage, port, stage.job.shared.get(port), version, cost_after(stages, stage), declined)
+        Offer(stage, port, version, cost_after(stages, stage), declined)
         for stage in stages
         for port in stage.suppliers
         for known, declined in ((stage.job.offers, False), (stage.job.declined, True))
@@ -139,13 +144,9 @@ class Offers:
             if not one.declined
         ]
         awaited = [
-            Trouble(
-                f"{AWAITED}{stage.name}:{port}",
-                f"{stage.title} begins when {supplier.title} has given {stage.job_type.input(port).kind.title.lower()}.",
-                "info",
-            )
+            Trouble(f"{AWAITED}{stage.name}:{port}", use_of(stage, port), "info")
             for stage in self.tables.stages
-            for port, supplier in stage.suppliers.items()
+            for port in stage.suppliers
             if port not in stage.job.shared
         ]
         self.tables.problems.hold(TOLD, offers)

@@ -36,7 +36,7 @@ def adopt_references(parameters: Any, root: Path) -> Any:
     live = given.partition(":")[0] == LIVE
     images, pixel_size = _own_classes(root, given.partition(":")[2]) if live else _read(given, root)
     pixel_size = parameters.pick_reference_pixel_size or pixel_size
-    _check(images, pixel_size, given)
+    check_references(images, pixel_size, given)
     protein = parameters.pick_reference_protein
     if not live and (protein == "black" or (protein == "auto" and not protein_is_white(images))):
         images = -images
@@ -104,7 +104,8 @@ def _of_star(path: Path, root: Path) -> tuple[NDArray[np.float32], float]:
     return np.concatenate(images), max(header.pixel_size for header in headers.values())
 
 
-def _check(images: NDArray[np.float32], pixel_size: float, given: str) -> None:
+def check_references(images: NDArray[np.float32], pixel_size: float, given: str) -> None:
+    """Raise InputError for images that cannot be picking references; `given` names them."""
     if images.shape[-1] != images.shape[-2]:
         raise InputError(
             f"The picking references {given} are {images.shape[-1]} × {images.shape[-2]} pixels; class averages are square."

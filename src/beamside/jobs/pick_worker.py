@@ -24,7 +24,7 @@ from beamside.jobs.base import Item, Result, Workspace
 from beamside.jobs.ctf import fit_of
 from beamside.jobs.output import save_picture
 from beamside.jobs.pick import CLOSEST, PickParameters, automatic_border
-from beamside.jobs.pick_references import LARGEST, read_references
+from beamside.jobs.pick_references import LARGEST, check_references, read_references
 from beamside.parameters import set_parameters
 from beamside.programs.topaz import pick_with_topaz
 
@@ -129,7 +129,9 @@ def _reference_file(item: Item, parameters: PickParameters) -> str:
 def _references(path: str, diameter: float, step: float, resolution: float) -> References:
     """The references are the same for all micrographs of a session; the file's name tells its content."""
     images, pixel_size = read_references(Path(path))
-    return References(torch.from_numpy(images[:LARGEST]), pixel_size, diameter, step, resolution)
+    images = images[:LARGEST]
+    check_references(images, pixel_size, path)
+    return References(torch.from_numpy(images), pixel_size, diameter, step, resolution)
 
 
 def _ctf(item: Item, workspace: Workspace) -> Ctf:
