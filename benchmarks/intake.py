@@ -17,9 +17,9 @@ import tempfile
 import time
 from pathlib import Path
 
-from beamside.acquisition.arrivals import Arrival
 from beamside.acquisition.intake import Intake
 from beamside.acquisition.manifest import Manifest, ManifestEntry
+from beamside.acquisition.reports import Arrival
 from beamside.acquisition.settings import AcquisitionSettings
 from benchmarks.flow import make_movies
 

@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from beamside.acquisition.arrivals import LookReport, TakenFile
 from beamside.acquisition.intake import Intake
 from beamside.acquisition.kinds import MOVIE, SourceKind
 from beamside.acquisition.manifest import Manifest
+from beamside.acquisition.reports import ImportedFile, LookReport
 from beamside.acquisition.settings import AcquisitionSettings
 from beamside.formats.tiff import write_tiff
 
@@ -56,7 +56,7 @@ class Rig:
         self.look()
         return self.look()
 
-    def take_all(self) -> list[TakenFile]:
+    def take_all(self) -> list[ImportedFile]:
         taken = (self.intake.take(arrival) for _ in range(2) for arrival in self.look().new)
         return [file for file in taken if file is not None]
 

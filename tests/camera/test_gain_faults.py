@@ -14,17 +14,17 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from beamside.acquisition.arrivals import LookReport, TakenFile
 from beamside.acquisition.kinds import MOVIE
+from beamside.acquisition.reports import ImportedFile, LookReport
 from beamside.acquisition.settings import AcquisitionSettings
 from beamside.camera.gain import worker as gain_worker
 from beamside.camera.preparing import MoviePreparation
 from beamside.cli.session import retry
 from beamside.errors import NotReadyError, ProcessingError
 from beamside.flow import control
-from beamside.flow.arrivals import ArrivalThread, Looked, Taken
 from beamside.flow.session import Session
 from beamside.flow.settings import SessionSettings
+from beamside.flow.source_thread import FileImported, SourceSeen, SourceThread
 from beamside.formats.mrc import write_mrc
 from beamside.formats.orientation import Orientation
 from beamside.jobs import registry
@@ -180,8 +180,8 @@ def test_retry_reaches_movies_whose_reference_could_not_be_prepared(
         thread.join(60)
 
 
-def taken(name: str = "m") -> TakenFile:
-    return TakenFile(f"raw/{name}", f"raw/{name}.tiff", f"/camera/{name}.tiff", 1, "sha", 3, (16, 16), "uint8")
+def taken(name: str = "m") -> ImportedFile:
+    return ImportedFile(f"raw/{name}", f"raw/{name}.tiff", f"/camera/{name}.tiff", 1, "sha", 3, (16, 16), "uint8")
 
 
 class NoSource:
@@ -192,7 +192,7 @@ class NoSource:
     def __init__(self) -> None:
         self.retried = 0
 
-    def taken(self) -> list[TakenFile]:
+    def taken(self) -> list[ImportedFile]:
         return []
 
     def look(self) -> LookReport:
@@ -202,18 +202,18 @@ class NoSource:
         self.retried += 1
 
 
-def thread_of(prepare: Any, clock: list[float], monkeypatch: pytest.MonkeyPatch) -> ArrivalThread:
-    monkeypatch.setattr("beamside.flow.arrivals.time.monotonic", lambda: clock[0])
-    return ArrivalThread(NoSource(), prepare, queue.Queue(), 1.0)  # type: ignore[arg-type]
+def thread_of(prepare: Any, clock: list[float], monkeypatch: pytest.MonkeyPatch) -> SourceThread:
+    monkeypatch.setattr("beamside.flow.source_thread.time.monotonic", lambda: clock[0])
+    return SourceThread(NoSource(), prepare, queue.Queue(), 1.0)  # type: ignore[arg-type]
 
 
-def outcomes(thread: ArrivalThread) -> list[str]:
+def outcomes(thread: SourceThread) -> list[str]:
     found = []
     while not thread.events.empty():
         event = thread.events.get()
-        if isinstance(event, Taken):
+        if isinstance(event, FileImported):
             found.append(event.problem or event.values.get("gain_error", "") or "done")
-        assert isinstance(event, (Taken, Looked))
+        assert isinstance(event, (FileImported, SourceSeen))
     return found
 
 

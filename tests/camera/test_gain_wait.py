@@ -15,8 +15,8 @@ from beamside.acquisition.manifest import Manifest
 from beamside.acquisition.settings import AcquisitionSettings
 from beamside.camera.preparing import MoviePreparation
 from beamside.errors import InputError
-from beamside.flow.arrivals import ArrivalThread, Looked, Taken
 from beamside.flow.settings import SessionSettings
+from beamside.flow.source_thread import FileImported, SourceSeen, SourceThread
 from beamside.flow.start import prepare
 from beamside.formats.mrc import write_mrc
 
@@ -33,12 +33,12 @@ class Waiter:
         intake = Intake(settings, self.project / "raw", Manifest(self.project), clock=self.clock)
         preparation = MoviePreparation(self.project, "Import/job001", settings, clock=self.clock)
         self.events: queue.Queue[Any] = queue.Queue()
-        self.thread = ArrivalThread(intake, preparation, self.events, 1.0, clock=self.clock)
+        self.thread = SourceThread(intake, preparation, self.events, 1.0, clock=self.clock)
 
     def clock(self) -> float:
         return self.now
 
-    def look(self) -> tuple[list[Taken], str]:
+    def look(self) -> tuple[list[FileImported], str]:
         """Look, let the lanes do what was found, and return the movies that became ready and what is said of the reference."""
         self.now += 10
         self.thread._prepare_again()
@@ -47,12 +47,12 @@ class Waiter:
         with lanes._changed:
             assert lanes._changed.wait_for(lambda: not lanes._waiting and not lanes._in_hand, WAIT)
         events = [self.events.get() for _ in range(self.events.qsize())]
-        report = next(event for event in events if isinstance(event, Looked)).report
+        report = next(event for event in events if isinstance(event, SourceSeen)).report
         told = [trouble.sentence for trouble in report.standing if trouble.key == "awaited"]
         assert bool(told) == any("gain reference" in waiting.reason for waiting in report.waiting), (
             "it counts as waiting"
         )
-        return [event for event in events if isinstance(event, Taken)], "".join(told)
+        return [event for event in events if isinstance(event, FileImported)], "".join(told)
 
 
 def test_movies_wait_for_the_reference_and_go_on_when_it_is_complete(
@@ -74,7 +74,7 @@ def test_movies_wait_for_the_reference_and_go_on_when_it_is_complete(
     gain.write_bytes(whole)
     looks = [waiter.look() for _ in range(3)]
     (event,) = [event for ready, _ in looks for event in ready]
-    assert event.taken.name == "raw/a_fractions"
+    assert event.file.name == "raw/a_fractions"
     assert (waiter.project / event.values["gain_reference"]).read_bytes() == whole
     assert looks[-1][1] == ""
 

@@ -15,12 +15,12 @@ from click.testing import CliRunner
 from beamside.acquisition import kinds
 from beamside.cli.telling import told
 from beamside.errors import ConfigError
-from beamside.flow.arrivals import Taken
 from beamside.flow.asking import ask
 from beamside.flow.checks import Account, NoCheck, Surroundings
 from beamside.flow.commands import ForHolder, Holder, command_of, declared, of_sources
 from beamside.flow.session import Session
 from beamside.flow.settings import SessionSettings
+from beamside.flow.source_thread import FileImported
 from beamside.monitor.report import write_report
 from beamside.monitor.status import read_status
 from beamside.project.project import Project
@@ -34,7 +34,7 @@ class Permission(NoCheck):
 
     def __init__(self, around: Surroundings) -> None:
         super().__init__(around)
-        self.held: list[Taken] = []
+        self.held: list[FileImported] = []
 
     @property
     def unanswered(self) -> bool:  # type: ignore[override]
@@ -44,7 +44,7 @@ class Permission(NoCheck):
     def _allowed(self) -> bool:
         return "permission" in self._tables.writer.state.gains
 
-    def take(self, arrival: Taken) -> None:
+    def take(self, arrival: FileImported) -> None:
         if self._allowed:
             super().take(arrival)
         else:

@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 import tifffile
 
-from beamside.acquisition.arrivals import Arrival
 from beamside.acquisition.intake import Intake
 from beamside.acquisition.manifest import Manifest
+from beamside.acquisition.reports import Arrival
 from beamside.acquisition.scan import Sighting
 from beamside.acquisition.settings import AcquisitionSettings
-from beamside.flow.arrivals import ArrivalThread, Looked, Taken
 from beamside.flow.lanes import SLOW_SECONDS, Lanes
+from beamside.flow.source_thread import FileImported, SourceSeen, SourceThread
 from beamside.formats.image import ImageInfo
 
 WAIT = 30.0
@@ -147,7 +147,7 @@ def test_looking_goes_on_while_a_file_is_taken_and_tells_which(tmp_path: Path, m
     intake = Intake(settings, tmp_path / "project" / "raw", Manifest(tmp_path / "project"), clock=lambda: clock[0])
     monkeypatch.setattr("beamside.acquisition.storage.compress_movie", held_for("a.tiff", begun, go_on))
     events: queue.Queue[Any] = queue.Queue()
-    thread = ArrivalThread(intake, Unprepared(), events, 1.0, clock=lambda: clock[0])
+    thread = SourceThread(intake, Unprepared(), events, 1.0, clock=lambda: clock[0])
     try:
         for _ in range(3):
             thread.look()
@@ -155,9 +155,9 @@ def test_looking_goes_on_while_a_file_is_taken_and_tells_which(tmp_path: Path, m
         assert begun.wait(WAIT)
         clock[0] += SLOW_SECONDS
         thread.look()
-        while not isinstance(event := events.get(timeout=WAIT), Taken):
-            assert isinstance(event, Looked)
-        assert event.taken.name == "raw/b"
+        while not isinstance(event := events.get(timeout=WAIT), FileImported):
+            assert isinstance(event, SourceSeen)
+        assert event.file.name == "raw/b"
         thread.look()
         report = last_look(events)
         assert report.taking == [str(camera / "a.tiff")]
@@ -197,5 +197,5 @@ def last_look(events: queue.Queue[Any]) -> Any:
     report = None
     while not events.empty():
         event = events.get()
-        report = event.report if isinstance(event, Looked) else report
+        report = event.report if isinstance(event, SourceSeen) else report
     return report

@@ -21,7 +21,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from beamside.acquisition.arrivals import TakenFile
+from beamside.acquisition.reports import ImportedFile
 from beamside.flow import control
 from beamside.flow.cost import cost_of, results_of
 from beamside.flow.dispatch import Dispatcher
@@ -316,13 +316,13 @@ def machine_of(toy: ModuleType) -> type[RuleBasedStateMachine]:
             self.disk: dict[tuple[str, str], str] = {}
             self.known: dict[str, dict[str, float]] = {}
 
-        def file(self, name: str) -> TakenFile:
-            return replace(toy.taken(name, "a").taken, metadata=self.known[name])
+        def file(self, name: str) -> ImportedFile:
+            return replace(toy.taken(name, "a").file, metadata=self.known[name])
 
         @rule(name=names)
         def a_file_comes(self, name: str) -> None:
             self.known.setdefault(name, {})
-            self.toy.tables.intake_done(replace(toy.taken(name, "a"), taken=self.file(name)))
+            self.toy.tables.intake_done(replace(toy.taken(name, "a"), file=self.file(name)))
 
         @rule(name=names, magnification=st.sampled_from([5.0, 20.0]))
         def more_is_known_of_a_file(self, name: str, magnification: float) -> None:
@@ -395,7 +395,7 @@ def machine_of(toy: ModuleType) -> type[RuleBasedStateMachine]:
             fresh = toy.Toy(self.folder / "fresh", **{**self.toy.settings.to_json(), "target": self.folder / "fresh"})
             for name, metadata in self.known.items():
                 fresh.tables.intake_done(
-                    replace(toy.taken(name, "a"), taken=replace(self.file(name), metadata=metadata))
+                    replace(toy.taken(name, "a"), file=replace(self.file(name), metadata=metadata))
                 )
             fresh.work_off()
             assert self.keys(self.toy) == self.keys(fresh)

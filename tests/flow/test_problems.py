@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from beamside.acquisition.arrivals import Remark, Trouble
+from beamside.acquisition.reports import Remark, Trouble
 from beamside.flow.problems import RECORD_SECONDS, Problems
 from beamside.project.journal import read_journal
 from beamside.project.problems import ProblemEntry, fold_problems, open_problems

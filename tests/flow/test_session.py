@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from beamside.acquisition.arrivals import LookReport, Trouble
 from beamside.acquisition.intake import Intake
+from beamside.acquisition.reports import LookReport, Trouble
 from beamside.errors import InputError, JournalError
 from beamside.flow import control
 from beamside.flow.former_sessions import left_finishing

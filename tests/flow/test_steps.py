@@ -90,10 +90,10 @@ def odd_for_b(function: Any, find: Callable[..., str]) -> Any:
     ("owner", "method", "find", "job"),
     [
         (Intake, "_take", lambda _self, arrival, *_: arrival.source, "import"),
-        (GainCheck, "take", lambda _self, event: event.taken.name, "import"),
+        (GainCheck, "take", lambda _self, event: event.file.name, "import"),
         (Dispatcher, "_submit_item", lambda _self, stage, name: f"/{stage.name}{name}", "motion"),
         (Dispatcher, "finished", lambda _self, event: event.name, "motion"),
-        (WatchedSource, "_compare_metadata", lambda _self, event: event.taken.name, "extract"),
+        (WatchedSource, "_compare_metadata", lambda _self, event: event.file.name, "extract"),
     ],
 )
 def test_an_item_that_raises_anything_fails_at_most_itself_and_the_others_are_processed(

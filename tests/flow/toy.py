@@ -8,14 +8,14 @@ from concurrent.futures import Executor, Future
 from pathlib import Path
 from typing import Any
 
-from beamside.acquisition.arrivals import TakenFile
+from beamside.acquisition.reports import ImportedFile
 from beamside.execution.whereabouts import Where, say
 from beamside.flow import workflow
-from beamside.flow.arrivals import Taken
 from beamside.flow.dispatch import Dispatcher
 from beamside.flow.recovery import Recovery
 from beamside.flow.rounds import Rounds
 from beamside.flow.settings import SessionSettings
+from beamside.flow.source_thread import FileImported
 from beamside.flow.stages import Stage
 from beamside.flow.table import Tables
 from beamside.formats.star import StarBlock
@@ -112,10 +112,10 @@ def settings_in(folder: Path, **values: Any) -> SessionSettings:
     return SessionSettings.from_flat({**usual, "executor": "inline", "attempts": 2, **values})
 
 
-def taken(name: str, content: str) -> Taken:
+def taken(name: str, content: str) -> FileImported:
     """An arrival: what it says as content is its hash."""
-    file = TakenFile(f"raw/{name}", f"raw/{name}.tiff", f"/camera/{name}.tiff", 8, content, 2, (8, 8), "uint8")
-    return Taken(file, {"movie": file.path}, {"shape": [8, 8]})
+    file = ImportedFile(f"raw/{name}", f"raw/{name}.tiff", f"/camera/{name}.tiff", 8, content, 2, (8, 8), "uint8")
+    return FileImported(file, {"movie": file.path}, {"shape": [8, 8]})
 
 
 def result_of(task: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from beamside.acquisition.arrivals import LookReport, Remark, Waiting
+from beamside.acquisition.reports import LookReport, Remark, Waiting
 from beamside.flow.problems import Problems
 from beamside.flow.waiting import for_the_source, waits
 from beamside.monitor import liveness

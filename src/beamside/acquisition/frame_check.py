@@ -11,10 +11,10 @@ import numpy as np
 
 from beamside.acquisition.epu import read_metadata
 from beamside.acquisition.frames import UsualFrames, judge, said_of
+from beamside.acquisition.imported import ImportedSources
 from beamside.acquisition.manifest import ManifestEntry
 from beamside.acquisition.remarks import Remark, Trouble
 from beamside.acquisition.scan import Sighting
-from beamside.acquisition.taken import TakenSources
 from beamside.errors import NotReadyError
 from beamside.formats.image import ImageInfo
 
@@ -33,7 +33,7 @@ class FrameCheck:
     single_images : the session takes in micrographs
     """
 
-    def __init__(self, taken: TakenSources, usual: UsualFrames, *, single_images: bool) -> None:
+    def __init__(self, taken: ImportedSources, usual: UsualFrames, *, single_images: bool) -> None:
         self._taken, self._usual, self._single_images = taken, usual, single_images
         self._judged = self._judged_usual = 0
         self._doubted: dict[str, tuple[ManifestEntry, str]] = {}

@@ -9,32 +9,32 @@ import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from beamside.acquisition.arrivals import (
-    Arrival,
-    LookReport,
-    Remark,
-    SetAside,
-    TakenFile,
-    TakenSidecar,
-    Trouble,
-    Waiting,
-    taken_file,
-)
 from beamside.acquisition.bystanders import is_robocopy_date, kind_by_name
 from beamside.acquisition.frame_check import FrameCheck, changed
 from beamside.acquisition.frames import UsualFrames
+from beamside.acquisition.imported import ImportedSources
 from beamside.acquisition.kinds import MOVIE, SourceKind
 from beamside.acquisition.late_sidecars import SidecarTaking
 from beamside.acquisition.manifest import Manifest, ManifestEntry
 from beamside.acquisition.passed_over import PassedOver
 from beamside.acquisition.readiness import Settling
 from beamside.acquisition.removals import Removals
+from beamside.acquisition.reports import (
+    Arrival,
+    ImportedFile,
+    ImportedSidecar,
+    LookReport,
+    Remark,
+    SetAside,
+    Trouble,
+    Waiting,
+    imported_file,
+)
 from beamside.acquisition.scan import Scanner, ScanResult, Sighting, look_at
 from beamside.acquisition.settings import AcquisitionSettings
 from beamside.acquisition.sidecars import SidecarIndex
 from beamside.acquisition.sources import SourceState
 from beamside.acquisition.storage import Storage, duplicate
-from beamside.acquisition.taken import TakenSources
 from beamside.acquisition.temporary_names import TemporaryNames
 from beamside.acquisition.transfer import DestinationError, hash_source
 from beamside.errors import InputError, NotReadyError, TransferError, in_words
@@ -89,7 +89,7 @@ class Intake:
         self._lock = threading.RLock()
         self._look_lock = threading.Lock()
         self._states: dict[str, SourceState] = {}
-        self._taken = TakenSources(manifest)
+        self._taken = ImportedSources(manifest)
         self._usual = UsualFrames()
         for entry in self._taken.movies:
             self._usual.add(entry.frames)
@@ -114,10 +114,10 @@ class Intake:
 
     # what is known
 
-    def taken(self) -> list[TakenFile]:
+    def taken(self) -> list[ImportedFile]:
         """Return all files that are safely in the project, oldest first, also those of earlier processes."""
         with self._lock:
-            return [taken_file(entry, self._taken.sidecars_of(entry.item)) for entry in self._taken.movies]
+            return [imported_file(entry, self._taken.sidecars_of(entry.item)) for entry in self._taken.movies]
 
     def set_aside(self) -> list[SetAside]:
         """Return the files that are set aside at present."""
@@ -285,14 +285,14 @@ class Intake:
     def _take_late_sidecars(self, paths: Iterable[str], report: LookReport) -> None:
         for movie, entry in self._sidecars.take_late(paths, report.remarks):
             if entry.kind == "sidecar":
-                taken = taken_file(movie, self._taken.sidecars_of(movie.item))
-                report.sidecars.append(TakenSidecar(movie.item, entry.destination, entry.metadata, taken))
+                taken = imported_file(movie, self._taken.sidecars_of(movie.item))
+                report.sidecars.append(ImportedSidecar(movie.item, entry.destination, entry.metadata, taken))
             if self._removals is not None:
                 self._removals.add(entry)
 
     # taking
 
-    def take(self, arrival: Arrival) -> TakenFile | None:
+    def take(self, arrival: Arrival) -> ImportedFile | None:
         """Copy, verify, compress and record a file that `look` gave. A later `look` removes its source, when that is asked for and it is safe.
 
         Taking the same file again returns the same record without doing anything. None means that the file has the content of one that was
@@ -311,7 +311,7 @@ class Intake:
             known = self._taken.entry(arrival.sighting)
             if known is not None:
                 same = known.source == arrival.source
-                return taken_file(known, self._taken.sidecars_of(known.item)) if same else None
+                return imported_file(known, self._taken.sidecars_of(known.item)) if same else None
             state = self._states.setdefault(arrival.source, SourceState(offered=True))
             before = self._taken.changed(arrival.source)
         try:
@@ -331,7 +331,7 @@ class Intake:
                 self._pending_remarks += self._duplicate_remarks(movie)
         if self._removals is not None:
             self._removals.add(movie, *sidecars)
-        return taken_file(movie, self._taken.sidecars_of(movie.item)) if movie.kind == "movie" else None
+        return imported_file(movie, self._taken.sidecars_of(movie.item)) if movie.kind == "movie" else None
 
     def _take(self, arrival: Arrival, before: ManifestEntry | None) -> tuple[ManifestEntry, list[ManifestEntry]]:
         contents, sidecars = self._taken.contents, list[ManifestEntry]()

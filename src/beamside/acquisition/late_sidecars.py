@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from beamside.acquisition.epu import read_metadata
+from beamside.acquisition.imported import ImportedSources
 from beamside.acquisition.manifest import Manifest, ManifestEntry
 from beamside.acquisition.names import sidecar_name
 from beamside.acquisition.readiness import Settling
@@ -17,7 +18,6 @@ from beamside.acquisition.scan import Sighting, look_at
 from beamside.acquisition.settings import AcquisitionSettings
 from beamside.acquisition.sources import SourceState
 from beamside.acquisition.storage import Storage
-from beamside.acquisition.taken import TakenSources
 from beamside.acquisition.transfer import DestinationError
 from beamside.errors import BeamsideError, in_words
 
@@ -41,7 +41,7 @@ class SidecarTaking:
         self,
         settings: AcquisitionSettings,
         manifest: Manifest,
-        taken: TakenSources,
+        taken: ImportedSources,
         storage: Storage,
         settling: Settling,
         clock: Callable[[], float] = time.monotonic,

@@ -14,11 +14,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from beamside.acquisition.frames import SHARED_BY, UsualFrames, judge
+from beamside.acquisition.imported import ImportedSources
 from beamside.acquisition.manifest import Manifest, ManifestEntry
 from beamside.acquisition.remarks import Severity, Trouble
 from beamside.acquisition.removal import SourceKeptError, record_removed, remove_source
 from beamside.acquisition.scan import look_at
-from beamside.acquisition.taken import TakenSources
 from beamside.errors import BeamsideError, in_words
 
 log = logging.getLogger(__name__)
@@ -82,7 +82,7 @@ class Removals:
     def __init__(
         self,
         manifest: Manifest,
-        taken: TakenSources,
+        taken: ImportedSources,
         usual: UsualFrames,
         *,
         quiet_seconds: float,

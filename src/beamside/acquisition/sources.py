@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from beamside.acquisition.arrivals import SetAside
+from beamside.acquisition.reports import SetAside
 from beamside.acquisition.scan import Sighting
 
 _MAX_DELAY = 300.0

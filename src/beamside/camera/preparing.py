@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path, PurePath
 from typing import Any
 
-from beamside.acquisition.arrivals import TakenFile
 from beamside.acquisition.gain import prepare_defects
+from beamside.acquisition.reports import ImportedFile
 from beamside.acquisition.settings import AcquisitionSettings
 from beamside.acquisition.transfer import hash_file
 from beamside.errors import GainAwaitedError, GainError, GainNotReadyError, InputError, NotReadyError
@@ -61,7 +61,7 @@ class MoviePreparation:
         self._sighted: tuple[int, int] | None = None
         self._changing: tuple[tuple[int, int], float] | None = None
 
-    def __call__(self, taken: TakenFile) -> tuple[dict[str, str], dict[str, Any]]:
+    def __call__(self, taken: ImportedFile) -> tuple[dict[str, str], dict[str, Any]]:
         """Return the outputs and values of a movie that was taken in. Raises NotReadyError or OSError for what may be right at another time."""
         values: dict[str, Any] = {"frames": taken.frames, "shape": list(taken.shape)}
         try:
@@ -186,7 +186,7 @@ class MicrographPreparation:
         """Write the pixel size that holds now into what comes from now on."""
         self.optics = settings.optics.item_optics()
 
-    def __call__(self, taken: TakenFile) -> tuple[dict[str, str], dict[str, Any]]:
+    def __call__(self, taken: ImportedFile) -> tuple[dict[str, str], dict[str, Any]]:
         """Return the outputs and values of a micrograph that was taken in."""
         relative = f"{self.job}/{PurePath(taken.path).with_suffix('.mrc')}"  # of a new version of the file, another one
         output = self.root / relative

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from beamside.acquisition.arrivals import Trouble
+from beamside.acquisition.reports import Trouble
 from beamside.flow.stages import Stage
 
 AGAIN = "again:"

@@ -9,10 +9,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from beamside.flow.arrivals import Taken
 from beamside.flow.check_items import CheckItems, Settling
 from beamside.flow.problems import Problems
 from beamside.flow.settings import SessionSettings
+from beamside.flow.source_thread import FileImported
 from beamside.flow.table import Tables
 from beamside.jobs.errands import Errand
 
@@ -36,7 +36,7 @@ class Check(Settling, Protocol):
     def waits(self) -> list[str]:
         """Return what items wait for here, in words, the most important first."""
 
-    def take(self, arrival: Taken) -> None:
+    def take(self, arrival: FileImported) -> None:
         """Let an item go on to its jobs, or hold it."""
 
     def work(self) -> None:
@@ -79,7 +79,7 @@ class NoCheck:
         """Nothing waits."""
         return []
 
-    def take(self, arrival: Taken) -> None:
+    def take(self, arrival: FileImported) -> None:
         """Let an item go on to its jobs."""
         self._tables.intake_done(arrival)
 

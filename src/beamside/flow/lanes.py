@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from beamside.acquisition.arrivals import Arrival
+from beamside.acquisition.reports import Arrival
 
 LARGE = 4.0
 """A file of more times the usual size goes through the lane of large files."""

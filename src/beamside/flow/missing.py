@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from beamside.acquisition.arrivals import Severity, Trouble
+from beamside.acquisition.reports import Severity, Trouble
 from beamside.flow.stages import Stage
 from beamside.jobs.base import JobType, Result
 from beamside.project.records import FINAL_STATES

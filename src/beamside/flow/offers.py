@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
-from beamside.acquisition.arrivals import Trouble
+from beamside.acquisition.reports import Trouble
 from beamside.errors import ProjectError
 from beamside.flow.cost import Cost, cost_after
 from beamside.flow.gate import is_shut

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
-from beamside.acquisition.arrivals import Remark, Severity, Trouble
+from beamside.acquisition.reports import Remark, Severity, Trouble
 from beamside.project.problems import SEVERITIES
 from beamside.project.project import ProjectWriter
 

@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from beamside.acquisition.arrivals import Remark, Trouble
 from beamside.acquisition.manifest import Manifest
+from beamside.acquisition.reports import Remark, Trouble
 from beamside.errors import in_words
 from beamside.flow.gate import gate_revision
 from beamside.flow.missing import Files, gone_results

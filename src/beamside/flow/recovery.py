@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 
-from beamside.acquisition.arrivals import Remark
+from beamside.acquisition.reports import Remark
 from beamside.flow.again import AGAIN
 from beamside.flow.former_sessions import died
 from beamside.flow.missing import TOLD, Files, NotThere, WhatAgain, gone_results, survey, to_make_first

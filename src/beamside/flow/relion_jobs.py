@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Literal
 
-from beamside.acquisition.arrivals import Remark
 from beamside.acquisition.kinds import source_kind
+from beamside.acquisition.reports import Remark
 from beamside.errors import BeamsideError, ProjectError
 from beamside.flow.stages import Stage
 from beamside.flow.table import LOCK_SECONDS

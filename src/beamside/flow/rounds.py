@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 
-from beamside.acquisition.arrivals import Remark
+from beamside.acquisition.reports import Remark
 from beamside.flow.dispatch import Dispatcher
 from beamside.flow.gate import counts_as_done
 from beamside.flow.missing import without_inputs

@@ -6,18 +6,18 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from beamside.acquisition.arrivals import Remark, TakenFile
 from beamside.acquisition.kinds import SourceKind
-from beamside.flow.arrivals import Prepare
+from beamside.acquisition.reports import ImportedFile, Remark
 from beamside.flow.checks import Account, Check, NoCheck, Surroundings
 from beamside.flow.settings import SessionSettings
+from beamside.flow.source_thread import Prepare
 from beamside.jobs.loading import load_function
 from beamside.project.records import ProjectState
 
 METADATA = "metadata-"
 """How the subjects of these remarks begin; they are made anew when the settings change."""
 
-Compare = Callable[[SessionSettings, TakenFile], Iterable[Remark]]
+Compare = Callable[[SessionSettings, ImportedFile], Iterable[Remark]]
 
 
 class AsItIs:
@@ -26,7 +26,7 @@ class AsItIs:
     def __init__(self, role: str) -> None:
         self.role = role
 
-    def __call__(self, taken: TakenFile) -> tuple[dict[str, str], dict[str, Any]]:
+    def __call__(self, taken: ImportedFile) -> tuple[dict[str, str], dict[str, Any]]:
         """Return the outputs and values of a file that was taken in."""
         return {self.role: taken.path}, dict(taken.metadata)
 
@@ -87,7 +87,7 @@ def has_changed(settings: SessionSettings, state: ProjectState) -> bool:
     return any(name in state.settings and state.settings[name] != now[name] for name in kind.decisive)
 
 
-def _nothing(settings: SessionSettings, taken: TakenFile) -> Iterable[Remark]:
+def _nothing(settings: SessionSettings, taken: ImportedFile) -> Iterable[Remark]:
     return ()
 
 

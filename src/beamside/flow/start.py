@@ -8,7 +8,7 @@ import sys
 import time
 from pathlib import Path
 
-from beamside.acquisition.arrivals import Trouble
+from beamside.acquisition.reports import Trouble
 from beamside.acquisition.scan import Scanner
 from beamside.errors import BeamsideError, ConfigError, InputError, ProjectBusyError
 from beamside.execution.gpus import chosen_gpus

@@ -11,9 +11,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from beamside.acquisition.arrivals import LookReport, Remark, TakenFile
+from beamside.acquisition.reports import ImportedFile, LookReport, Remark
 from beamside.flow.again import DoneAgain
-from beamside.flow.arrivals import Taken
 from beamside.flow.gate import GateState, counts_as_done, gate_revision
 from beamside.flow.optics import text_of
 from beamside.flow.problems import Problems
@@ -21,6 +20,7 @@ from beamside.flow.retries import pause_after
 from beamside.flow.rules import rules_in
 from beamside.flow.set_aside import SET_ASIDE, displaced, name_of
 from beamside.flow.settings import SessionSettings
+from beamside.flow.source_thread import FileImported
 from beamside.flow.stages import Stage, followers
 from beamside.flow.workflow import WorkflowJob
 from beamside.jobs.base import Result
@@ -230,9 +230,9 @@ class Tables:
 
     # -- acquisition ------------------------------------------------------------------------------------------------
 
-    def intake_done(self, event: Taken) -> None:
+    def intake_done(self, event: FileImported) -> None:
         """A file is in the project; one that was known already, with the same content and the same values that tell it apart, changes nothing."""
-        stage, taken = self.source, event.taken
+        stage, taken = self.source, event.file
         key = self._intake_key(taken.sha256, event.values, event.problem)
         entry = stage.entry(taken.name)
         if entry is not None and entry.key == key and entry.state in FINAL_STATES:
@@ -262,7 +262,7 @@ class Tables:
         }
         self._finish(stage, taken.name, ItemState.DONE, key=key, result=result, seconds=taken.seconds)
 
-    def intake_metadata(self, taken: TakenFile) -> None:
+    def intake_metadata(self, taken: ImportedFile) -> None:
         """More is known of a file than when it was taken in, as its microscope's record came later: its optics may be others now."""
         stage, name, metadata = self.source, taken.name, dict(taken.metadata)
         entry = stage.entry(name)
@@ -306,9 +306,9 @@ class Tables:
         self._record(stage, name, ItemState.QUEUED, attempt=1)
         self._finish(stage, name, ItemState.DONE, key=key, result=result, seconds=entry.seconds)
 
-    def intake_waits(self, event: Taken, reason: str) -> None:
+    def intake_waits(self, event: FileImported, reason: str) -> None:
         """A file is in the project, and waits until something is settled; one that was processed before stays as it is."""
-        stage, name = self.source, event.taken.name
+        stage, name = self.source, event.file.name
         if stage.entry(name) is None:
             self._record(stage, name, ItemState.WAITING, reason=reason)
 

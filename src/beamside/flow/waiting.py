@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from beamside.acquisition.arrivals import LookReport
+from beamside.acquisition.reports import LookReport
 
 
 def waits(

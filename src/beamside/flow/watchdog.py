@@ -13,7 +13,7 @@ from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
-from beamside.acquisition.arrivals import Trouble
+from beamside.acquisition.reports import Trouble
 from beamside.execution.executors import WorkersLostError
 from beamside.flow.problems import Problems
 

@@ -8,12 +8,12 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from beamside.acquisition.arrivals import LookReport, Remark, TakenFile
 from beamside.acquisition.intake import Intake
 from beamside.acquisition.manifest import Manifest
-from beamside.flow.arrivals import ArrivalThread, Looked, NotTaken, Taken
+from beamside.acquisition.reports import ImportedFile, LookReport, Remark
 from beamside.flow.checks import Check, Surroundings
 from beamside.flow.settings import SessionSettings
+from beamside.flow.source_thread import FileImported, ImportFailed, SourceSeen, SourceThread
 from beamside.flow.sources import METADATA, check, comparison, preparation
 from beamside.flow.steps import Steps
 from beamside.flow.waiting import for_the_source
@@ -32,7 +32,7 @@ class WatchedSource:
         self._last_arrival = time.monotonic()
         self._empty_looks = 0
         self._last_look: LookReport | None = None
-        self._thread: ArrivalThread | None = None
+        self._thread: SourceThread | None = None
         self.waiting = 0
 
     @property
@@ -53,30 +53,30 @@ class WatchedSource:
         job = self.tables.source.job.name
         prepare = preparation(kind, project.root, job, self.settings, writer.state.gains.values())
         intake = Intake(self.settings.acquisition, project.raw, Manifest(project.root), kind=kind)
-        self._thread = ArrivalThread(intake, prepare, events, self.settings.acquisition.poll_seconds)
+        self._thread = SourceThread(intake, prepare, events, self.settings.acquisition.poll_seconds)
         self._thread.start()
 
     def take(self, event: Any) -> None:
         """Take what the thread tells."""
-        if isinstance(event, Taken):
+        if isinstance(event, FileImported):
             self._last_arrival = time.monotonic()
             self.problems.close("destination")
             self._check.take(event)
-            self._steps.run("the comparison with metadata", partial(self._compare_metadata, event.taken), None)
-        elif isinstance(event, NotTaken):
+            self._steps.run("the comparison with metadata", partial(self._compare_metadata, event.file), None)
+        elif isinstance(event, ImportFailed):
             if event.full:
                 self.problems.open("destination", event.reason, "error")
             else:
                 self.problems.remark(Remark("not-taken", event.reason, event.source, severity="info"))
-        elif isinstance(event, Looked):
+        elif isinstance(event, SourceSeen):
             self._looked(event.report)
 
     def instead(self, event: Any, reason: str) -> tuple[str, Callable[[], None]] | None:
         """Of a file that was taken in and could not be given on, its item fails."""
-        if not isinstance(event, Taken):
+        if not isinstance(event, FileImported):
             return None
-        failed = Taken(event.taken, {}, {}, reason)
-        return f"the arrival of {event.taken.name}", partial(self.tables.intake_done, failed)
+        failed = FileImported(event.file, {}, {}, reason)
+        return f"the arrival of {event.file.name}", partial(self.tables.intake_done, failed)
 
     def pause(self, paused: bool) -> None:
         """Nothing is taken in while it is paused."""
@@ -123,7 +123,7 @@ class WatchedSource:
         if self._thread is not None:
             self._thread.join(timeout=CLOSE_SECONDS)
 
-    def _compare_metadata(self, taken: TakenFile) -> None:
+    def _compare_metadata(self, taken: ImportedFile) -> None:
         remarks = list(self._compare(self.settings, taken))
         self.problems.withdraw(METADATA, taken.name, but=[remark.subject for remark in remarks])
         for remark in remarks:
@@ -139,8 +139,8 @@ class WatchedSource:
             self.tables.set_source_ended(False)
         self.tables.intake_set_aside(report)
         for sidecar in report.sidecars:
-            self.tables.intake_metadata(sidecar.taken)
-            self._steps.run("the comparison with metadata", partial(self._compare_metadata, sidecar.taken), None)
+            self.tables.intake_metadata(sidecar.file)
+            self._steps.run("the comparison with metadata", partial(self._compare_metadata, sidecar.file), None)
         self.problems.hold("look:", report.standing)
         for remark in report.remarks:
             self.problems.remark(remark)

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from beamside.acquisition.gain_choice import words
-from beamside.flow.arrivals import Taken
+from beamside.flow.source_thread import FileImported
 from beamside.formats.orientation import Orientation
 from beamside.project.records import ItemEntry, ItemState
 
@@ -74,7 +74,7 @@ class Case:
     record: dict[str, Any] = field(default_factory=dict)
     prepared: dict[Way, dict[str, Any]] = field(default_factory=dict)
     movies: dict[str, Seen] = field(default_factory=dict)
-    held: list[Taken] = field(default_factory=list)
+    held: list[FileImported] = field(default_factory=list)
     doing: Literal["", "check", "prepare", "look"] = ""
     preparing: Way = (0, "none", "none")
     checked: int = 0

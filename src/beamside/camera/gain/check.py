@@ -15,9 +15,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from beamside.acquisition.arrivals import Remark
 from beamside.acquisition.gain_choice import MOST_MOVIES, Asked
 from beamside.acquisition.gain_doubt import changed_sentence
+from beamside.acquisition.reports import Remark
 from beamside.camera.gain.answers import given_on, told
 from beamside.camera.gain.case import (
     JOURNAL_FIELDS,
@@ -32,9 +32,9 @@ from beamside.camera.gain.case import (
 from beamside.camera.gain.looks import Look, after_look, next_look
 from beamside.camera.gain.need import PREFIX, PatternWatch
 from beamside.camera.gain.task import Do, GainTask, errand
-from beamside.flow.arrivals import Taken
 from beamside.flow.check_items import CheckItems
 from beamside.flow.checks import Surroundings
+from beamside.flow.source_thread import FileImported
 from beamside.flow.table import Tables
 from beamside.formats.orientation import Orientation
 from beamside.jobs.errands import Errand
@@ -84,7 +84,7 @@ class GainCheck:
             return [f"an answer about the gain reference, with {many}"]
         return [f"the check of the gain reference, with {many}"]
 
-    def take(self, event: Taken) -> None:
+    def take(self, event: FileImported) -> None:
         """Let a movie go on to its jobs, or wait until its gain reference is settled."""
         if event.problem or "gain_reference" not in event.values:
             self.tables.intake_done(event)
@@ -92,7 +92,7 @@ class GainCheck:
                 self.needs.see(event)
             return
         case, movie = self._case(event), event.outputs["movie"]
-        taken = event.taken
+        taken = event.file
         case.add(movie, Seen(taken.frames, taken.sha256, taken.source))
         digest = event.values["gain_reference_sha256"]
         if digest != case.digest:
@@ -179,7 +179,7 @@ class GainCheck:
 
     # -- cases ------------------------------------------------------------------------------------------------------
 
-    def _case(self, event: Taken) -> Case:
+    def _case(self, event: FileImported) -> Case:
         height, width = event.values["shape"]
         name = f"{width}x{height}"
         if name not in self.cases:
@@ -390,7 +390,7 @@ class GainCheck:
                     self.needs.forget(movie)
                 give_on_again(self.tables, entry.name, case.values(movie) or {})
 
-    def _watch_need(self, case: Case, events: list[Taken]) -> None:
+    def _watch_need(self, case: Case, events: list[FileImported]) -> None:
         """Have movies looked at that the reference is not used for, or does not fit: they may need another one."""
         asked = case.state == "asked" and case.record.get("evidence", {}).get("kind") == "absent"
         for event in events:
@@ -400,12 +400,12 @@ class GainCheck:
             else:
                 self.needs.forget(movie)
 
-    def _release(self, case: Case, events: list[Taken]) -> None:
+    def _release(self, case: Case, events: list[FileImported]) -> None:
         self._watch_need(case, events)
         for event in events:
             own = {name: value for name, value in event.values.items() if not name.startswith("gain_reference")}
             values = case.values(event.outputs["movie"]) or {}
-            self.tables.intake_done(Taken(event.taken, event.outputs, {**own, **values}, event.problem))
+            self.tables.intake_done(FileImported(event.file, event.outputs, {**own, **values}, event.problem))
 
     def spoiled(self, name: str, reason: str, *, permanent: bool) -> None:
         """A reference that does not fit fails its movies; after anything else it is tried again, with longer and longer pauses.

@@ -12,12 +12,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from beamside.acquisition.arrivals import Trouble
+from beamside.acquisition.reports import Trouble
 from beamside.camera.gain.case import Seen, can_tell, look_due
 from beamside.camera.gain.task import GainTask, errand
-from beamside.flow.arrivals import Taken
 from beamside.flow.check_items import CheckItems
 from beamside.flow.checks import Surroundings
+from beamside.flow.source_thread import FileImported
 from beamside.jobs.errands import Errand
 
 FIRST, MOST = 2, 16
@@ -78,10 +78,10 @@ class PatternWatch:
         self.items = items
         self.shapes: dict[str, Watched] = {}
 
-    def see(self, event: Taken) -> None:
+    def see(self, event: FileImported) -> None:
         """Note a movie for which no reference is used."""
         if "movie" in event.outputs:
-            taken, (height, width) = event.taken, event.values["shape"]
+            taken, (height, width) = event.file, event.values["shape"]
             seen = Seen(taken.frames, taken.sha256, taken.source)
             self.note((height, width), event.outputs["movie"], seen, tuple(taken.sidecars))
 

@@ -21,7 +21,7 @@ _NEWEST = 20
 """Sources that were taken last are looked at each time: those are the ones that may still grow."""
 
 
-class TakenSources:
+class ImportedSources:
     """The manifest's entries, by source; safe to use from several threads.
 
     Parameters

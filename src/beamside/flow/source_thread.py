@@ -10,8 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-from beamside.acquisition.arrivals import Arrival, LookReport, TakenFile, Trouble, Waiting
 from beamside.acquisition.intake import Intake
+from beamside.acquisition.reports import Arrival, ImportedFile, LookReport, Trouble, Waiting
 from beamside.acquisition.transfer import DestinationError
 from beamside.errors import AwaitedError, BeamsideError, InputError, NotReadyError, in_words
 from beamside.flow.lanes import Lanes
@@ -23,24 +23,24 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Looked:
+class SourceSeen:
     """A look at the source is over."""
 
     report: LookReport
 
 
 @dataclass(frozen=True)
-class Taken:
+class FileImported:
     """A file is in the project: `outputs` and `values` are what was made of it, `problem` says why nothing could be."""
 
-    taken: TakenFile
+    file: ImportedFile
     outputs: dict[str, str]
     values: dict[str, Any]
     problem: str = ""
 
 
 @dataclass(frozen=True)
-class NotTaken:
+class ImportFailed:
     """A file could not be taken in this time; the intake decides how often it is tried. `full` says that no file could: it is the project's disk."""
 
     source: str
@@ -51,7 +51,7 @@ class NotTaken:
 class Prepare(Protocol):
     """Makes a file that was taken in ready for processing."""
 
-    def __call__(self, taken: TakenFile) -> tuple[dict[str, str], dict[str, Any]]:
+    def __call__(self, taken: ImportedFile) -> tuple[dict[str, str], dict[str, Any]]:
         """Return its outputs and values."""
 
     def retry(self) -> None:
@@ -69,13 +69,13 @@ AGAIN_SECONDS, LONGEST_AGAIN_SECONDS = 2.0, 300.0
 class Unprepared:
     """A file that was taken in and could not be prepared; `passing` says that trying again may help by itself."""
 
-    taken: TakenFile
+    file: ImportedFile
     passing: bool
     attempts: int = 1
     due: float = 0.0
 
 
-class ArrivalThread(threading.Thread):
+class SourceThread(threading.Thread):
     """Look, and report, until `end` is set; what was found is taken in lanes beside it, so that looking goes on."""
 
     def __init__(
@@ -94,7 +94,7 @@ class ArrivalThread(threading.Thread):
         self._lanes = Lanes(self._take, events.put, self.paused, clock=clock)
         self._lock = threading.Lock()
         self._unprepared: dict[str, Unprepared] = {}
-        self._awaiting: dict[str, tuple[TakenFile, str]] = {}
+        self._awaiting: dict[str, tuple[ImportedFile, str]] = {}
         self._asked = queue.SimpleQueue[bool]()
         self._looking_since = 0.0
 
@@ -141,7 +141,7 @@ class ArrivalThread(threading.Thread):
             self._prepare(taken)
         for each in unprepared:
             if any(asked) or (each.passing and (asked or each.due <= now)):
-                self._prepare(each.taken)
+                self._prepare(each.file)
 
     def look(self) -> None:
         """Look once, and give what was found to the lanes."""
@@ -151,7 +151,7 @@ class ArrivalThread(threading.Thread):
         report.taking = taking
         self._tell_awaiting(report)
         report.standing += [self._slow(arrival) for arrival in self._lanes.slow()]
-        self.events.put(Looked(report))
+        self.events.put(SourceSeen(report))
 
     def _tell_awaiting(self, report: LookReport) -> None:
         """Say of the files that wait for another one that they wait, so that the session does not end without them."""
@@ -173,10 +173,10 @@ class ArrivalThread(threading.Thread):
         try:
             taken = self.intake.take(arrival)
         except (BeamsideError, OSError) as error:
-            self.events.put(NotTaken(arrival.source, in_words(error), isinstance(error, DestinationError)))
+            self.events.put(ImportFailed(arrival.source, in_words(error), isinstance(error, DestinationError)))
         except Exception as error:  # whatever one file raises, the others go on; the intake counts it
             log.exception("%s could not be taken", arrival.source)
-            self.events.put(NotTaken(arrival.source, f"{arrival.source}: {in_words(error)}"))
+            self.events.put(ImportFailed(arrival.source, f"{arrival.source}: {in_words(error)}"))
         else:
             if taken is not None:
                 self._prepare(taken)
@@ -193,7 +193,7 @@ class ArrivalThread(threading.Thread):
         finally:
             self._looking_since = 0.0
 
-    def _prepare(self, taken: TakenFile) -> None:
+    def _prepare(self, taken: ImportedFile) -> None:
         try:
             outputs, values = self.prepare(taken)
         except AwaitedError as error:
@@ -201,20 +201,20 @@ class ArrivalThread(threading.Thread):
                 self._awaiting[taken.name] = (taken, str(error))
         except (BeamsideError, OSError) as error:
             self._put_off(taken, passing=isinstance(error, NotReadyError) or not isinstance(error, InputError))
-            self.events.put(Taken(taken, {}, {}, in_words(error)))
+            self.events.put(FileImported(taken, {}, {}, in_words(error)))
         except Exception as error:  # one strange file must not end the session; the log has where it came from
             log.exception("%s could not be prepared", taken.path)
             self._put_off(taken, passing=False)
-            self.events.put(Taken(taken, {}, {}, in_words(error)))
+            self.events.put(FileImported(taken, {}, {}, in_words(error)))
         else:
             with self._lock:
                 self._unprepared.pop(taken.name, None)
                 self._awaiting.pop(taken.name, None)
             if self.intake.kind.fault in values:
                 self._put_off(taken, passing=False)
-            self.events.put(Taken(taken, outputs, values))
+            self.events.put(FileImported(taken, outputs, values))
 
-    def _put_off(self, taken: TakenFile, *, passing: bool) -> None:
+    def _put_off(self, taken: ImportedFile, *, passing: bool) -> None:
         with self._lock:
             before = self._unprepared.get(taken.name)
             attempts = before.attempts + 1 if before is not None else 1

@@ -11,15 +11,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from beamside.acquisition.arrivals import TakenFile
 from beamside.acquisition.intake import Intake
 from beamside.acquisition.kinds import MOVIE, SourceKind
 from beamside.acquisition.manifest import Manifest
 from beamside.acquisition.passed_over import PassedOver
+from beamside.acquisition.reports import ImportedFile
 from beamside.acquisition.settings import AcquisitionSettings
 from beamside.acquisition.storage import Storage
 from beamside.camera.gain.sums import sum_of_movies
-from beamside.flow.arrivals import ArrivalThread, Looked, Taken
+from beamside.flow.source_thread import FileImported, SourceSeen, SourceThread
 from beamside.formats.tiff import write_tiff
 
 RAISED = [
@@ -32,7 +32,7 @@ RAISED = [
 
 
 class Prepare:
-    def __call__(self, taken: TakenFile) -> tuple[dict[str, str], dict[str, Any]]:
+    def __call__(self, taken: ImportedFile) -> tuple[dict[str, str], dict[str, Any]]:
         return {"movie": taken.path}, {}
 
     def retry(self) -> None:
@@ -65,7 +65,7 @@ def run(folder: Path, source: SourceKind = MOVIE) -> tuple[set[str], dict[str, s
     settings = AcquisitionSettings(data=(str(folder / "camera"),), poll_seconds=0.01, settle_seconds=0.0, attempts=2)
     events: queue.Queue[Any] = queue.Queue()
     intake = Intake(settings, folder / "project/raw", Manifest(folder / "project"), kind=source)
-    thread = ArrivalThread(intake, Prepare(), events, 0.01)
+    thread = SourceThread(intake, Prepare(), events, 0.01)
     thread.start()
     taken, aside = set(), {}
     try:
@@ -73,9 +73,9 @@ def run(folder: Path, source: SourceKind = MOVIE) -> tuple[set[str], dict[str, s
             event = events.get(timeout=30)
             if isinstance(event, BaseException):
                 raise event
-            if isinstance(event, Taken):
-                taken.add(Path(event.taken.path).name)
-            if isinstance(event, Looked):
+            if isinstance(event, FileImported):
+                taken.add(Path(event.file.path).name)
+            if isinstance(event, SourceSeen):
                 aside.update({Path(one.source).name: one.reason for one in event.report.set_aside})
     finally:
         thread.end.set()

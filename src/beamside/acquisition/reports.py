@@ -13,15 +13,15 @@ from beamside.formats.image import ImageInfo
 
 __all__ = [
     "Arrival",
+    "ImportedFile",
+    "ImportedSidecar",
     "LookReport",
     "Remark",
     "SetAside",
     "Severity",
-    "TakenFile",
-    "TakenSidecar",
     "Trouble",
     "Waiting",
-    "taken_file",
+    "imported_file",
 ]
 
 
@@ -57,13 +57,13 @@ class SetAside:
 
 
 @dataclass(frozen=True)
-class TakenSidecar:
+class ImportedSidecar:
     """A sidecar that came after its movie: the movie's item, the file (relative to the project), what it says, and what is known of the movie now."""
 
     item: str
     path: str
     metadata: Mapping[str, Any]
-    taken: TakenFile
+    file: ImportedFile
 
 
 @dataclass
@@ -87,7 +87,7 @@ class LookReport:
     new: list[Arrival] = field(default_factory=list)
     waiting: list[Waiting] = field(default_factory=list)
     set_aside: list[SetAside] = field(default_factory=list)
-    sidecars: list[TakenSidecar] = field(default_factory=list)
+    sidecars: list[ImportedSidecar] = field(default_factory=list)
     standing: list[Trouble] = field(default_factory=list)
     remarks: list[Remark] = field(default_factory=list)
     matched: int = 0
@@ -97,7 +97,7 @@ class LookReport:
 
 
 @dataclass(frozen=True)
-class TakenFile:
+class ImportedFile:
     """A file that is safely in the project.
 
     Attributes
@@ -127,13 +127,13 @@ class TakenFile:
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
 
-def taken_file(entry: ManifestEntry, sidecars: tuple[ManifestEntry, ...] = ()) -> TakenFile:
+def imported_file(entry: ManifestEntry, sidecars: tuple[ManifestEntry, ...] = ()) -> ImportedFile:
     """Make the record of a taken file from its lines in the manifest."""
     metadata: dict[str, Any] = dict(entry.metadata)
     for sidecar in reversed(sidecars):
         metadata = {**metadata, **sidecar.metadata}
     height, width = entry.shape
-    return TakenFile(
+    return ImportedFile(
         name=entry.item,
         path=entry.destination,
         source=entry.source,
