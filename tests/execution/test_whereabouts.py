@@ -130,6 +130,15 @@ def test_a_line_that_is_longer_than_any_look_is_passed_over(tmp_path: Path, monk
     assert [said.task for _ in range(8) for said in listener.news()] == [TASK]
 
 
+def test_what_is_no_plain_file_is_left_alone(tmp_path: Path) -> None:
+    listener = Listener(tmp_path)
+    os.mkfifo(tmp_path / f"a-1{whereabouts.SUFFIX}")
+    (tmp_path / f"b-1{whereabouts.SUFFIX}").mkdir()
+    (tmp_path / f"c-1{whereabouts.SUFFIX}").symlink_to("/dev/zero")
+    say(tmp_path, TASK, THERE, begins=True)
+    assert [said.task for said in listener.news()] == [TASK]
+
+
 lines = st.one_of(
     st.binary(max_size=60),
     st.builds(lambda value: str(value).encode(), st.recursive(st.none() | st.integers() | st.text(), st.lists)),

@@ -37,6 +37,7 @@ def test_a_group_cannot_write_to_what_steers_a_session(tmp_path: Path) -> None:
     assert {path.name for path in found} >= {".beamside", "inbox", "journal", "project.jsonl", "writer.lock"}
     assert [path for path in found if mode(path) & 0o022] == []
     assert mode(project.inbox) == 0o700
+    assert mode(project.workers) == 0o755
     assert mode(project.root) == 0o775, "results may be the group's"
 
 

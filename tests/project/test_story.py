@@ -11,11 +11,12 @@ from beamside.project.story import SHOWN, item_story
 def test_the_newest_states_are_told_with_attempt_and_reason(tmp_path: Path) -> None:
     journal = tmp_path / "job.jsonl"
     records = [{"item": "a", "state": "waiting", "time": 0.0}, {"item": "b", "state": "queued", "time": 0.0}]
-    records += [{"item": "a", "state": "failed", "attempt": 2, "task": 3, "reason": "it is bad"}]
+    where = {"host": "node1", "pid": 7, "device": "cuda:0"}
+    records += [{"item": "a", "state": "failed", "attempt": 2, "task": 3, "where": where, "reason": "it is bad"}]
     journal.write_text("".join(json.dumps(record) + "\n" for record in records) + "odd\n", encoding="utf-8")
     story = item_story(journal, "a")
     assert story.startswith("Its journal says: waiting (")
-    assert story.endswith(", failed (attempt 2; task 3; it is bad).")
+    assert story.endswith(", failed (attempt 2; task 3; node1, 7, cuda:0; it is bad).")
     assert "queued" not in story
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
@@ -72,7 +73,7 @@ def say(folder: Path, task: TaskName, where: Where, *, begins: bool) -> None:
         try:
             _append(path, line)
         except FileNotFoundError:
-            folder.mkdir(parents=True, exist_ok=True)
+            folder.mkdir(mode=0o755, parents=True, exist_ok=True)
             _append(path, line)
 
 
@@ -120,8 +121,12 @@ class Listener:
 
     def _new_lines(self, path: Path) -> list[bytes]:
         try:
-            with path.open("rb") as stream:
-                status = os.fstat(stream.fileno())
+            # What is no plain file would hold the session up.
+            descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
+            with os.fdopen(descriptor, "rb") as stream:
+                status = os.fstat(descriptor)
+                if not stat.S_ISREG(status.st_mode):
+                    return []
                 file, offset = self._read.get(path.name, (status.st_ino, 0))
                 if file != status.st_ino or offset > status.st_size:
                     offset = 0  # another file of that name

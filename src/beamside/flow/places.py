@@ -30,7 +30,8 @@ class Places:
     """What the executor has, and what of it is taken by tasks that were given out."""
 
     def __init__(self, settings: SessionSettings, executor: Executor) -> None:
-        self.settings, self._executor = settings, executor
+        self.settings = settings
+        self._says = executor if isinstance(executor, HasCapacity) else None  # asked with every task, so looked at once
         self._planned = capacity_of(executor, settings.execution)
         self.workers = self.started = self._planned.workers
         self._given: dict[tuple[str, str], Given] = {}
@@ -38,7 +39,7 @@ class Places:
 
     def capacity(self) -> Capacity:
         """Return what there is for the session now."""
-        found = self._executor.capacity() if isinstance(self._executor, HasCapacity) else self._planned
+        found = self._planned if self._says is None else self._says.capacity()
         gpu_workers = found.gpu_workers if self.gpus_used else 0
         return replace(found, workers=self.workers, gpu_workers=gpu_workers)
 
@@ -62,7 +63,10 @@ class Places:
 
     def needed(self, stage: Stage) -> int:
         """Return for how many workers a task of a stage counts."""
-        wants, capacity = stage.job_type.resources, self.capacity()
+        wants = stage.job_type.resources
+        if not wants.cores and not wants.memory:
+            return 1
+        capacity = self.capacity()
         if self.on_gpu(stage):
             capacity = replace(capacity, workers=capacity.gpu_workers)
         return capacity.places(cores=wants.cores, memory=wants.memory)

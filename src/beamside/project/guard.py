@@ -29,7 +29,7 @@ def guard(project: Project) -> None:
         when the project is another user's.
     """
     try:
-        for directory in (project.private, project.journals, project.inbox):
+        for directory in (project.private, project.journals, project.inbox, project.workers):
             directory.mkdir(parents=True, exist_ok=True)
             _narrow(directory, private=directory == project.inbox)
             if not is_trusted(directory):

@@ -28,6 +28,9 @@ def _state(record: Record) -> str:
     when = record.get("time")
     details = [time.strftime("%H:%M:%S", time.localtime(when))] if isinstance(when, int | float) else []
     details += [f"{name} {record[name]}" for name in ("attempt", "task") if name in record]
+    where = record.get("where")
+    if isinstance(where, dict):
+        details.append(", ".join(str(where[part]) for part in ("host", "pid", "device") if part in where))
     details += [str(record["reason"])] if record.get("reason") else []
     state = str(record.get("state", "no state"))
     return f"{state} ({'; '.join(details)})" if details else state
