@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -58,3 +59,32 @@ def test_a_room_that_carries_any_work_names_no_job_type_and_nothing_that_one_mak
 
 def test_there_are_words_to_look_for() -> None:
     assert {"motion", "extracted", "micrograph", "class2d"} <= WORDS
+
+
+OF_A_CAMERA = re.compile(r"\b(gains?|movies?|micrographs?)\b|gain_|_gain|movie_|_movie|micrograph_|_micrograph")
+
+SAID = {
+    # The names of the workflows that come with the package, and what people read of their settings.
+    "flow/workflow.py": {"movies", "micrographs"},
+    "flow/settings.py": {"movies", "movie", "micrographs"},
+}
+"""Where the flow still speaks of a camera's files."""
+
+
+@pytest.mark.parametrize("module", sorted((SOURCE / "flow").glob("*.py")), ids=lambda path: path.name)
+def test_the_code_of_the_flow_has_no_word_of_what_a_camera_writes(module: Path) -> None:
+    tree = ast.parse(module.read_text())
+    prose = {
+        node.body[0].value
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node)
+        if isinstance(node.body[0], ast.Expr)
+    }
+    words = set[str]()
+    for node in ast.walk(tree):
+        said = node.value if isinstance(node, ast.Constant) and node not in prose else ""
+        named = getattr(node, "id", "") or getattr(node, "attr", "") or getattr(node, "arg", "")
+        for text in (said, named, getattr(node, "name", "")):
+            if isinstance(text, str):
+                words |= {found.group().strip("_") for found in OF_A_CAMERA.finditer(text)}
+    assert words == SAID.get(f"flow/{module.name}", set())

@@ -51,7 +51,7 @@ def prepared_gain(project: Project, movie: str) -> str:
 
 
 def record(project: Project) -> dict[str, Any]:
-    (only,) = (each for each in project.load().gains.values() if each["reference"])
+    (only,) = (each for each in project.load().findings.values() if each["reference"])
     return only
 
 
@@ -178,7 +178,7 @@ def test_an_answer_lets_a_running_session_go_on_while_movies_are_still_taken_in(
     thread = threading.Thread(target=session.run)
     thread.start()
     try:
-        wait_for(lambda: project.exists and bool(project.load().gains) and record(project)["state"] == "asked")
+        wait_for(lambda: project.exists and bool(project.load().findings) and record(project)["state"] == "asked")
         assert "same in several orientations" in record(project)["sentence"]
         camera.movie("late", 60)
         wait_for(lambda: len(states(project, "import")) == 3)
@@ -210,7 +210,7 @@ def test_after_kills_at_random_moments_the_same_decision_holds_and_no_movie_is_l
         time.sleep(source.uniform(0.1, 1.0))
         process.kill()
         process.wait()
-        decided += [found for found in project.load().gains.values() if found["state"] == "decided"]
+        decided += [found for found in project.load().findings.values() if found["state"] == "decided"]
     assert subprocess.run(command, stderr=subprocess.DEVNULL, check=False).returncode == 0
     decided.append(record(project))
     assert {(found["rotate"], found["flip"], found["use"]) for found in decided} == {(90, "none", "multiply")}

@@ -158,10 +158,10 @@ def test_a_session_that_died_goes_on_looking_where_it_was(
     run(settings, "waiting for an answer")
     ask(settings, "--redo")
     with ProjectWriter(project) as writer:  # as it was before the last movies were looked at
-        ((key, found),) = writer.state.gains.items()
+        ((key, found),) = writer.state.findings.items()
         (corrected,) = found["sets"]
         earlier = [{**corrected, "movies": [movie for movie in corrected["movies"] if "m11" in movie]}]
-        writer.gain(key, {**found, "sets": earlier, "looked_at": 12})
+        writer.finding(key, {**found, "sets": earlier, "looked_at": 12})
     run(settings)
     assert {name for name, digest in gains(project).items() if not digest} == {"m11", "m14"}
 

@@ -42,7 +42,7 @@ class Permission(NoCheck):
 
     @property
     def _allowed(self) -> bool:
-        return "permission" in self._tables.writer.state.gains
+        return "permission" in self._tables.writer.state.findings
 
     def take(self, arrival: FileImported) -> None:
         if self._allowed:
@@ -68,7 +68,7 @@ class Allow(ForHolder):
     at_end = True
 
     def carry_out(self, holder: Holder, who: str) -> str:
-        holder.writer.gain("permission", {"state": "decided", "sentence": "Texts are allowed."})
+        holder.writer.finding("permission", {"state": "decided", "sentence": "Texts are allowed."})
         return "Texts are allowed."
 
 

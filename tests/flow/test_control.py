@@ -103,13 +103,13 @@ def test_what_is_about_a_session_is_taken_back_when_it_reaches_none_and_that_is_
 def test_what_needs_no_session_is_done_by_the_one_who_asks_behind_what_waited_before(tmp_path: Path) -> None:
     project = Project(tmp_path)
     with ProjectWriter(project) as writer:
-        writer.gain("k", QUESTION)
+        writer.finding("k", QUESTION)
     control.send(project, "finish")
     control.send(project, "gain", {"rotate": 90})
     outcome = ask(project, "gain", {"rotate": 180}, seconds=0.0)
     assert outcome is not None
     assert outcome.kind == "refused", "the answer that waited came first"
-    assert project.load().gains["k"]["rotate"] == 90
+    assert project.load().findings["k"]["rotate"] == 90
     assert outcomes(project) == [("gain", "done"), ("gain", "refused")]
     assert [message.name for message in control.receive(project)] == ["finish"], "it is for the next session to know"
     assert project.writer_process() is None
@@ -118,11 +118,11 @@ def test_what_needs_no_session_is_done_by_the_one_who_asks_behind_what_waited_be
 def test_what_is_asked_while_a_session_ends_is_done_when_it_has_ended(tmp_path: Path) -> None:
     project = Project(tmp_path)
     with ProjectWriter(project) as writer:
-        writer.gain("k", QUESTION)
+        writer.finding("k", QUESTION)
         outcome = ask(project, "gain", {"none": True}, pause=lambda _seconds: writer.close())
     assert outcome is not None
     assert outcome.kind == "done"
-    assert project.load().gains["k"]["use"] == "none"
+    assert project.load().findings["k"]["use"] == "none"
 
 
 def test_a_session_that_begins_at_this_moment_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -337,13 +337,13 @@ def test_an_answer_about_the_gain_that_no_session_read_counts_in_the_next_one(
         "sentence": "How does it lie?",
     }
     with ProjectWriter(project) as writer:
-        writer.gain("k", question)
+        writer.finding("k", question)
     control.send(project, "gain", {"rotate": 90, "flip": "none", "use": "multiply"})
     drop(project, {"command": "gain", "details": {"nonsense": 1}})
     assert Session(session, until_empty=True).run() == "finished"
     state = project.load()
-    assert state.gains["k"]["state"] == "decided"
-    assert state.gains["k"]["rotate"] == 90
+    assert state.findings["k"]["state"] == "decided"
+    assert state.findings["k"]["rotate"] == 90
     assert outcomes(project) == [("gain", "done"), ("gain", "refused")]
     job = state.job_of_type("extract")
     assert job is not None

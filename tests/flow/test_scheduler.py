@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 
 from beamside.flow import control
+from beamside.flow.dispatch import Dispatcher, Finished
 from beamside.flow.scheduler import Scheduler
 from beamside.flow.session import Session
 from beamside.flow.settings import SessionSettings
@@ -97,3 +99,32 @@ def test_it_is_told_things_through_the_inbox_like_a_session(
     assert set(states(project, "motion").values()) == {ItemState.WAITING}
     assert Scheduler(settings, NoSource()).run() == "finished"
     assert states(project, "extract") == dict.fromkeys("ab", ItemState.DONE)
+
+
+@pytest.mark.parametrize("outcomes", [0, 1, 3])
+def test_killed_at_any_moment_the_next_one_goes_on_and_does_nothing_twice(
+    ended: SessionSettings, session_settings: Settings, monkeypatch: pytest.MonkeyPatch, outcomes: int
+) -> None:
+    class Killed(BaseException):
+        """Stands for a signal that no process can catch: nothing is recorded behind it."""
+
+    settings, finished = session_settings(patches_x=3), Dispatcher.finished
+
+    def die(self: Dispatcher, event: Finished) -> None:
+        if len(done) == outcomes:
+            self.tables.writer.close()
+            raise Killed
+        done.append(event.name)
+        finished(self, event)
+
+    done: list[str] = []
+    with monkeypatch.context() as patched:
+        patched.setattr(Dispatcher, "finished", die)
+        patched.setattr(Scheduler, "_failing", lambda _self: nullcontext())
+        with pytest.raises(Killed):
+            Scheduler(settings, NoSource()).run()
+    project = Project(ended.root)
+    assert Scheduler(settings, NoSource()).run() == "finished"
+    assert states(project, "extract") == dict.fromkeys("ab", ItemState.DONE)
+    # what was in hand when it died is done once more, and nothing that had an outcome
+    assert len([line for line in calls(project) if not line.startswith("class2d")]) <= 4 + len("ab")

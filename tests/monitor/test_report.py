@@ -256,7 +256,7 @@ def test_the_gain_references_way_is_shown_as_the_movies_decided_it(session: Call
 
     assert rows()["gain_mode"] == ("auto", False)
     with made.now():
-        made.writer.gain("key", {**decided, "rotate": 0, "flip": "none", "use": "divide"})
+        made.writer.finding("key", {**decided, "rotate": 0, "flip": "none", "use": "divide"})
     shown = rows()
     assert shown["gain_rotate"] == ("0 °", False)
     assert shown["gain_mode"] == ("divide", True)

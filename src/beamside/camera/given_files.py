@@ -40,7 +40,7 @@ def camera_has_changed(settings: SessionSettings, state: ProjectState) -> bool:
     changed = {name for name in counting if name in before and before[name] != now[name]}
     if not changed:
         return False
-    known = {record.get("reference_sha256") for record in state.gains.values() if record["state"] == "decided"}
+    known = {record.get("reference_sha256") for record in state.findings.values() if record["state"] == "decided"}
     try:  # the same reference at another place changes nothing
         return changed != {"gain"} or hash_file(Path(settings.acquisition.gain)) not in known
     except OSError:

@@ -22,7 +22,7 @@ class Check(Settling, Protocol):
 
     Attributes
     ----------
-    title : what it settles, in words: "the gain reference"
+    title : what it settles, in words
     items : what it has to settle, with its states
     """
 

@@ -25,7 +25,7 @@ class Cost:
 def cost_of(settings: SessionSettings) -> list[Cost]:
     """Return what would be computed again of the project of `settings` when its session had them.
 
-    A setting that makes other items of what is taken in, such as another gain reference, concerns everything that was made of them.
+    A setting that makes other items of what is taken in concerns everything that was made of them.
     """
     project = Project(settings.root)
     return cost_in(settings, project.load()) if project.exists else []

@@ -140,7 +140,7 @@ class RelionJobs:
         }
 
     def _usual_camera(self) -> Mapping[str, Any]:
-        """Return what is known of the newest of the items that have what most have, such as one gain reference."""
+        """Return what is known of the newest of the items that have what most have."""
         source = next((stage for stage in self.stages if stage.is_source), None)
         if source is None:
             return {}

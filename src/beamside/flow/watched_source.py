@@ -51,7 +51,7 @@ class WatchedSource:
         kind, project, writer = self.settings.source_kind, around.tables.writer.project, around.tables.writer
         self._compare = comparison(kind)
         job = self.tables.source.job.name
-        prepare = preparation(kind, project.root, job, self.settings, writer.state.gains.values())
+        prepare = preparation(kind, project.root, job, self.settings, writer.state.findings.values())
         intake = Intake(self.settings.acquisition, project.raw, Manifest(project.root), kind=kind)
         self._thread = SourceThread(intake, prepare, events, self.settings.acquisition.poll_seconds)
         self._thread.start()

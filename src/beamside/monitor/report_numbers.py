@@ -17,6 +17,7 @@ from beamside.monitor.report_items import HELD_BACK, ItemView, ProblemGroup, Rou
 from beamside.monitor.report_text import clock, count, duration, metric_heading, metric_text, plural, volume
 from beamside.monitor.status import SessionStatus, StageStatus
 from beamside.project.index import Index
+from beamside.project.records import FINDING
 
 
 @dataclass(frozen=True)
@@ -183,8 +184,8 @@ def history(index: Index) -> list[HistoryRow]:
     for record in index.events("problem"):
         if record.get("sentence") and record.get("state") != "closed":
             notes.append((record["time"], "problem", str(record["sentence"])))
-    gains = [(record["time"], "gain", str(record["sentence"])) for record in index.events("gain")]
-    return [HistoryRow(clock(moment), level, text) for moment, level, text in sorted(events + notes + gains)]
+    found = [(record["time"], FINDING, str(record["sentence"])) for record in index.events(FINDING)]
+    return [HistoryRow(clock(moment), level, text) for moment, level, text in sorted(events + notes + found)]
 
 
 def present_warnings(happened: Sequence[HistoryRow]) -> list[HistoryRow]:

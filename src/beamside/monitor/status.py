@@ -21,7 +21,7 @@ from beamside.project.index import Index
 from beamside.project.live import age, read_live
 from beamside.project.problems import ProblemEntry, fold_problems, open_problems
 from beamside.project.project import Project
-from beamside.project.records import ItemState
+from beamside.project.records import FINDING, ItemState
 
 COPY_WINDOW = 60.0
 """The copying rate is that of files that arrived in the last so many seconds."""
@@ -308,7 +308,7 @@ def _free_bytes(project: Project) -> float:
 def read_accounts(index: Index) -> list[Account]:
     """Return what the check of a session's source has found, with the settings that the session has now."""
     settings = index.settings()
-    return list(accounts(source_of(session_workflow(settings)), index.events("gain"), settings))
+    return list(accounts(source_of(session_workflow(settings)), index.events(FINDING), settings))
 
 
 def _stage(index: Index, kind: JobView, job: str, counts: Mapping[str, int], held: HeldBack) -> StageStatus:

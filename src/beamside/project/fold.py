@@ -13,6 +13,7 @@ from beamside.project.problems import apply_problem_record
 from beamside.project.records import (
     ALLOWED,
     FINAL_STATES,
+    FINDING,
     STATES,
     ItemEntry,
     ItemState,
@@ -96,7 +97,7 @@ def apply_project_record(state: ProjectState, record: Record) -> None:
         apply_problem_record(state.problems, record)
     elif event == "command":
         state.commands[record["id"]] = record
-    elif event in ("gain", "verdict", "version"):
+    elif event in (FINDING, "verdict", "version"):
         _apply_newest(state, record)
     else:
         raise ProjectError(
@@ -131,9 +132,9 @@ def _apply_newest(state: ProjectState, record: Record) -> None:
     """Take a record of which the newest about the same thing holds, and comes last."""
     if record["event"] == "version":
         _apply_version(_job(state, record), record)
-    elif record["event"] == "gain":
-        state.gains.pop(record["key"], None)
-        state.gains[record["key"]] = record
+    elif record["event"] == FINDING:
+        state.findings.pop(record["key"], None)
+        state.findings[record["key"]] = record
     else:
         about = (record["job"], record["item"])
         state.verdicts.pop(about, None)

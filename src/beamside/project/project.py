@@ -17,6 +17,7 @@ from beamside.project.journal import JournalFile, Record, read_journal
 from beamside.project.lease import Holder, Lease, current_holder
 from beamside.project.records import (
     FINAL_STATES,
+    FINDING,
     ItemEntry,
     ItemState,
     JobEntry,
@@ -242,9 +243,9 @@ class ProjectWriter:
             }
         )
 
-    def gain(self, key: str, choice: Mapping[str, Any]) -> None:
-        """Record how a gain reference is used, or what is asked about it; the newest record of a `key` holds."""
-        self._project_record({"event": "gain", "key": key, **choice})
+    def finding(self, key: str, found: Mapping[str, Any]) -> None:
+        """Record what a check of the source has found, decided or asks; the newest record of a `key` holds."""
+        self._project_record({"event": FINDING, "key": key, **found})
 
     def item(
         self,

@@ -47,6 +47,9 @@ STATES = {state.value: state for state in ItemState}
 Word = Literal["accept", "reject", "none"]
 """A person's word on an item of a job's output; "none" takes back what was said before."""
 
+FINDING = "gain"
+"""The event of a record of what a check has found. It is called by the first of them, as in the journals of all versions."""
+
 WAITS_FOR_ANSWER = "waiting for an answer"
 """How a session ends that has done what it can, while a person has not answered what it asks."""
 
@@ -170,6 +173,7 @@ class JobEntry:
 class ProjectState:
     """All jobs of a project and what happened to the session, as folded from the journals.
 
+    ``findings`` are the records of what a check of the source has found, decided or asks, the newest of each key; the newest of all comes last.
     ``verdicts`` are the records of a person's word on an item, the newest of each (job, item) unless that took it back. ``damage`` are the lines that
     say nothing, and ``lost_jobs`` the jobs whose own record was in one of these.
     """
@@ -182,7 +186,7 @@ class ProjectState:
     jobs: dict[str, JobEntry] = field(default_factory=dict)
     notes: list[dict[str, Any]] = field(default_factory=list)
     sessions: list[dict[str, Any]] = field(default_factory=list)
-    gains: dict[str, dict[str, Any]] = field(default_factory=dict)
+    findings: dict[str, dict[str, Any]] = field(default_factory=dict)
     problems: dict[str, ProblemEntry] = field(default_factory=dict)
     commands: dict[str, dict[str, Any]] = field(default_factory=dict)
     verdicts: dict[tuple[str, str], dict[str, Any]] = field(default_factory=dict)

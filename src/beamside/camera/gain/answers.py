@@ -50,13 +50,13 @@ def record_answer(writer: ProjectWriter, details: Mapping[str, Any]) -> list[str
     Raises ProjectError when there is none.
     """
     reference = str(writer.state.settings.get("gain") or "")
-    present = present_records(writer.state.gains.values(), reference)
+    present = present_records(writer.state.findings.values(), reference)
     new = {record["key"]: (record, answered(record, details)) for record in present}
     if not any(after for _, after in new.values()):
         raise ProjectError(no_question(reference, any(question_of(record) for record in present)) + ".")
     sentences = []
     for key, (before, after) in new.items():
         if after is not None:
-            writer.gain(key, after)
+            writer.finding(key, after)
             sentences.append(told(writer.state, before, after, details))
     return sentences

@@ -187,7 +187,7 @@ class GainCheck:
             self.items.add(name)
             case = Case((height, width), 0, asdict(self.asked), reference, digest, self.items.entries[name])
             self.cases[name] = case
-            gains = self.tables.writer.state.gains
+            gains = self.tables.writer.state.findings
             case.record = dict(gains.get(case.key, {}))
             if not case.record or case.record.get("replaced_by"):
                 self._go_on_with_former(case)
@@ -204,7 +204,7 @@ class GainCheck:
 
     def _go_on_with_former(self, case: Case) -> None:
         """The file at the path of the reference is not known, or was: a decision about the one before it holds until a person has answered."""
-        for record in reversed(list(self.tables.writer.state.gains.values())):
+        for record in reversed(list(self.tables.writer.state.findings.values())):
             same = (record.get("shape"), record.get("asked"), record.get("reference")) == (
                 list(case.shape),
                 case.said,
@@ -224,7 +224,7 @@ class GainCheck:
 
     def _number(self, case: Case) -> int:
         """The first shape of movies gets the plain names of files; each shape keeps its own."""
-        gains = self.tables.writer.state.gains.values()
+        gains = self.tables.writer.state.findings.values()
         known = {tuple(record["shape"]): int(record["number"]) for record in gains if record["reference"]}
         known.update((other.shape, other.number) for other in self.cases.values() if other is not case)
         return known.get(case.shape, max(known.values(), default=-1) + 1)
@@ -263,7 +263,7 @@ class GainCheck:
         replaces = case.record.get("replaced_by") == digest
         if case.state != "decided" or case.error or replaces:
             case.reference, case.digest, case.newer = copy, digest, None
-            case.record = dict(self.tables.writer.state.gains.get(case.key, {}))
+            case.record = dict(self.tables.writer.state.findings.get(case.key, {}))
             case.record.pop("replaced_by", None)
             case.looked, case.unseen = 0, []
             self._try_anew(case)
@@ -331,7 +331,7 @@ class GainCheck:
     def _decided(self, case: Case, outcome: Mapping[str, Any]) -> None:
         if case.state in ("decided", "asked") or case.newer is not None:
             return  # a person has answered in the meantime, or there is another reference
-        gains = self.tables.writer.state.gains.values()
+        gains = self.tables.writer.state.findings.values()
         known = carried(
             record
             for record in gains
@@ -359,7 +359,7 @@ class GainCheck:
             "unseen": case.unseen,
         }
         record = {name: value for name, value in {**choice, **fixed}.items() if name not in JOURNAL_FIELDS}
-        self.tables.writer.gain(case.key, record)
+        self.tables.writer.finding(case.key, record)
         case.record = record
         self._rest(case)
         self._watch_need(case, case.held)

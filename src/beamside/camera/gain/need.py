@@ -91,7 +91,7 @@ class PatternWatch:
             return
         name = f"{PREFIX}{shape[1]}x{shape[0]}"
         if name not in self.shapes:
-            record = dict(self.tables.writer.state.gains.get(name, {}))
+            record = dict(self.tables.writer.state.findings.get(name, {}))
             self.shapes[name] = Watched(shape, len(self.shapes), record)
             self.items.add(name)
             if record.get("state") == "needed":
@@ -133,7 +133,7 @@ class PatternWatch:
 
     def _refused(self) -> list[str]:
         """Return the content of the references that were compared with movies, or refused by a person, and are not used."""
-        records = self.tables.writer.state.gains.values()
+        records = self.tables.writer.state.findings.values()
         unused = [one for one in records if one["state"] == "asked" or one.get("use") == "none"]
         return [one["reference_sha256"] for one in unused if "reference_sha256" in one]
 
@@ -171,7 +171,7 @@ class PatternWatch:
             "evidence": evidence,
             "later": before == "not needed",
         }
-        self.tables.writer.gain(name, record)
+        self.tables.writer.finding(name, record)
         watched.record = record
         if state == "needed":
             self._tell(watched)
