@@ -22,6 +22,7 @@ from hypothesis.stateful import (
 )
 
 from beamside.acquisition.reports import ImportedFile
+from beamside.cli.progress import optics_lines
 from beamside.flow import control
 from beamside.flow.cost import cost_of, results_of
 from beamside.flow.dispatch import Dispatcher
@@ -34,6 +35,7 @@ from beamside.formats.star import read_star
 from beamside.jobs import registry
 from beamside.jobs.base import Item, Optics, Result, Row
 from beamside.jobs.optics import optics_table
+from beamside.monitor.status import read_status
 from beamside.project.project import Project
 
 Settings = Callable[..., SessionSettings]
@@ -285,6 +287,26 @@ def test_results_of_a_journal_that_says_no_optics_stay_and_are_listed(
     assert {path: path.read_text() for path in tables} == tables
     run(session_settings(amplitude_contrast=0.07))
     assert check_tables(project.root)["CtfFind"] == {"a": "opticsGroup1"}
+
+
+@pytest.mark.usefixtures("files_that_tell")
+def test_counts_overlaps_and_rules_that_never_held_are_told(
+    session_settings: Settings, write_movie: WriteMovie
+) -> None:
+    for name in ("a", "b_tilt", "c_tilt", "d_shot2", "e_shot1", "f_shot2"):
+        write_movie(name)
+    groups = [TILTED, "late: file matches c_*", "shot{}: file matches *_shot{}_*", "never: magnification > 1e6"]
+    project = run(session_settings(optics_group=groups))
+    status = read_status(project)
+    assert status.optics == {"opticsGroup1": 1, "tilted": 2, "late": 0, "shot1": 1, "shot2": 2, "never": 0}
+    told = {problem.key: (problem.severity, problem.text) for problem in status.problems}
+    assert told["optics:overlap:tilted+late"][0] == "info"
+    assert "raw/c_tilt_fractions match the optics groups tilted and late" in told["optics:overlap:tilted+late"][1]
+    assert "No file matches the optics group never (magnification > 1000000)" in told["optics:unmatched:never"][1]
+    assert optics_lines(status.optics) == ["Optics groups: opticsGroup1 1, tilted 2, late 0, shot1 1, shot2 2, never 0"]
+    assert set(check_tables(project.root)["Extract"].values()) == {"opticsGroup1", "tilted", "shot1", "shot2"}
+    run(session_settings(optics_group=[TILTED]))
+    assert not [problem for problem in read_status(project).problems if problem.key.startswith("optics:")]
 
 
 # -- anything at all ----------------------------------------------------------------------------------------------------

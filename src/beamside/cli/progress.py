@@ -6,7 +6,7 @@ import json
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
 from types import TracebackType
 from typing import Self
@@ -107,12 +107,17 @@ def status_table(status: SessionStatus, width: int) -> Group:
     for stage in status.stages:
         table.add_row(*_stage_row(stage, held=bool(held)), *([_last_values(stage)] if wide else []))
     below = [] if wide else [_values_line(stage) for stage in status.stages if stage.last]
-    gain = [Text(line, style="dim", overflow="fold") for line in status.gain]
+    gain = [Text(line, style="dim", overflow="fold") for line in (*status.gain, *optics_lines(status.optics))]
     first = [Text(line, style=style, overflow="fold") for line, style in attention_lines(status)]
     later = [Text(line, style="dim", overflow="fold") for line in (*over_lines(status), *signs(status))]
     failures = [Text(line, style="yellow", overflow="fold") for line in failure_lines(status)]
     at_work = [Text(line, style="dim", overflow="fold") for line in at_work_lines(status.at_work)]
     return Group(head, Text(facts, style="dim"), *first, table, *below, *at_work, *gain, *failures, *later)
+
+
+def optics_lines(optics: Mapping[str, int]) -> list[str]:
+    """Return how many files each optics group has, in a line; none where there are no groups."""
+    return [f"Optics groups: {', '.join(f'{name} {number}' for name, number in optics.items())}"] if optics else []
 
 
 def _stage_row(stage: StageStatus, *, held: bool) -> list[str]:
@@ -306,6 +311,7 @@ def news(status: SessionStatus, told: dict[str, int]) -> list[str]:
     A group is said again when it is ten times as large; what has ended is said once.
     """
     sayings = [(line, line, 1) for line in (*status.gain, status.message, *status.questions) if line]
+    sayings += [("optics", line, sum(status.optics.values())) for line in optics_lines(status.optics)]
     sayings += [
         (f"{each.key} {each.since} {each.severity}", problem_line(each), each.count) for each in status.problems
     ]

@@ -7,18 +7,22 @@ rules, or what is known of a file, change. What a result was made with is record
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from beamside.acquisition.arrivals import Trouble
 from beamside.flow.optics_rules import OpticsRule, facts_of
 from beamside.jobs.base import Optics
-from beamside.jobs.optics import name_of
+from beamside.jobs.optics import OPTICS_GROUP_NAME, name_of
 from beamside.project.records import ItemEntry
 
 if TYPE_CHECKING:
     from beamside.flow.stages import Stage
 
+
+TOLD = "optics:"
+"""How the keys of what is told of optics begin."""
 
 BEFORE = "_before"
 """Ending of the name under which a table lists optics that are not the present ones."""
@@ -37,8 +41,8 @@ class ItemOptics:
 
     def __init__(self, session: Optics, groups: Sequence[Group] = ()) -> None:
         self.session, self.groups = session, tuple(groups)
-        self.overlaps: dict[str, tuple[str, ...]] = {}
-        """Items for which several rules hold, with the names of the groups."""
+        self.overlaps: dict[tuple[int, ...], str] = {}
+        """Rules that hold for the same item, by number, with the first such item."""
         self._known: dict[str, tuple[object, Optics, int]] = {}
         self._named: dict[tuple[int, str], Optics] = {}
         self._counts: Counter[str] = Counter()
@@ -63,9 +67,8 @@ class ItemOptics:
 
     def _found(self, entry: ItemEntry) -> tuple[Optics, int]:
         found = self._holding(facts_of((entry.result or {}).get("values", {})))
-        self.overlaps.pop(entry.name, None)
         if len(found) > 1:
-            self.overlaps[entry.name] = tuple(name for _, name in found)
+            self.overlaps.setdefault(tuple(number for number, _ in found), entry.name)
         return (self._optics(found[0]), found[0][0]) if found else (self.session, -1)
 
     def of_facts(self, facts: Mapping[str, Any]) -> Optics:
@@ -84,15 +87,33 @@ class ItemOptics:
         return self._named[found]
 
     def counts(self) -> dict[str, int]:
-        """Return how many items each group has, the session's own ("") first, then in the order of the rules."""
-        names = dict.fromkeys(
-            ["", *(optics.group for _, optics in sorted(self._named.items(), key=lambda one: one[0]))]
-        )
-        return {name: self._counts[name] for name in names if self._counts[name] or not name}
+        """Return how many items each group has, the session's own first, then in the order of the rules; nothing where there are no rules."""
+        if not self.groups:
+            return {}
+        found = {OPTICS_GROUP_NAME: self._counts[""]}
+        for number, group in enumerate(self.groups):
+            if not self._matched[number]:
+                found[group.rule.name] = 0
+            for (of, name), _ in sorted(self._named.items(), key=lambda one: one[0]):
+                if of == number and self._counts[name]:
+                    found[name] = self._counts[name]
+        return found
 
-    def unmatched(self) -> list[OpticsRule]:
-        """Return the rules that hold for none of the items."""
-        return [group.rule for number, group in enumerate(self.groups) if self._matched[number] <= 0]
+    def troubles(self, *, final: bool) -> Iterator[Trouble]:
+        """Yield what is to be told of the rules: which hold for the same items; at the end of a session also which hold for none."""
+        for numbers, item in self.overlaps.items():
+            names = [self.groups[number].rule.name for number in numbers]
+            sentence = (
+                f"Files such as {item} match the optics groups {' and '.join(names)}: the first that is given counts."
+            )
+            yield Trouble(f"{TOLD}overlap:{'+'.join(names)}", sentence, "info")
+        for number, group in enumerate(self.groups):
+            if final and self._known and not self._matched[number]:
+                sentence = (
+                    f"No file matches the optics group {group.rule.name} ({group.rule.condition}), so nothing was done with its values: if that is "
+                    "not meant, correct it with 'beamside session set --optics-group'."
+                )
+                yield Trouble(f"{TOLD}unmatched:{group.rule.name}", sentence)
 
 
 def listed_under(stage: Stage, item: str) -> Optics | None:

@@ -1,4 +1,4 @@
-"""Tables that a round has published, without the rows of what gates hold back.
+"""Tables that a round has published, without the rows of what gates hold back, and of what was made again with other optics since.
 
 The work of a round writes the whole table, and the session makes of it the one that people and programs use: anew after each round, and whenever a
 gate opens or shuts. Nothing is computed for that, and with all gates open the two are the same, byte for byte. A session that dies in between leaves
@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from beamside.flow.gate import counts_as_done, gate_revision, shuts_nothing
+from beamside.flow.optics import listed_under
 from beamside.flow.stages import Stage
 from beamside.formats.atomic import replace_file
 from beamside.formats.star_rows import without_rows
@@ -28,7 +29,9 @@ def gates_before(stage: Stage) -> tuple[int, ...]:
         return ()
     line = _items_of(stage).line
     judging = any(not shuts_nothing(one.job) for one in line)  # then another result may be held back
-    return tuple(number for one in line for number in (gate_revision(one.job), one.job.revision if judging else 0))
+    optics = sum(one.job.optics_changes for one in line)
+    gates = (number for one in line for number in (gate_revision(one.job), one.job.revision if judging else 0))
+    return (optics, *gates)
 
 
 def publish(root: Path, stage: Stage) -> None:
@@ -36,8 +39,9 @@ def publish(root: Path, stage: Stage) -> None:
     rounds = [entry for entry in stage.job.items.values() if entry.result is not None]
     if not stage.job_type.published or not rounds:
         return
-    outputs = max(rounds, key=lambda entry: entry.finished).result["outputs"]  # type: ignore[index]
-    left_out = held_back_files(stage)
+    newest = max(rounds, key=lambda entry: entry.finished)
+    outputs = newest.result["outputs"]  # type: ignore[index]
+    left_out = held_back_files(stage) | files_of_other_optics(stage, newest.name)
     for table in stage.job_type.published:
         if table.role in outputs:
             _publish(root, stage, table, outputs[table.role], outputs.get(table.whole, ""), left_out)
@@ -50,6 +54,24 @@ def held_back_files(stage: Stage) -> frozenset[str]:
         return frozenset()
     held = (name for name in source.job.items if source.is_shut(name) or _is_rejected(source, name))
     return frozenset(path for name in held for path in _files_of(source, name))
+
+
+def files_of_other_optics(stage: Stage, name: str) -> frozenset[str]:
+    """Return the files of the items that were given out with other optics since a round was made of them: the round's tables say the former ones."""
+    source, gathering = _items_of(stage), stage
+    if not any(one.job.optics_changes for one in source.line):
+        return frozenset()
+    while gathering.gathered.job_type.aggregate:
+        gathering = gathering.gathered
+    made_of = gathering.entry(name)
+    since = made_of.made_from if made_of is not None else -1
+    others = (
+        entry.name
+        for entry in source.job.items.values()
+        if entry.result is not None
+        and (entry.optics_changed > max(since, 0) or (since >= 0 and listed_under(source, entry.name) is None))
+    )
+    return frozenset(path for item in others for path in _files_of(source, item))
 
 
 def _items_of(stage: Stage) -> Stage:

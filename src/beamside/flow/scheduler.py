@@ -305,6 +305,7 @@ class Scheduler(Steering):
         self.source.end()
         self.tables.release_in_flight()
         self.recovery.tell()
+        self.tables.tell_optics(final=state == "finished")
         self.inbox.close(state, self.ask)
         self.problems.flush(force=True)
         self.projection.close_jobs("finished" if state == "finished" else "stopped")
@@ -320,6 +321,7 @@ class Scheduler(Steering):
             "waiting_at_source": self.source.waiting,
             "in_flight": {stage.name: sorted(stage.in_flight) for stage in self.tables.stages if stage.in_flight},
             "at_work": self.dispatcher.shown(),
+            "optics": self.tables.source.item_optics.counts(),
             "waits": waits(
                 root=self.project.root,
                 state=self.state,

@@ -14,7 +14,7 @@ from typing import Any
 from beamside.acquisition.reports import ImportedFile, LookReport, Remark
 from beamside.flow.again import DoneAgain
 from beamside.flow.gate import GateState, counts_as_done, gate_revision
-from beamside.flow.optics import text_of
+from beamside.flow.optics import TOLD, text_of
 from beamside.flow.problems import Problems
 from beamside.flow.retries import pause_after
 from beamside.flow.rules import rules_in
@@ -103,6 +103,7 @@ class Tables:
 
     def recover(self) -> None:
         """Bring the tables into order after whatever happened: what was in flight waits again, what is out of date too."""
+        self.tell_optics()
         for stage in self.stages:
             self._leave_to_rules(stage)
             for entry in list(stage.job.items.values()):
@@ -122,6 +123,12 @@ class Tables:
             self._gates[stage.name] = GateState.of(stage.job)
             for name in list(stage.job.items):
                 self._go_on(stage, name)
+
+    def tell_optics(self, *, final: bool = False) -> None:
+        """Tell what there is to tell of the optics of all items."""
+        for name in self.source.job.items:
+            self.source.optics_of(name)
+        self.problems.hold(TOLD, self.source.item_optics.troubles(final=final))
 
     def _leave_to_rules(self, stage: Stage) -> None:
         """Let rules decide on what an earlier version rejected by a limit: the results are there, and nothing is computed again."""
@@ -167,6 +174,7 @@ class Tables:
                 self.writer.set_parameters(stage.job.name, dumped)
             self.writer.rules(stage.job.name, rules.get(stage.label, ()))
             stage.take(parameters, optics)
+        self.tell_optics()
         for stage in self.stages:
             for name in stage.stale():
                 self.redo(stage, name, INPUTS_CHANGED)
@@ -470,6 +478,11 @@ class Tables:
         self._record(stage, name, state, **details)
         stage.not_before.pop(name, None)
         self.again.discard(stage, name)
+        if stage.is_source and stage.item_optics.groups:
+            told = len(stage.item_optics.overlaps)
+            stage.optics_of(name)
+            if len(stage.item_optics.overlaps) != told:
+                self.problems.hold(TOLD, stage.item_optics.troubles(final=False))
         if stage.is_shut(name):
             self._came_behind[name] = None
         if counts_as_done(stage.job, stage.entry(name)):

@@ -37,7 +37,7 @@ def write_missing_logs(rows: Sequence[Row], optics: Optics, job: str, root: Path
             path.parent.mkdir(parents=True, exist_ok=True)
             folders[path.parent] = set(os.listdir(path.parent))
         if path.name not in folders[path.parent]:
-            write_log(path, row.item, row.result, job, optics)
+            write_log(path, row.item, row.result, job, row.optics or optics)
             missing += 1
     return missing
 

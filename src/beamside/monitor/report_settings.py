@@ -64,6 +64,9 @@ def facts(index: Index, status: SessionStatus, settings: Mapping[str, Any]) -> l
     found += [
         (label, setting_text(settings[name], unit)) for name, label, unit in _optics(settings) if name in settings
     ]
+    if status.optics:
+        listed = ", ".join(f"{name} {number}" for name, number in status.optics.items())
+        found.append(("Files in optics groups", listed))
     found.append(("Beamside", beamside.__version__))
     found.append(("Project", status.root))
     return found

@@ -118,8 +118,9 @@ class SessionStatus:
     ``state`` is "running", "paused", "finishing", "finished", "stopped", "failed", "waiting for disk space", "waiting for an answer" (it has ended,
     and goes on when a person has answered), "dead" when the session process is gone without having ended in order, or "not responding" when it is
     there and gives no sign of life. ``problems`` are the open ones, errors first, and ``over`` those that ended lately. ``questions`` wait for a
-    person's answer; ``gain`` says how gain references are used; ``waits`` says what the session waits for; ``at_work`` is what the workers have in
-    hand, the longest first. Ages are in seconds, -1 where there is none; ``free_bytes`` is what the target's disk has.
+    person's answer; ``gain`` says how gain references are used, and ``optics`` how many files each optics group has; ``waits`` says what the session
+    waits for; ``at_work`` is what the workers have in hand, the longest first. Ages are in seconds, -1 where there is none; ``free_bytes`` is what
+    the target's disk has.
     """
 
     name: str
@@ -137,6 +138,7 @@ class SessionStatus:
     held_back: tuple[FailureGroup, ...] = ()
     questions: tuple[str, ...] = ()
     gain: tuple[str, ...] = ()
+    optics: Mapping[str, int] = field(default_factory=dict)
     waits: tuple[str, ...] = ()
     sign_of_life_age: float = -1.0
     newest_file_age: float = -1.0
@@ -216,6 +218,7 @@ def _status(project: Project, index: Index) -> SessionStatus:
         held_back=tuple(_held_groups(stages, held)),
         questions=tuple(account.question for account in found if account.question),
         gain=tuple(account.told for account in found if account.told),
+        optics=dict(live.get("optics", {})),
         waits=tuple(live.get("waits", ())) if works else (),
         at_work=tuple(read_at_work(live)) if works else (),
         sign_of_life_age=live_age,

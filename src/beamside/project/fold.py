@@ -30,7 +30,8 @@ FORMAT = 4
 2 : problems, commands with their outcomes, and the revision that a round was made from; all that a project of format 1 has means the same
 3 : a person's word on items; labels and ports of jobs, so that there may be several of a type. All that a project of format 2 has means the
     same; a job without a label is called by its type
-4 : rules on what jobs have measured. All that a project of format 3 has means the same
+4 : rules on what jobs have measured; optics groups, and the optics with which an item was given out. All that a project of format 3 has means
+    the same
 """
 
 
@@ -179,7 +180,11 @@ def apply_item_record(job: JobEntry, record: Record, *, sound: bool = True) -> I
     if new is ItemState.QUEUED:
         entry.task = record.get("task", entry.task + 1)  # journals of earlier versions do not say it
         entry.members = tuple(map(sys.intern, record.get("members") or ()))
-        entry.optics = sys.intern(record.get("optics", ""))
+        optics = sys.intern(record.get("optics", ""))
+        if entry.optics and optics != entry.optics:
+            entry.optics_changed = job.records
+            job.optics_changes += 1
+        entry.optics = optics
     if new in FINAL_STATES:
         entry.key, entry.result = record.get("key", ""), _with_shared_names(record.get("result"))
         entry.seconds, entry.finished = record.get("seconds", 0.0), job.records

@@ -87,7 +87,8 @@ class ItemEntry:
     number are the identity of one task for ever.
 
     ``optics`` are those with which the item was given out last, and ``made_with`` those that the present result was made with, each as a line; "" in
-    journals that do not say it. While they differ, files of the result may have been written over.
+    journals that do not say it. While they differ, files of the result may have been written over. ``optics_changed`` is the number of the record
+    that last gave the item out with others than before; 0 while none did.
     """
 
     name: str
@@ -106,6 +107,7 @@ class ItemEntry:
     members: tuple[str, ...] = ()
     optics: str = ""
     made_with: str = ""
+    optics_changed: int = 0
 
     def has_in_hand(self, task: int) -> bool:
         """Tell whether this task of the item is the one whose outcome is awaited."""
@@ -156,6 +158,7 @@ class JobEntry:
     records: int = 0
     revision: int = 0
     items: dict[str, ItemEntry] = field(default_factory=dict)
+    optics_changes: int = 0
     words: dict[str, Word] = field(default_factory=dict)
     rules: tuple[Rule, ...] = ()
     gate_changes: int = 0
