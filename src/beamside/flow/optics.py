@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from beamside.acquisition.arrivals import Trouble
+from beamside.acquisition.reports import Trouble
 from beamside.flow.optics_rules import OpticsRule, facts_of
 from beamside.jobs.base import Optics
 from beamside.jobs.optics import OPTICS_GROUP_NAME, name_of
