@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from importlib import invalidate_caches
 from pathlib import Path
 from typing import Any
@@ -127,3 +128,8 @@ def test_the_kinds_of_microscopy_are_there_without_any_package() -> None:
     assert source_kind("movie") is MOVIE
     assert source_kind("micrograph") is MICROGRAPH
     assert (MOVIE.in_parts, MICROGRAPH.in_parts) == (True, False)
+
+
+def test_several_of_a_kind_in_words() -> None:
+    assert [MOVIE.count(number) for number in (0, 1, 2)] == ["0 movies", "1 movie", "2 movies"]
+    assert replace(MOVIE, name="series", many="series").count(2) == "2 series"

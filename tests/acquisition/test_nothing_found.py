@@ -34,7 +34,7 @@ def told(root: Path, pattern: str, *files: str) -> str:
         ("*.tif", "a.tiff.zst", "1 file differs only by the ending (.tif and .tiff"),
         ("*/*.tif", "a.tif", "only by the folders above"),
         ("*.tif", "one/level/deeper/a.tif", "only by the folders above"),
-        ("*", "a.dm4", "1 file matches, but .dm4 is not a format of movies"),
+        ("*", "a.dm4", "1 file matches, but .dm4 is not TIFF, MRC, EER or PNG"),
         ("*.tif", "a.part.tif", "1 file matches, but has the name of an unfinished copy"),
         ("*.tif", "a.tif.part", "1 file matches, but has the name of an unfinished copy"),
         (

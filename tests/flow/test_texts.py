@@ -16,6 +16,7 @@ from beamside.cli.resolution import resolve_session
 from beamside.errors import ConfigError
 from beamside.flow.session import Session
 from beamside.flow.settings import SessionSettings, sections
+from beamside.flow.start import prepare
 from beamside.flow.stored_settings import load_settings
 from beamside.flow.workflow import find_workflow
 from beamside.monitor.report import write_report
@@ -120,3 +121,11 @@ def test_a_kind_that_names_what_is_not_there_stops_the_start_with_a_sentence(
     monkeypatch.setitem(kinds.BUILT_IN, "text", replace(kinds.BUILT_IN["text"], **named))
     with pytest.raises(ConfigError, match=r"kind of source 'text' names 'texts\.that_are_missing:make'"):
         Session(settings(texts), until_empty=True).run()
+
+
+def test_the_start_speaks_of_the_formats_of_what_is_taken_in(texts: Path) -> None:
+    assert prepare(settings(texts)) == []
+    for path in texts.glob("*.txt"):
+        path.unlink()
+    (said,) = prepare(settings(texts))
+    assert said.startswith(f"No text file matches --data '{texts}' so far. 1 file matches, but .tiff is not text")

@@ -12,6 +12,7 @@ import numpy as np
 from beamside.acquisition.epu import read_metadata
 from beamside.acquisition.frames import UsualFrames, judge, said_of
 from beamside.acquisition.imported import ImportedSources
+from beamside.acquisition.kinds import SourceKind
 from beamside.acquisition.manifest import ManifestEntry
 from beamside.acquisition.remarks import Remark, Trouble
 from beamside.acquisition.scan import Sighting
@@ -30,11 +31,11 @@ class FrameCheck:
     Parameters
     ----------
     taken, usual : what was taken, and how many frames that has
-    single_images : the session takes in micrographs
+    kind : what is taken in
     """
 
-    def __init__(self, taken: ImportedSources, usual: UsualFrames, *, single_images: bool) -> None:
-        self._taken, self._usual, self._single_images = taken, usual, single_images
+    def __init__(self, taken: ImportedSources, usual: UsualFrames, kind: SourceKind) -> None:
+        self._taken, self._usual, self._kind, self._single_images = taken, usual, kind, not kind.in_parts
         self._judged = self._judged_usual = 0
         self._doubted: dict[str, tuple[ManifestEntry, str]] = {}
 
@@ -84,12 +85,10 @@ class FrameCheck:
                 self._doubted[movie.item] = movie, reason
         if not self._doubted:
             return []
-        count = "1 movie is" if len(self._doubted) == 1 else f"{len(self._doubted)} movies is"
+        count = self._kind.count(len(self._doubted))
         named = [f"{movie.source} ({reason})" for movie, reason in islice(self._doubted.values(), _NAMED)]
         more = ", ..." if len(self._doubted) > _NAMED else ""
-        sentence = (
-            f"The number of frames of {count} in doubt: {', '.join(named)}{more}; a movie is taken again if it changes."
-        )
+        sentence = f"The number of frames of {count} is in doubt: {', '.join(named)}{more}; a {self._kind.name} is taken again if it changes."
         return [Trouble("frames-in-doubt", sentence)]
 
     def _dispute(self, movie: ManifestEntry) -> str:

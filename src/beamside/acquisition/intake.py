@@ -109,7 +109,7 @@ class Intake:
         self._new_set_aside: list[SetAside] = []
         self._pending_remarks: list[Remark] = []
         self._ever_matched = bool(self._taken.movies)
-        self._frames = FrameCheck(self._taken, self._usual, single_images=not kind.in_parts)
+        self._frames = FrameCheck(self._taken, self._usual, kind)
         self._advice: tuple[float, str] | None = None
 
     # what is known

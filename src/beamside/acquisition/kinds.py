@@ -63,6 +63,7 @@ class SourceKind:
     inspect : checks that a file is structurally complete and says what it holds; raises NotReadyError while something is missing, and
         CorruptFileError or InputError when waiting does not help; see `without_pixels` for files that are no images
     role : under which the file is an output of the item
+    many : several of them, in words; the name with an "s" when it is not given
     in_parts : whether a file has frames that a camera writes one after the other, so that their number has to be confirmed
     passes_over : what a complete file is when it is not of this kind, from its path, its frames and what the patterns ask for
     tells : what is said of such a file
@@ -84,6 +85,7 @@ class SourceKind:
     formats: str
     inspect: Callable[[str], ImageInfo]
     role: str
+    many: str = ""
     in_parts: bool = False
     passes_over: Callable[[str, int, str], Kind | None] = field(default=_none_passed_over)
     tells: Callable[[Kind, str], str] = field(default=_plain_sentence)
@@ -98,6 +100,15 @@ class SourceKind:
     changed: str = ""
     fault: str = ""
     told_apart: tuple[str, ...] = ()
+
+    def count(self, number: int) -> str:
+        """Return so many of them, in words: "1 movie", "3 movies"."""
+        return f"1 {self.name}" if number == 1 else f"{number} {self.plural}"
+
+    @property
+    def plural(self) -> str:
+        """Several of them, in words."""
+        return self.many or f"{self.name}s"
 
 
 def without_pixels(metadata: Mapping[str, float | str] | None = None) -> ImageInfo:

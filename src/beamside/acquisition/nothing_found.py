@@ -31,11 +31,14 @@ class Pattern:
 
 
 def what_is_there(
-    patterns: Sequence[Pattern], given: Collection[str] = (), endings: tuple[str, ...] = MOVIE_SUFFIXES
+    patterns: Sequence[Pattern],
+    given: Collection[str] = (),
+    endings: tuple[str, ...] = MOVIE_SUFFIXES,
+    formats: str = FORMATS,
 ) -> str:
     """Return sentences about the files that nearly match one of the patterns, or else about those that are there at all.
 
-    `given` are the files that are the gain reference or the defects, and so no movies.
+    `given` are the files that are the gain reference or the defects, and so not taken in; `formats` are the endings in words.
     """
     found: dict[tuple[str, ...], list[str]] = {}
     others: dict[str, list[str]] = {}
@@ -52,7 +55,7 @@ def what_is_there(
                 found.setdefault(differences, []).append(path)
             elif _base(path).lower().endswith(endings) and os.path.realpath(path) not in given:
                 others.setdefault("" if _base(path) == path else "compressed ", []).append(path)
-    near = [_sentence(differences, sorted(set(paths))) for differences, paths in sorted(found.items())]
+    near = [_sentence(differences, sorted(set(paths)), formats) for differences, paths in sorted(found.items())]
     if near:
         return " ".join(near)
     if others:
@@ -133,7 +136,7 @@ _PHRASES = {
 }
 
 
-def _sentence(differences: tuple[str, ...], paths: list[str]) -> str:
+def _sentence(differences: tuple[str, ...], paths: list[str], formats: str) -> str:
     phrases = [_PHRASES[name] for name in differences if name in _PHRASES]
     subject = _count(paths, "file")
     if phrases:
@@ -148,7 +151,7 @@ def _sentence(differences: tuple[str, ...], paths: list[str]) -> str:
     elif "unfinished" in differences:
         said += f", but {'has the name' if len(paths) == 1 else 'have names'} of an unfinished copy"
     elif "format" in differences:
-        said += f", but {endings or 'a name without an ending'} is not a format of movies"
+        said += f", but {endings or 'a name without an ending'} is not {formats}"
     return f"{said}: {_examples(paths)}."
 
 

@@ -30,7 +30,7 @@ _NAMED = 3
 _KEPT: dict[str, tuple[Severity, str, str]] = {
     "unconfirmed": (
         "info",
-        f"nothing confirms that all frames are there (no record gives their number, and fewer than {SHARED_BY} other movies have as many)",
+        f"nothing confirms that all frames are there (no record gives their number, and fewer than {SHARED_BY} others have as many)",
         "compare with the copies in the project, and remove by hand",
     ),
     "disputed": (

@@ -157,7 +157,7 @@ class Scanner:
     def nothing_matches(self) -> str:
         """Return what to say when a scan found nothing: what there is instead."""
         given = ", ".join(f"'{text}'" for text in dict.fromkeys(pattern.text for pattern in self._patterns))
-        there = what_is_there(self._patterns, self._exclude, self._endings)
+        there = what_is_there(self._patterns, self._exclude, self._endings, self._formats)
         return f"No {self._formats} file matches --data {given} so far. {there}".rstrip()
 
     def _is_meant(self, entry: os.DirEntry[str], seen: set[str]) -> bool:

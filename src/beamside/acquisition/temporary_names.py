@@ -85,7 +85,7 @@ def _seen(
 def _file_remark(path: str) -> Remark:
     name = os.path.basename(path)
     if name.startswith("._"):
-        subject, words = "macos-companion", "is a companion file that macOS makes, and not a movie: it is not used."
+        subject, words = "macos-companion", "is a companion file that macOS makes, and has no data: it is not used."
     elif is_unfinished(name):
         subject, words = (
             "unfinished-name",
@@ -93,7 +93,7 @@ def _file_remark(path: str) -> Remark:
         )
     else:
         subject = "hidden-name"
-        words = "has a hidden or temporary name: it is not used. Give it an ordinary name if it is a movie."
+        words = "has a hidden or temporary name: it is not used. Give it an ordinary name if it should be."
     return Remark(subject, f"{path} {words}", path, severity="info")
 
 

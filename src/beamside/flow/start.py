@@ -153,7 +153,8 @@ def _check_writable(root: Path) -> None:
 
 
 def _source_warnings(settings: SessionSettings) -> list[str]:
-    scanner = Scanner(settings.acquisition.data)
+    kind = settings.source_kind
+    scanner = Scanner(settings.acquisition.data, endings=kind.endings, formats=kind.formats)
     found = scanner.scan()
     if found.matched or found.standing:
         return [trouble.sentence for trouble in found.standing]
