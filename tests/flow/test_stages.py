@@ -72,7 +72,7 @@ def test_results_of_any_mixture_of_versions_are_valid_and_those_of_earlier_ones_
 @given(some_versions)
 def test_other_content_makes_all_results_out_of_date(versions: list[str]) -> None:
     stages = make_chain(versions, named=False)
-    stages[0].job.items["m"].key = "other content"
+    record(stages[0], "other content")
     assert [stage.stale() for stage in stages] == [[], ["m"], ["m"], ["m"], ["m"]]
 
 
@@ -82,7 +82,7 @@ def test_a_result_that_is_made_anew_makes_those_after_it_out_of_date_when_its_ve
 ) -> None:
     stages = make_chain(versions, named=False)
     kind, before = stages[number].job_type, stages[number - 1].job.items["m"].key
-    stages[number].job.items["m"].key = key_by(kind, kind.version, before)
+    record(stages[number], key_by(kind, kind.version, before))
     after = [] if versions[number - 1] == kind.version else ["m"]
     assert [stage.stale() for stage in stages] == [[]] * (number + 1) + [after] * (4 - number)
 
@@ -92,7 +92,7 @@ def test_another_parameter_makes_its_job_and_all_after_it_out_of_date_whatever_t
     versions: list[str],
 ) -> None:
     stages = make_chain(versions, named=False)
-    stages[2].parameters = CtfParameters(min_defocus=4000)
+    stages[2].take(CtfParameters(min_defocus=4000), stages[2].item_optics)
     assert [stage.stale() for stage in stages] == [[], [], ["m"], ["m"], ["m"]]
 
 
@@ -103,6 +103,12 @@ def test_earlier_versions_follow_from_a_number(version: str, earlier: list[str])
 
     Other.version = version
     assert earlier_versions(Other()) == earlier
+
+
+def record(stage: Stage, key: str) -> None:
+    """The result of the item has this key now."""
+    entry = stage.job.items["m"]
+    entry.key, entry.recorded = key, entry.recorded + 1
 
 
 def test_which_version_made_a_result_is_found_out_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -116,5 +122,5 @@ def test_which_version_made_a_result_is_found_out_once(monkeypatch: pytest.Monke
     for stage in stages:
         assert (stage.stale(), stage.outdated()) == ([], {})
     assert len(made) == first, "a session of very many items asks again after every recompute"
-    stages[0].job.items["m"].key = "other content"
+    record(stages[0], "other content")
     assert [stage.stale() for stage in stages[1:]] == [["m"]] * 4

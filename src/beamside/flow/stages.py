@@ -21,6 +21,29 @@ SETTINGS_LENGTH = 8
 """Length of the part of an aggregate's keys that its parameters make."""
 
 
+@dataclass
+class _Rows:
+    """The rows that a stage has shown, and up to which records of the jobs that they are made from."""
+
+    found: dict[str, Row | None] = field(default_factory=dict)
+    seen: dict[str, int] = field(default_factory=dict)
+    common: tuple[int, ...] = ()
+
+    def changed(self, line: Sequence[Stage], revisions: tuple[int, ...]) -> list[str]:
+        """Return the items whose rows must be made anew: those of which something was recorded, or all when anything else has changed."""
+        common = (*revisions[:2], *revisions[3::2])
+        items = dict.fromkeys(line[-1].job.items) if common != self.common else {}
+        for stage in line:
+            seen = self.seen.get(stage.job.name, 0)
+            for name in reversed(stage.job.newest) if common == self.common else ():
+                if stage.job.items[name].recorded <= seen:
+                    break
+                items[name] = None
+            self.seen[stage.job.name] = stage.job.records
+        self.common = common
+        return list(items)
+
+
 @dataclass(eq=False)
 class Stage:
     """A job of the workflow: its type, parameters and table, and the stages that its ports are connected to.
@@ -43,6 +66,8 @@ class Stage:
     _taken: int = field(default=0, repr=False)
     _settings: dict[tuple[str, Optics], tuple[str, ...]] = field(default_factory=dict, repr=False)
     _made_by: dict[str, tuple[tuple[Any, ...], str]] = field(default_factory=dict, repr=False)
+    _expected: dict[str, tuple[tuple[int, ...], str]] = field(default_factory=dict, repr=False)
+    _rows: _Rows = field(default_factory=_Rows, repr=False)
     _given: dict[str, tuple[tuple[int, ...], Given | None]] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
@@ -222,6 +247,15 @@ class Stage:
         """
         if self.is_source:
             return self.job.items[item].key
+        if self.first.groups is not None:
+            return self._find_expected_key(item)  # it is made of other items, too
+        stamp = self._stamp(item)
+        known = self._expected.get(item)
+        if known is None or known[0] != stamp:
+            known = self._expected[item] = stamp, self._find_expected_key(item)
+        return known[1]
+
+    def _find_expected_key(self, item: str) -> str:
         before = self._expected_inputs(item)
         entry = self.job.items.get(item)
         if entry is not None and self._version_of(entry, before):
@@ -294,13 +328,15 @@ class Stage:
         return known[1]
 
     def _stamp(self, item: str) -> tuple[int, ...]:
-        """Return what stays the same while nothing is recorded of the item, and nobody opens or shuts a gate, here or before."""
-        entries = [stage.job.items.get(item) for stage in self.line]
-        return (
-            *[0 if entry is None else entry.recorded for entry in entries],
-            sum([gate_revision(stage.job) for stage in self.line]),
-            sum([stage.groups.revision(item) for stage in self.line if stage.groups is not None]),
-        )
+        """Return what stays the same while nothing is recorded of the item, and no gate, parameter or optics change, here or before."""
+        numbers, common = [], 0
+        for stage in self.line:
+            job = stage.job
+            entry = job.items.get(item)
+            numbers.append(0 if entry is None else entry.recorded)
+            common += gate_revision(job) + job.shared_changes + stage._taken
+        first = self.line[0]
+        return (*numbers, common, 0 if first.groups is None else first.groups.revision(item))
 
     def _find_given(self, item: str) -> Given | None:
         entry = self.job.items.get(item)
@@ -390,14 +426,16 @@ class Stage:
         if self.job_type.aggregate:
             entries = [entry for entry in self.job.items.values() if entry.result is not None]
             return [Row(self.item(entry.name), Result.from_json(entry.result or {})) for entry in entries]
-        found = []
-        for entry in self.job.items.values():
-            if entry.result is None or self.is_shut(entry.name):
-                continue
-            given = self.given(entry.name)
-            if given is not None and (optics := listed_under(self, entry.name)) is not None:
-                found.append(Row(Item(entry.name, given.inputs), given.result, optics))
-        return found
+        for name in self._rows.changed(self.line, self.revisions()):
+            self._rows.found[name] = self._row(name)
+        return [row for name in self.job.items if (row := self._rows.found.get(name)) is not None]
+
+    def _row(self, name: str) -> Row | None:
+        entry = self.job.items.get(name)
+        if entry is None or entry.result is None or self.is_shut(name):
+            return None
+        given, optics = self.given(name), listed_under(self, name)
+        return Row(Item(name, given.inputs), given.result, optics) if given is not None and optics is not None else None
 
     def revisions(self) -> tuple[int, ...]:
         """Return what `rows` depends on: the revisions of the jobs whose items they show, which stay the same while the rows do."""

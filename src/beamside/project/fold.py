@@ -122,6 +122,7 @@ def _apply_version(job: JobEntry, record: Record) -> None:
     """Take what has become of a version of one thing that a job takes for all its items."""
     port, now = record["port"], record["state"]
     version = Version(record["identity"], record["from"], record["made"], record["result"])
+    job.shared_changes += 1
     kept = {"used": job.shared, "offered": job.offers, "declined": job.declined}.get(now)
     job.offers.pop(port, None)
     job.declined.pop(port, None)
@@ -174,6 +175,8 @@ def apply_item_record(job: JobEntry, record: Record, *, sound: bool = True) -> I
     if entry is None:
         entry = job.items[record["item"]] = ItemEntry(record["item"], new, arrived=record["time"])
     entry.state, entry.changed, entry.recorded = new, record["time"], job.records
+    job.newest.pop(entry.name, None)
+    job.newest[entry.name] = None
     entry.attempt = record.get("attempt", entry.attempt)
     entry.reason = record.get("reason", "")
     entry.made_from = record.get("made_from", entry.made_from)

@@ -142,6 +142,8 @@ class JobEntry:
     revisions mean equal tables as long as ``gate_changes``, how often a rule was changed or a person has said something of its items, is the
     same too. ``words`` has what holds now of what was said, ``rules`` what its results must keep to, and ``had`` all parameters that it has had.
 
+    ``newest`` has the items in the order of their newest records, and ``shared_changes`` counts what was recorded of the things that all items share.
+
     Of each port that takes one thing for all items, ``shared`` has the version in use, ``offers`` a newer one, of which nobody has said yet whether
     it is to be taken, and ``declined`` one that is not.
     """
@@ -162,6 +164,8 @@ class JobEntry:
     words: dict[str, Word] = field(default_factory=dict)
     rules: tuple[Rule, ...] = ()
     gate_changes: int = 0
+    shared_changes: int = 0
+    newest: dict[str, None] = field(default_factory=dict)
     had: list[dict[str, Any]] = field(default_factory=list)
     shared: dict[str, Version] = field(default_factory=dict)
     offers: dict[str, Version] = field(default_factory=dict)
