@@ -100,6 +100,11 @@ class Run:
         entries = self.made.stage("seek").job.items.values()
         return {entry.name[4:]: entry.result["values"]["with"] for entry in entries if entry.result is not None}
 
+    def rejected(self) -> set[tuple[str, str]]:
+        """What a person holds back, by job and item."""
+        words = [(stage.label, stage.job.words) for stage in self.made.tables.stages]
+        return {(label, name[4:]) for label, said in words for name, word in said.items() if word == "reject"}
+
     def told(self) -> list[str]:
         problems = self.made.writer.state.problems.values()
         return [entry.sentence for entry in problems if entry.open and entry.key.startswith(("offer:", "shared:"))]
@@ -418,7 +423,15 @@ moves = st.lists(
         st.tuples(st.just("arrive"), st.sampled_from("abcdef")),
         st.tuples(st.just("finish"), st.integers(0, 5)),
         st.tuples(st.just("shape"), st.sampled_from(["", "round", "square", "oval"])),
-        st.tuples(st.sampled_from(["take", "decline", "kill", "begin"]), st.just(0)),
+        st.tuples(st.sampled_from(["take", "decline", "kill", "begin", "lose"]), st.just(0)),
+        st.tuples(
+            st.just("say"),
+            st.tuples(
+                st.sampled_from(["first", "second", "seek", "recut", "select"]),
+                st.sampled_from("abcdef"),
+                st.sampled_from(["reject", "none"]),
+            ),
+        ),
     ),
     max_size=40,
 )
@@ -446,18 +459,30 @@ def test_whatever_happens_all_items_end_with_what_is_used(
             run.kill()
         elif move == "begin":
             run.begin()
+        elif move == "lose" and run.made.hands.tasks:
+            run.made.finish(0, RuntimeError("the worker was lost"))
+            for stage in run.made.tables.stages:
+                stage.not_before.clear()
+        elif move == "say":
+            label, name, word = what
+            item = f"round00{'abcdef'.index(name) + 1}" if label == "select" else f"raw/{name}"
+            run.made.writer.verdict(run.made.stage(label).job.name, item, word, "ana")
         now = {port: version.identity for port, version in run.made.stage("seek").job.shared.items()}
         assert move == "take" or not used or now == used, "nothing else is used unasked"
+    run.made.tables.retry_failed()
     run.work_off()
     shared = run.made.stage("seek").job.shared
+    rejected = {name for label, name in run.rejected() if label == "first"}
     if "shape" in shared:
         used_shape = (run.made.project.root / shared["shape"].result["outputs"]["shape"]).read_text()
-        assert run.with_() == dict.fromkeys(arrived, used_shape)
-        assert set(run.made.stage("recut").job.items) == {f"raw/{name}" for name in arrived}
+        assert set(run.with_().values()) <= {used_shape}
+        assert set(run.with_()) >= arrived.keys() - rejected
+        shown = {row.item.name[4:] for row in run.made.stage("recut").rows()}
+        assert shown == arrived.keys() - {name for label, name in run.rejected() if label in ("first", "seek", "recut")}
     else:
         assert run.with_() == {}
     assert all(stage.stale() == [] and stage.settled() for stage in run.made.tables.stages)
     others = items(run.done, "first", "second", "third")
-    kills = sum(move == "kill" for move, _ in done)
+    kills = sum(move in ("kill", "lose") for move, _ in done)
     assert sum(others.values()) <= 3 * len(arrived) + kills * 8, "only what was in hand at a kill is done twice"
     run.made.writer.close()
