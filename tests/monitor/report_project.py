@@ -63,8 +63,10 @@ class MadeUpSession:
             self.jobs[kind.name] = self.jobs[planned.label] = job
         self.writer.session("started")
 
-    def item(self, number: int, *, name: str = "", stop: str = "", state: str = "failed", reason: str = "") -> str:
-        """Take an item through all jobs, or to the job `stop`, where it ends in `state` ("waiting" leaves it there)."""
+    def item(
+        self, number: int, *, name: str = "", stop: str = "", state: str = "failed", reason: str = "", device: str = ""
+    ) -> str:
+        """Take an item through all jobs, or to the job `stop`, where it ends in `state` ("waiting" leaves it there); motion on a `device`."""
         name = name or f"raw/FoilHole_{number:04d}_Fractions"
         for kind in self.kinds:
             if kind.aggregate:
@@ -79,7 +81,8 @@ class MadeUpSession:
                 found = {"result": result} if state == "rejected" else {}
                 self._record(job, name, ItemState(state), reason=reason, seconds=1.0, **found)
                 return name
-            self._record(job, name, ItemState.DONE, key="k", result=result, seconds=2.0)
+            where = {"host": "node1", "pid": 7, "device": device} if device and kind.name == "motion" else None
+            self._record(job, name, ItemState.DONE, key="k", result=result, seconds=2.0, where=where)
         return name
 
     def again(self, names: list[str], first: str) -> None:

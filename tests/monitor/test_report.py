@@ -343,6 +343,20 @@ def test_selected_classes_are_listed_by_score(session: Callable[..., Any]) -> No
     )
 
 
+def test_what_results_were_computed_on_is_told_by_job(session: Callable[..., Any]) -> None:
+    made = session()
+    for number, device in enumerate(("", "cpu", "cuda:0", "cuda:0")):
+        made.item(number, device=device)
+    rows = {row.status.name: row.devices for row in collect(made.close())["stages"]}
+    assert (rows["motion"], rows["ctf"]) == ("2 on cuda:0, 1 on cpu", "")
+
+
+def test_where_all_results_were_computed_on_one_device_it_is_named_alone(session: Callable[..., Any]) -> None:
+    made = session()
+    made.item(1, device="cuda:1")
+    assert "<td>cuda:1</td>" in render(collect(made.close()))
+
+
 def test_the_plots_have_every_measured_value_in_shown_units(page: Page) -> None:
     metrics = {metric["key"]: metric for metric in page.data["metrics"]}
     defocus = metrics["ctf.defocus"]

@@ -25,6 +25,7 @@ RECORDS = st.fixed_dictionaries(
         "attempt": st.integers(0, 3),
         "reason": st.text(max_size=3),
         "seconds": st.just(2.5),
+        "where": st.sampled_from([{"device": "cuda:0"}, {"device": "cpu"}, {}, "odd", None, {"device": 5}]),
         "result": st.sampled_from([{"metrics": {"x": 1.0, "y": 2.0}}, {"metrics": {"x": 3.0}}, {}]),
     },
 )
@@ -57,12 +58,15 @@ def test_an_item_keeps_what_later_records_do_not_say() -> None:
     said = [
         {"item": "a", "state": "waiting", "time": 1.0},
         {"item": "a", "state": "queued", "time": 2.0, "attempt": 2},
-        {"item": "a", "state": "done", "time": 3.0, "seconds": 4.0, "result": {"metrics": {"m": 5.0}}},
+        {"item": "a", "state": "done", "time": 3.0, "seconds": 4.0, "result": {"metrics": {"m": 5.0}}}
+        | {"where": {"host": "node1", "pid": 7, "device": "cuda:0"}},
         {"item": "a", "state": "waiting", "time": 6.0, "attempt": 0, "reason": "inputs changed"},
     ]
     *sound, items, metrics, passages = tables(said, 4)
     assert sound == [True] * 4
-    assert items == [("job", "a", "waiting", 2, "inputs changed", 1.0, 6.0, 4.0, '{"metrics": {"m": 5.0}}', 1, 4)]
+    assert items == [
+        ("job", "a", "waiting", 2, "inputs changed", 1.0, 6.0, 4.0, "cuda:0", '{"metrics": {"m": 5.0}}', 1, 4)
+    ]
     assert metrics == [("job", "a", "m", 5.0)]
     assert [(state, again) for _, _, _, state, again in passages] == [("waiting", 0), ("done", 0), ("waiting", 1)]
 

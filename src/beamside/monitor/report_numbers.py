@@ -40,10 +40,11 @@ class Accounting:
 
 @dataclass(frozen=True)
 class StageRow:
-    """A line of the table of stages."""
+    """A line of the table of stages; `devices` says what the results were computed on: "cpu", or "900 on cuda:0, 3 on cpu"."""
 
     status: StageStatus
     seconds: str
+    devices: str
 
 
 @dataclass(frozen=True)
@@ -205,8 +206,14 @@ def stage_rows(status: SessionStatus, index: Index) -> list[StageRow]:
     rows = []
     for stage in status.stages:
         seconds = [row["seconds"] for row in index.items(stage.job) if row["seconds"] > 0]
-        rows.append(StageRow(stage, duration(median(seconds)) if seconds else ""))
+        rows.append(StageRow(stage, duration(median(seconds)) if seconds else "", _devices(index.devices(stage.job))))
     return rows
+
+
+def _devices(found: Sequence[tuple[str, int]]) -> str:
+    if len(found) == 1:
+        return found[0][0]
+    return ", ".join(f"{number} on {device}" for device, number in found)
 
 
 def metric_tables(items: Sequence[ItemView], kinds: Sequence[JobView]) -> list[MetricTable]:

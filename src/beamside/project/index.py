@@ -81,6 +81,11 @@ class Index:
         )
         return self._rows(query, (job, name))
 
+    def devices(self, job: str) -> list[tuple[str, int]]:
+        """Return (what results were computed on, how many), the most first; of results that do not say it there is nothing."""
+        query = "SELECT device, COUNT(*) FROM item WHERE job = ? AND device != '' GROUP BY device ORDER BY 2 DESC, 1"
+        return self._rows(query, (job,))
+
     def results(self, job: str) -> Iterator[tuple[str, dict[str, Any]]]:
         """Yield (item, result) of the finished items of a job, in order of arrival."""
         query = "SELECT name, result FROM item WHERE job = ? AND result IS NOT NULL ORDER BY first"

@@ -18,7 +18,7 @@ from pathlib import Path
 from beamside.project.journal import read_journal
 from beamside.project.project import Project
 
-SCHEMA_VERSION = 6
+SCHEMA_VERSION = 7
 LOCK_SECONDS = 30.0
 """How long to wait for another process that has the database."""
 _SCHEMA = """
@@ -28,8 +28,8 @@ CREATE TABLE damage (journal TEXT NOT NULL, offset INTEGER NOT NULL, why TEXT NO
 CREATE TABLE job (number INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, type TEXT NOT NULL, label TEXT NOT NULL, status TEXT NOT NULL,
     parameters TEXT NOT NULL, created REAL NOT NULL);
 CREATE TABLE item (job TEXT NOT NULL, name TEXT NOT NULL, state TEXT NOT NULL, attempt INTEGER NOT NULL, reason TEXT NOT NULL,
-    arrived REAL NOT NULL, changed REAL NOT NULL, seconds REAL NOT NULL, result TEXT, first INTEGER NOT NULL, newest INTEGER NOT NULL,
-    PRIMARY KEY (job, name)) WITHOUT ROWID;
+    arrived REAL NOT NULL, changed REAL NOT NULL, seconds REAL NOT NULL, device TEXT NOT NULL, result TEXT, first INTEGER NOT NULL,
+    newest INTEGER NOT NULL, PRIMARY KEY (job, name)) WITHOUT ROWID;
 CREATE INDEX item_in_state ON item (state, job, changed);
 CREATE TABLE metric (job TEXT NOT NULL, item TEXT NOT NULL, name TEXT NOT NULL, value REAL, PRIMARY KEY (job, item, name)) WITHOUT ROWID;
 CREATE TABLE passage (job TEXT NOT NULL, item TEXT NOT NULL, time REAL NOT NULL, state TEXT NOT NULL, again INTEGER NOT NULL);

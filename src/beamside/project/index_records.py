@@ -69,6 +69,7 @@ class _Item:
     newest: int = 0
     finished: bool = False
     seconds: float = 0.0
+    device: str = ""
     result: str | None = None
     metrics: dict[str, Any] = field(default_factory=dict)
 
@@ -86,7 +87,8 @@ class ItemRecords:
         state, name, moment = STATES[record["state"]], printable(record["item"]), float(record["time"])
         attempt, reason = int(record.get("attempt", 0)), printable(record.get("reason", ""))
         seconds = float(record.get("seconds", 0.0))
-        final = state in FINAL_STATES
+        final, where = state in FINAL_STATES, record.get("where")
+        device = printable(str(where.get("device", ""))) if isinstance(where, dict) else ""
         result = record.get("result") if final else None
         if not isinstance(result, dict | None):
             raise TypeError("a result is an object")
@@ -101,6 +103,7 @@ class ItemRecords:
         if final:
             item.finished, item.has_result = True, result is not None
             item.seconds, item.result, item.metrics = seconds, written, metrics
+            item.device = device
         return state in ALLOWED.get(before, ())
 
     def _known(self, name: str, moment: float, offset: int) -> _Item:
@@ -120,16 +123,16 @@ class ItemRecords:
         """Write the items."""
         many, items = self._connection.executemany, self._items.items()
         many(
-            "INSERT INTO item VALUES (?, ?, ?, ?, ?, ?, ?, 0, NULL, ?, ?) ON CONFLICT (job, name) DO UPDATE SET state = excluded.state, "
+            "INSERT INTO item VALUES (?, ?, ?, ?, ?, ?, ?, 0, '', NULL, ?, ?) ON CONFLICT (job, name) DO UPDATE SET state = excluded.state, "
             "attempt = excluded.attempt, reason = excluded.reason, changed = excluded.changed, newest = excluded.newest",
             [(*self._row(name, item), item.first, item.newest) for name, item in items if not item.finished],
         )
         many(
-            "INSERT INTO item VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (job, name) DO UPDATE SET state = excluded.state, "
+            "INSERT INTO item VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (job, name) DO UPDATE SET state = excluded.state, "
             "attempt = excluded.attempt, reason = excluded.reason, changed = excluded.changed, seconds = excluded.seconds, "
-            "result = excluded.result, newest = excluded.newest",
+            "device = excluded.device, result = excluded.result, newest = excluded.newest",
             [
-                (*self._row(name, item), item.seconds, item.result, item.first, item.newest)
+                (*self._row(name, item), item.seconds, item.device, item.result, item.first, item.newest)
                 for name, item in items
                 if item.finished
             ],
