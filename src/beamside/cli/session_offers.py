@@ -8,9 +8,9 @@ from beamside.cli.session_set import show_costs
 from beamside.cli.telling import ask_to_go_on, named, tell, tell_how_to_go_on, warn, with_project
 from beamside.flow.known_projects import find_project
 from beamside.flow.offers import chosen, offers_in, use_of
+from beamside.flow.opening import open_stages
 from beamside.flow.stages import Stage
 from beamside.flow.stored_settings import load_settings
-from beamside.flow.table import open_stages
 from beamside.project.project import Project
 
 

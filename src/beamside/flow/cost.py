@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from beamside.flow.opening import open_stages
 from beamside.flow.settings import SessionSettings
 from beamside.flow.sources import has_changed
 from beamside.flow.stages import Stage
-from beamside.flow.table import open_stages
 from beamside.project.project import Project
 from beamside.project.records import FINAL_STATES, ProjectState
 

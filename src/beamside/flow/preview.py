@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from beamside.flow.gate import GateState, judged
+from beamside.flow.opening import open_stages
 from beamside.flow.rules import rules_in
 from beamside.flow.settings import SessionSettings
 from beamside.flow.stages import Stage
-from beamside.flow.table import open_stages
 from beamside.project.records import ProjectState
 
 

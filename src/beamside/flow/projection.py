@@ -20,6 +20,7 @@ from beamside.acquisition.reports import Remark, Trouble
 from beamside.errors import in_words
 from beamside.flow.gate import gate_revision
 from beamside.flow.missing import Files, gone_results
+from beamside.flow.opening import LOCK_SECONDS
 from beamside.flow.problems import Problems
 from beamside.flow.published import gates_before, publish
 from beamside.flow.recovery import Recovery
@@ -28,7 +29,7 @@ from beamside.flow.settings import SessionSettings
 from beamside.flow.stages import Stage
 from beamside.flow.steps import Steps
 from beamside.flow.stored_settings import load_settings
-from beamside.flow.table import LOCK_SECONDS, Tables
+from beamside.flow.table import Tables
 from beamside.formats.atomic import atomic_path
 from beamside.formats.star import write_star
 from beamside.formats.star_parts import PartsWriter, StarParts

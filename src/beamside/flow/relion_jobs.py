@@ -12,8 +12,8 @@ from typing import Any, Literal
 from beamside.acquisition.kinds import source_kind
 from beamside.acquisition.reports import Remark
 from beamside.errors import BeamsideError, ProjectError
+from beamside.flow.opening import LOCK_SECONDS
 from beamside.flow.stages import Stage
-from beamside.flow.table import LOCK_SECONDS
 from beamside.jobs.base import JobType, Node, RelionContext, RelionViewer, Row
 from beamside.project.project import ProjectWriter
 from beamside.project.records import FINAL_STATES, ItemEntry, ItemState

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -11,78 +11,47 @@ from beamside.flow.gate import counts_as_done, counts_as_given_up, gate_revision
 from beamside.flow.groups import Groups
 from beamside.flow.keys import earlier_versions, key_of, key_settings
 from beamside.flow.optics import ItemOptics, listed_under
-from beamside.jobs.base import Item, JobType, Optics, Result, Row
-from beamside.jobs.ports import Given, Wiring
+from beamside.flow.shown_rows import ShownRows
+from beamside.flow.stage_links import StageLinks
+from beamside.jobs.base import Item, Optics, Result, Row
+from beamside.jobs.ports import Given
 from beamside.jobs.triggers import Group
 from beamside.parameters import ParameterModel
-from beamside.project.records import FINAL_STATES, ItemEntry, ItemState, JobEntry
+from beamside.project.records import FINAL_STATES, ItemEntry, ItemState
 
 SETTINGS_LENGTH = 8
 """Length of the part of an aggregate's keys that its parameters make."""
 
 
-@dataclass
-class _Rows:
-    """The rows that a stage has shown, and up to which records of the jobs that they are made from."""
-
-    found: dict[str, Row | None] = field(default_factory=dict)
-    seen: dict[str, int] = field(default_factory=dict)
-    common: tuple[int, ...] = ()
-
-    def changed(self, line: Sequence[Stage], revisions: tuple[int, ...]) -> list[str]:
-        """Return the items whose rows must be made anew: those of which something was recorded, or all when anything else has changed."""
-        common = (*revisions[:2], *revisions[3::2])
-        items = dict.fromkeys(line[-1].job.items) if common != self.common else {}
-        for stage in line:
-            seen = self.seen.get(stage.job.name, 0)
-            for name in reversed(stage.job.newest) if common == self.common else ():
-                if stage.job.items[name].recorded <= seen:
-                    break
-                items[name] = None
-            self.seen[stage.job.name] = stage.job.records
-        self.common = common
-        return list(items)
-
-
 @dataclass(eq=False)
-class Stage:
-    """A job of the workflow: its type, parameters and table, and the stages that its ports are connected to.
+class Stage(StageLinks):
+    """A job of the workflow with its table: which items are ready, what of them may be used, and which results are out of date."""
 
-    `suppliers` are the stages behind ports that take one thing for all items: no item comes from there. `gone` says that RELION has deleted the job.
-    """
-
-    job_type: JobType
-    parameters: ParameterModel
-    item_optics: ItemOptics
-    job: JobEntry
-    upstreams: Mapping[str, Stage] = field(default_factory=dict)
-    suppliers: Mapping[str, Stage] = field(default_factory=dict)
-    label: str = ""
-    title: str = ""
     waiting: dict[str, None] = field(default_factory=dict)
     not_before: dict[str, float] = field(default_factory=dict)
     in_flight: set[str] = field(default_factory=set)
-    gone: bool = False
     _taken: int = field(default=0, repr=False)
     _settings: dict[tuple[str, Optics], tuple[str, ...]] = field(default_factory=dict, repr=False)
     _made_by: dict[str, tuple[tuple[Any, ...], str]] = field(default_factory=dict, repr=False)
     _expected: dict[str, tuple[tuple[int, ...], str]] = field(default_factory=dict, repr=False)
-    _rows: _Rows = field(default_factory=_Rows, repr=False)
+    _rows: ShownRows = field(default_factory=ShownRows, repr=False)
     _given: dict[str, tuple[tuple[int, ...], Given | None]] = field(default_factory=dict, repr=False)
 
-    def __post_init__(self) -> None:
-        self.label = self.label or self.job_type.name
-        self.title = self.title or self.job_type.title
+    @cached_property
+    def line(self) -> tuple[Stage, ...]:
+        """The stages before that have the same items, and this one."""
+        return (*self.alongside, self)
 
     @property
-    def name(self) -> str:
-        """Its label in the workflow."""
-        return self.label
+    def first(self) -> Stage:
+        """The stage in which the items of this one begin to be."""
+        return self.line[0]
 
-    @property
-    def is_source(self) -> bool:
-        """True for the stage that has what acquisition takes in."""
-        return not self.upstreams
+    @cached_property
+    def groups(self) -> Groups | None:
+        """Who belongs together, where this stage takes groups."""
+        trigger = self.job_type.trigger
+        return Groups(self, trigger) if isinstance(trigger, Group) else None
 
     def take(self, parameters: ParameterModel, optics: ItemOptics) -> None:
         """Have other parameters, or other optics, from now on; the keys of results change with them."""
@@ -112,89 +81,6 @@ class Stage:
             return {}
         optics = ((entry.name, self.optics_of(entry.name)) for entry in entries)
         return {name: one.to_text() for name, one in optics if one.group or one.beam_tilt_x or one.beam_tilt_y}
-
-    @cached_property
-    def before(self) -> tuple[Stage, ...]:
-        """The stages that this one is made from, directly or not, each after those that it is made from."""
-        found: dict[int, Stage] = {}
-        for upstream in self.upstreams.values():
-            for stage in (*upstream.before, upstream):
-                found.setdefault(id(stage), stage)
-        return tuple(found.values())
-
-    @cached_property
-    def alongside(self) -> tuple[Stage, ...]:
-        """Those of the stages before that have the same items; a group and a round are items of their own."""
-        found: dict[int, Stage] = {}
-        for port in self.job_type.inputs:
-            if port.takes == "each" and (upstream := self.upstreams.get(port.name)) is not None:
-                for stage in upstream.line:
-                    found.setdefault(id(stage), stage)
-        return tuple(stage for stage in self.before if id(stage) in found)
-
-    @cached_property
-    def line(self) -> tuple[Stage, ...]:
-        """The stages before that have the same items, and this one."""
-        return (*self.alongside, self)
-
-    @property
-    def first(self) -> Stage:
-        """The stage in which the items of this one begin to be."""
-        return self.line[0]
-
-    @cached_property
-    def groups(self) -> Groups | None:
-        """Who belongs together, where this stage takes groups."""
-        trigger = self.job_type.trigger
-        return Groups(self, trigger) if isinstance(trigger, Group) else None
-
-    @cached_property
-    def wiring(self) -> Wiring:
-        """How this stage and those before it are connected, by label."""
-        return {
-            stage.label: {port: other.label for port, other in stage.upstreams.items()}
-            for stage in (*self.before, self)
-        }
-
-    @property
-    def lacks_shared(self) -> bool:
-        """True while something that is the same for all items is not there yet: nothing can be done here until then."""
-        return any(port not in self.job.shared for port in self.suppliers)
-
-    @property
-    def waits_for_shared(self) -> bool:
-        """True while this stage, or one that it is made from, lacks something that is the same for all items."""
-        return any(stage.lacks_shared for stage in (*self.before, self))
-
-    def _shared_keys(self) -> tuple[str, ...]:
-        """Return the identities of what is the same for all items: in a key they follow those of the results that an item is made from."""
-        used = self.job.shared
-        return tuple(used[port].identity if port in used else "" for port in self.suppliers)
-
-    @cached_property
-    def required(self) -> tuple[Stage, ...]:
-        """The stages without whose results an item is not processed."""
-        return self._taking_each(optional=False)
-
-    @cached_property
-    def optional(self) -> tuple[Stage, ...]:
-        """The stages of which an item needs one at least, when none is required, and which it waits for."""
-        return self._taking_each(optional=True)
-
-    def _taking_each(self, *, optional: bool) -> tuple[Stage, ...]:
-        ports = {port.name for port in self.job_type.inputs if port.takes == "each" and port.optional == optional}
-        return tuple(other for port, other in self.upstreams.items() if port in ports)
-
-    @cached_property
-    def counted(self) -> tuple[Stage, ...]:
-        """The stages whose keys a key here is made of: one that another of them was made from adds nothing."""
-        distinct = list(dict.fromkeys((*self.required, *self.optional)))
-        return tuple(stage for stage in distinct if not any(stage in other.before for other in distinct))
-
-    @property
-    def gathered(self) -> Stage:
-        """The stage whose items an aggregate takes all together, or whose rounds it follows."""
-        return next(iter(self.upstreams.values()))
 
     def results(self, item: str) -> dict[str, dict[str, Any]]:
         """Return the results, as JSON and by label, that `item` has from the stages before; what was given up, or is held back, is left out."""
@@ -230,15 +116,6 @@ class Stage:
         }
         given = {port: stage.given(item) for port, stage in used.items()}
         return {port: one for port, one in given.items() if one is not None}
-
-    @property
-    def deleted(self) -> bool:
-        """True when RELION has deleted this job, or one that it cannot do without: nothing is done here until that is taken back."""
-        if not self.gone and not any(stage.gone for stage in self.before):
-            return False
-        if self.gone or any(stage.deleted for stage in self.upstreams.values() if stage not in self.optional):
-            return True
-        return bool(self.optional) and all(stage.deleted for stage in self.upstreams.values())
 
     def expected_key(self, item: str) -> str:
         """Return the key that a result for `item` has now; the first stage's key is that of the file's content.

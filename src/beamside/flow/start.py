@@ -16,10 +16,11 @@ from beamside.flow.again import DoneAgain
 from beamside.flow.cost import cost_of
 from beamside.flow.known_projects import register
 from beamside.flow.missing import survey
+from beamside.flow.opening import is_gone, open_stages
 from beamside.flow.settings import SessionSettings
 from beamside.flow.sources import check_given
 from beamside.flow.stored_settings import store_settings
-from beamside.flow.table import INPUTS_CHANGED, is_gone, open_stages
+from beamside.flow.table import INPUTS_CHANGED
 from beamside.formats.leftovers import temporary_name
 from beamside.project.guard import guard
 from beamside.project.journal import read_journal

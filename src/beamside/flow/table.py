@@ -14,6 +14,7 @@ from typing import Any
 from beamside.acquisition.reports import ImportedFile, LookReport, Remark
 from beamside.flow.again import DoneAgain
 from beamside.flow.gate import GateState, counts_as_done, gate_revision
+from beamside.flow.opening import open_jobs
 from beamside.flow.optics import TOLD, text_of
 from beamside.flow.problems import Problems
 from beamside.flow.retries import pause_after
@@ -22,7 +23,6 @@ from beamside.flow.set_aside import SET_ASIDE, displaced, name_of
 from beamside.flow.settings import SessionSettings
 from beamside.flow.source_thread import FileImported
 from beamside.flow.stages import Stage, followers
-from beamside.flow.workflow import WorkflowJob
 from beamside.jobs.base import Result
 from beamside.project.project import ProjectWriter
 from beamside.project.records import (
@@ -30,18 +30,9 @@ from beamside.project.records import (
     IN_FLIGHT_STATES,
     ItemEntry,
     ItemState,
-    JobEntry,
-    ProjectState,
 )
-from beamside.project.relion_pipeline import Pipeline
-from beamside.project.relion_publish import next_job_number
-from beamside.project.relion_recovery import read_pipeline
-from beamside.project.relion_trash import was_deleted
 
 log = logging.getLogger(__name__)
-
-LOCK_SECONDS = 150.0
-"""How long to wait for RELION's lock when a job is made: longer than it takes to know that the one who left it is dead."""
 
 INPUTS_CHANGED = "inputs or parameters changed"
 
@@ -75,17 +66,7 @@ class Tables:
         self._late_metadata: dict[str, Mapping[str, Any]] = {}
         self._gates: dict[str, GateState] = {}
         self._came_behind: dict[str, None] = {}
-        self.stages: list[Stage] = []
-        pipeline, new = read_pipeline(self.root), list[Stage]()
-        for planned in settings.workflow.jobs:
-            stage = self._open_stage(planned)
-            stage.gone = is_gone(self.root, stage.job, pipeline, list(writer.state.jobs))
-            aggregate = planned.type.aggregate
-            follows_new = aggregate and any(upstream in new for upstream in stage.upstreams.values())
-            if new_for_deleted and (stage.gone or follows_new):
-                stage = self._make_stage(planned)
-                new += [stage] if aggregate else []  # the rounds of what follows it are named after its rounds
-            self.stages.append(stage)
+        self.stages = open_jobs(settings, writer, new_for_deleted=new_for_deleted)
 
     def stage(self, name: str) -> Stage:
         """Return the stage with this label."""
@@ -434,41 +415,6 @@ class Tables:
 
     # -- inside -----------------------------------------------------------------------------------------------------
 
-    def _open_stage(self, planned: WorkflowJob) -> Stage:
-        dumped = self.settings.jobs[planned.label].model_dump(mode="json")
-        job = self.writer.state.job_labelled(planned.label)
-        if job is None:
-            return self._make_stage(planned)
-        if job.parameters != dumped:
-            self.writer.set_parameters(job.name, dumped)
-        self.writer.rules(job.name, rules_in(self.settings).get(planned.label, ()))
-        return made_stage(self.settings, planned, job, self.stages)
-
-    def _make_stage(self, planned: WorkflowJob) -> Stage:
-        """Make a new job."""
-        shown = any(job.type.relion_type is not None for job in self.settings.workflow.jobs)
-        number = next_job_number(self.root, wait=LOCK_SECONDS) if shown else self._next_number()
-        name = f"{planned.type.directory}/job{number:03d}"
-        connected = {port: f"{self.stage(label).job.name}.{output}" for port, (label, output) in planned.inputs.items()}
-        several = sum(job.type.directory == planned.type.directory for job in self.settings.workflow.jobs) > 1
-        job = self.writer.create_job(
-            name,
-            planned.type.name,
-            self.settings.jobs[planned.label].model_dump(mode="json"),
-            connected,
-            alias=planned.label if several else "live",
-            label=planned.label,
-        )
-        self.writer.rules(job.name, rules_in(self.settings).get(planned.label, ()))
-        return made_stage(self.settings, planned, job, self.stages)
-
-    def _next_number(self) -> int:
-        """Return the next job number of a project that has no RELION pipeline: that of no job in the journal, nor of any directory."""
-        number = 1 + max((int(name[-3:]) for name in self.writer.state.jobs if name[-3:].isdigit()), default=0)
-        while any(self.root.glob(f"*/job{number:03d}")):
-            number += 1
-        return number
-
     def _record(self, stage: Stage, name: str, state: ItemState, **details: Any) -> None:
         self.writer.item(stage.job.name, name, state, **details)
         self.changed.add(stage.name)
@@ -578,41 +524,3 @@ def not_awaited(entry: ItemEntry, task: int) -> str:
 def files_not_there(root: Path, outputs: Mapping[str, str]) -> list[str]:
     """Return the files of a result that this process does not see, as on another machine a worker may have seen other disks."""
     return [path for path in outputs.values() if not os.path.isfile(os.path.join(root, path))]
-
-
-def is_gone(root: Path, job: JobEntry, pipeline: Pipeline, ours: Sequence[str]) -> bool:
-    """Tell whether RELION's user has deleted a job, also when ``Trash/`` was emptied since: of `ours` others are there, and of it nothing is."""
-    if was_deleted(root, job.name, pipeline):
-        return True
-    vanished = pipeline.job(job.name) is None and not (root / job.name).exists()
-    had_results = any(entry.result for entry in job.items.values())
-    return vanished and had_results and any(pipeline.job(name) is not None for name in ours)
-
-
-def made_stage(settings: SessionSettings, planned: WorkflowJob, job: JobEntry, before: Sequence[Stage]) -> Stage:
-    """Return the stage of a workflow's job; the stages that it is made from are among those `before`."""
-    by_label = {stage.label: stage for stage in before}
-    connected = [
-        (port, by_label[planned.inputs[port.name][0]]) for port in planned.type.inputs if port.name in planned.inputs
-    ]
-    return Stage(
-        planned.type,
-        settings.jobs[planned.label],
-        before[0].item_optics if before else settings.optics.item_optics(),
-        job,
-        {port.name: stage for port, stage in connected if port.takes != "one"},
-        {port.name: stage for port, stage in connected if port.takes == "one"},
-        label=planned.label,
-        title=settings.workflow.title_of(planned.label),
-    )
-
-
-def open_stages(settings: SessionSettings, state: ProjectState) -> list[Stage]:
-    """Return the stages of a project's jobs as `settings` see them, for looking only."""
-    stages: list[Stage] = []
-    for planned in settings.workflow.jobs:
-        job = state.job_labelled(planned.label)
-        there = {stage.label for stage in stages}
-        if job is not None and all(label in there for label, _ in planned.inputs.values()):
-            stages.append(made_stage(settings, planned, job, stages))
-    return stages
