@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 from typing import Literal
 
 import psutil
+from pydantic import field_validator
 
 from beamside.parameters import ParameterModel, parameter
 
@@ -26,7 +28,6 @@ class ExecutionSettings(ParameterModel):
         "auto",
         "What computes the steps that gain by a GPU: `cpu`, `cuda` (all GPUs of this machine), `cuda:N` (one of them), or `auto`: GPUs where there "
         "are some. Each GPU has workers of its own, besides those of --workers. What a GPU's memory does not suffice for is done on the CPU.",
-        pattern=r"^(auto|cpu|cuda(:\d+)?)$",
         affects_result=False,
     )
     gpu_workers: int = parameter(
@@ -51,6 +52,13 @@ class ExecutionSettings(ParameterModel):
         advanced=True,
         affects_result=False,
     )
+
+    @field_validator("device")
+    @classmethod
+    def _device(cls, value: str) -> str:
+        if not re.fullmatch(r"auto|cpu|cuda(:[0-9]+)?", value):
+            raise ValueError(f"{value!r} is none of auto, cpu, cuda, or cuda:N with the number of a GPU")
+        return value
 
     def worker_count(self, others: int = 0) -> int:
         """Return how many workers to start on this machine, besides so many `others` that take memory too."""
