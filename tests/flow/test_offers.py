@@ -394,6 +394,50 @@ def test_groups_of_what_would_be_redone_are_in_the_cost(
     assert (redone["seek"], redone["recut"], redone["pairs"]) == (4, 4, 2)
 
 
+def test_the_thing_may_come_from_a_job_that_makes_one_of_each_item(
+    seeking: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    class Make(seeking.Second):  # type: ignore[misc, name-defined]
+        name, outputs = "make", (Output("shape", SHAPE),)
+
+    monkeypatch.setitem(registry.BUILT_IN, "make", Make)
+    inputs = {"things": "first.things", "shape": "make.shape"}
+    jobs = {
+        **{label: JOBS[label] for label in ("import", "first")},
+        "make": {"type": "make", "inputs": {"things": "first.things"}},
+        "seek": {"type": "seek", "inputs": inputs},
+    }
+    monkeypatch.setitem(workflow.SHIPPED, "movies", {"jobs": jobs})
+    made = seeking.Toy(tmp_path)
+    offers = Offers(made.tables)
+
+    def work_off() -> None:
+        offers.consider()
+        made.dispatcher.fill()
+        while made.hands.tasks:
+            task, _ = made.hands.tasks[0]
+            outcome = seeking.result_of(task)
+            if task["label"] == "make":
+                name = task["items"][0][0][4:]
+                (made.project.root / f"{name}.txt").write_text(f"shape of {name}")
+                outcome["result"]["outputs"] = {"shape": f"{name}.txt"}
+            made.finish(0, outcome)
+            offers.consider()
+            made.dispatcher.fill()
+
+    made.arrive("a")
+    work_off()
+    made.arrive("b")
+    work_off()
+    [used] = made.stage("seek").job.shared.values()
+    assert used.item == "raw/a"
+    assert [one.version.item for one in offers_in(made.tables.stages)] == ["raw/b"]
+    made.writer.verdict(made.stage("make").job.name, "raw/b", "reject", "ana")
+    work_off()
+    assert offers_in(made.tables.stages) == []
+    assert {made.entry("seek", name).state for name in "ab"} == {ItemState.DONE}
+
+
 @pytest.mark.parametrize("wrong", ["circle", "kind"])
 def test_what_cannot_be_connected_is_refused(seeking: ModuleType, wrong: str) -> None:
     jobs = {label: {**job, "inputs": dict(job.get("inputs", {}))} for label, job in JOBS.items()}
