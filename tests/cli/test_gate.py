@@ -8,6 +8,7 @@ from typing import Any
 import click
 import pytest
 
+from beamside.cli.resolution import resolve_session
 from beamside.flow import control
 from beamside.flow.settings import SessionSettings
 from beamside.flow.start import prepare
@@ -124,6 +125,7 @@ def test_setting_a_limit_shows_what_it_holds_back_and_computes_nothing(beamside,
     assert "CTF estimation: 4 of 10 results are held back" in out
     code, out, err = beamside("session", "set", "run1", "--reject-resolution", "8", "--yes")
     assert code == 0, err
+    assert "The tables are written so" in out
     assert shown(project) == [f"m{number}" for number in range(6)], "what is at the limit is kept"
     code, out, err = beamside("session", "set", "run1", "--gate", "particles > 5", "--reject-resolution", "0", "--yes")
     assert code == 0, err
@@ -174,3 +176,20 @@ def test_tables_are_written_with_the_settings_of_their_results(beamside, project
     assert optics.floats("rlnMicrographOriginalPixelSize").tolist() == [1.0]
     assert load_settings(project).optics.pixel_size == 2.0
     assert rules(project) == ("ctf.ctf_resolution < 5 Å",)
+
+
+def test_rules_of_the_facility_s_file_and_of_the_command_line(beamside, home: Path) -> None:
+    words = ["--data", "x/*.tiff", "--pixel-size", "1", "--voltage", "300", "--target", "out", "--name", "n"]
+    (home / "b.toml").write_text('[stream]\ngate = ["ctf.resolution < 7", "defocus < 3 um"]\n')
+    resolved = resolve_session(
+        {"target": "out", "name": "n", "pixel_size": 1, "voltage": 300, "data": ("x",)}, config=home / "b.toml"
+    )
+    assert resolved.settings.session.gate == ("ctf.ctf_resolution < 7 Å", "ctf.defocus < 3 µm")
+    code, out, err = beamside(
+        "session", "start", "--show", *words, "--gate", "ctf.resolution<5", "--gate", "particles > 3"
+    )
+    assert code == 0, err
+    assert "ctf.resolution<5, particles > 3" in out
+    code, _, err = beamside("session", "start", *words, "--gate", "ctf.resolutoin < 5")
+    assert code == 2
+    assert "did you mean 'ctf.ctf_resolution'" in err

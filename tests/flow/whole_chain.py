@@ -72,7 +72,8 @@ class Ctf(CtfEstimation):
 def fit(item: Item, parameters: Any, workspace: Workspace) -> Result:
     begin(Ctf, item, workspace)
     outputs = write(item, workspace, ctf_spectrum=".ctf", ctf_plot="_ctf.png", ctf_image="_ctf.jpg")
-    metrics = {"astigmatism": 100.0, "ctf_score": 0.1, "ctf_resolution": 4.0, "defocus": 15000.0}
+    resolution = 8.0 if "poor" in item.name else 4.0
+    metrics = {"astigmatism": 100.0, "ctf_score": 0.1, "ctf_resolution": resolution, "defocus": 15000.0}
     table = f"{workspace.job}/micrographs_ctf.star"
     values = {"micrograph_pixel_size": 1.0, "micrographs_star": table, "defocus_u": 15050.0, "defocus_v": 14950.0}
     return Result(metrics, outputs, {**values, "defocus_angle": 10.0})
@@ -132,7 +133,8 @@ def classify(items: Sequence[Item], parameters: Any, workspace: Workspace, *, ro
     for path in outputs.values():
         workspace.absolute(path).parent.mkdir(parents=True, exist_ok=True)
         workspace.absolute(path).write_text(f"{total:g} particles")
-    return Result({"classified": total}, outputs, {"final": final, "round": round_name})
+    values = {"final": final, "round": round_name, "of": [item.output("micrograph") for item in items]}
+    return Result({"classified": total}, outputs, values)
 
 
 class Select(Selection):
@@ -148,13 +150,16 @@ def select(items: Sequence[Item], parameters: Any, workspace: Workspace, *, roun
         rounds.write(f"{round_name}\n")
     selected = items[0].inputs["classes"].result.metrics["classified"] / 2
     table, averages = f"{workspace.job}/particles.star", f"{workspace.job}/class_averages.star"
-    workspace.absolute(table).parent.mkdir(parents=True, exist_ok=True)
-    numbers: list[list[str | int | float]] = [[number] for number in range(int(selected))]
-    write_star(workspace.absolute(table), [StarBlock("particles", ["rlnImageName"], numbers)])
+    whole = f"{workspace.job}/{Selection.published[0].file}"
+    workspace.absolute(whole).parent.mkdir(parents=True, exist_ok=True)
+    rows: list[list[str | int | float]] = [
+        [micrograph, number] for micrograph in items[0].value("of") for number in range(PARTICLES // 2)
+    ]
+    write_star(workspace.absolute(whole), [StarBlock("particles", ["rlnMicrographName", "rlnImageName"], rows)])
     write_star(workspace.absolute(averages), [StarBlock("", ["rlnReferenceImage"], [["1@a.mrcs"]])])
     images = f"{workspace.job}/class_averages.mrcs"
     workspace.absolute(images).write_text(f"classes of {round_name}")
-    outputs = {"particles_star": table, "averages_star": averages, "averages": images}
+    outputs = {"particles_star": table, "whole_star": whole, "averages_star": averages, "averages": images}
     return Result({"selected": selected, "selected_classes": 3.0}, outputs, {"final": final})
 
 

@@ -12,14 +12,14 @@ from beamside.cli.options import SectionedCommand, by_parameter, click_options, 
 from beamside.cli.resolution import absolute, validated
 from beamside.cli.session_gate import show_preview
 from beamside.cli.session_settings import change_origins
-from beamside.cli.telling import ask_to_go_on, named, tell, tell_how_to_go_on, warn, with_project
+from beamside.cli.telling import ask_to_go_on, named, tell, tell_how_to_go_on, tell_what_waits, warn, with_project
 from beamside.config import COMMAND_LINE, DEFAULT, Setting
 from beamside.errors import BeamsideError, ConfigError
 from beamside.flow.changing import IDENTITY, Change, changes_between, check_running, with_values
 from beamside.flow.cost import Cost, cost_in
 from beamside.flow.preview import Preview, preview
 from beamside.flow.rules import rules_in
-from beamside.flow.settings import SessionSettings
+from beamside.flow.settings import SessionSettings, with_rules_of
 from beamside.flow.stored_settings import load_settings
 from beamside.flow.workflow import STANDARD, Workflow, find_workflow
 from beamside.monitor.report_text import duration
@@ -78,7 +78,8 @@ def set_(project: str | None, yes: bool, **given: Any) -> None:
         change_origins(found, [change.name for change in changes])
         click.echo(outcome.sentence)
         if not runs:
-            tell_how_to_go_on(found)
+            only_rules = with_rules_of(now, before).to_json() == now.to_json()
+            (tell_what_waits if only_rules else tell_how_to_go_on)(found)
 
 
 set_.params += click_options()

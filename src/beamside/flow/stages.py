@@ -233,12 +233,16 @@ class Stage(StageLinks):
         """Return True when a gate holds back what this stage has of `item`: its own, or one before. Rounds are not held back."""
         if self.job_type.aggregate or all(shuts_nothing(stage.job) for stage in self.line):
             return False
-        return is_shut(self.job, item) or self.is_held_back(item) or self._is_made_from_shut(item)
+        if is_shut(self.job, item) or self.is_held_back(item):
+            return True
+        return self._chooses and self._is_made_from_shut(item)
 
     def is_held_back(self, item: str) -> bool:
         """Return True when a gate before this stage keeps `item` from it: from an input that it needs, or from all that it could be made from."""
         if self.job_type.aggregate or all(shuts_nothing(stage.job) for stage in self.alongside):
             return False
+        if not self._chooses:  # as nearly always; it is asked of very many items
+            return any(is_shut(stage.job, item) for stage in self.alongside)
         if any(stage.is_shut(item) for stage in self.required):
             return True
         shut = [stage for stage in self.optional if stage.is_shut(item)]
@@ -247,6 +251,11 @@ class Stage(StageLinks):
             and not self.required
             and all(stage in shut or stage.has_given_up(item) for stage in self.optional)
         )
+
+    @cached_property
+    def _chooses(self) -> bool:
+        """True when this stage, or one before that has the same items, can do without an input."""
+        return any(stage.optional for stage in self.line)
 
     def _is_made_from_shut(self, item: str) -> bool:
         """Return True when the result for `item` was made from an input that is held back now, though it could do without."""
