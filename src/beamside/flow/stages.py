@@ -229,9 +229,17 @@ class Stage(StageLinks):
             return None
         return Given(Result.from_json(entry.result), self._inputs(item))
 
+    @property
+    def _all_open(self) -> bool:
+        """True when no gate here or before holds anything back; asked again and again, so it is a plain loop."""
+        for stage in self.line:  # noqa: SIM110 - `all` takes twice as long
+            if not shuts_nothing(stage.job):
+                return False
+        return True
+
     def is_shut(self, item: str) -> bool:
         """Return True when a gate holds back what this stage has of `item`: its own, or one before. Rounds are not held back."""
-        if self.job_type.aggregate or all(shuts_nothing(stage.job) for stage in self.line):
+        if self.job_type.aggregate or self._all_open:
             return False
         if is_shut(self.job, item) or self.is_held_back(item):
             return True
@@ -239,7 +247,7 @@ class Stage(StageLinks):
 
     def is_held_back(self, item: str) -> bool:
         """Return True when a gate before this stage keeps `item` from it: from an input that it needs, or from all that it could be made from."""
-        if self.job_type.aggregate or all(shuts_nothing(stage.job) for stage in self.alongside):
+        if self.job_type.aggregate or self._all_open:
             return False
         if not self._chooses:  # as nearly always; it is asked of very many items
             return any(is_shut(stage.job, item) for stage in self.alongside)

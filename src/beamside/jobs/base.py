@@ -356,6 +356,9 @@ def relion_value(value: Any) -> str:
     return f"{value:.7g}" if isinstance(value, float) else str(value)
 
 
+_IN_ROUNDS = (Increments, EachRound)
+
+
 class JobType:
     """One kind of job. Subclasses declare the class variables, and say how their results become STAR files."""
 
@@ -411,7 +414,7 @@ class JobType:
     @property
     def aggregate(self) -> bool:
         """True when it works in rounds: over all items together, or about each round of another job."""
-        return isinstance(self.trigger, Increments | EachRound)
+        return isinstance(self.trigger, _IN_ROUNDS)
 
     @property
     def grouping(self) -> bool:
