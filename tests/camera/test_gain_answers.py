@@ -11,8 +11,9 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from beamside.acquisition.gain_choice import Asked, choose
 from beamside.camera.gain.account import accounts
-from beamside.camera.gain.answers import given_on, no_question
+from beamside.camera.gain.answers import no_question
 from beamside.camera.gain.case import answered, done_again, is_offered, outcome_words, question_of, way_of_movie
+from beamside.camera.gain.giving_on import given_on
 from beamside.camera.gain.worker import _plain
 from beamside.formats.orientation import Orientation
 from beamside.imaging.gain.orientation import Match, Verdict

@@ -12,8 +12,9 @@ from beamside.acquisition.kinds import BUILT_IN, MICROGRAPH, MOVIE, SourceKind, 
 from beamside.acquisition.settings import AcquisitionSettings
 from beamside.camera.preparing import MicrographPreparation, MoviePreparation
 from beamside.errors import ConfigError
+from beamside.flow.checks import NoCheck
 from beamside.flow.settings import OpticsParameters
-from beamside.flow.sources import comparison, preparation
+from beamside.flow.sources import accounts, check, check_given, comparison, has_changed, preparation
 from beamside.formats.mrc import read_header, write_mrc
 from beamside.jobs.registry import job_types
 
@@ -72,3 +73,38 @@ def test_the_items_of_every_shipped_source_have_a_kind_with_their_role() -> None
 def test_files_that_are_no_images_have_no_pixels() -> None:
     info = without_pixels({"lines": 2})
     assert (info.frames, info.shape, info.metadata) == (1, (0, 0), {"lines": 2})
+
+
+def with_kind(kind: SourceKind, **values: Any) -> Any:
+    return SimpleNamespace(source_kind=kind, to_json=lambda: values)
+
+
+def test_of_a_kind_that_names_no_check_nothing_is_to_be_settled() -> None:
+    around: Any = SimpleNamespace(tables=None)
+    assert isinstance(check(TEXT, around), NoCheck)
+    assert accounts(TEXT, [{"sentence": "?"}], {}) == ()
+    assert check_given(with_kind(TEXT)) == []
+
+
+def test_a_setting_that_decides_what_items_are_changes_all_that_was_made_of_them() -> None:
+    kind = replace(TEXT, decisive=("language",))
+    before: Any = SimpleNamespace(settings={"language": "en", "lines": 3})
+    assert not has_changed(with_kind(kind, language="en", lines=4), before)
+    assert has_changed(with_kind(kind, language="de", lines=3), before)
+    unknown: Any = SimpleNamespace(settings={})
+    assert not has_changed(with_kind(kind, language="de"), unknown), (
+        "what an earlier version did not have did not change"
+    )
+
+
+@pytest.mark.parametrize("field", ["check", "account", "given", "changed"])
+def test_what_a_kind_names_for_a_session_and_is_not_there_is_told_with_the_kind(field: str) -> None:
+    kind = replace(TEXT, **{field: "texts.that_are_missing:make"})  # type: ignore[arg-type]
+    around: Any = SimpleNamespace(tables=None)
+    with pytest.raises(ConfigError, match=r"kind of source 'text' names 'texts.that_are_missing:make'"):
+        _ = (
+            check(kind, around),
+            accounts(kind, (), {}),
+            check_given(with_kind(kind)),
+            has_changed(with_kind(kind), around),
+        )

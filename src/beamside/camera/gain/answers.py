@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from beamside.camera.gain.case import answered, done_again, outcome_words, present_records, question_of
+from beamside.camera.gain.giving_on import given_on
 from beamside.errors import ProjectError
 from beamside.project.project import ProjectWriter
-from beamside.project.records import ItemState, ProjectState
+from beamside.project.records import ProjectState
 
 
 def no_question(gain: str, other: bool = False) -> str:
@@ -24,17 +25,6 @@ def no_question(gain: str, other: bool = False) -> str:
         "The session asks nothing about its gain reference; to use it in another way, stop the session, give 'beamside session set' with "
         "--gain-rotate, --gain-flip or --gain-mode, and resume it"
     )
-
-
-def given_on(state: ProjectState, shape: Sequence[int]) -> list[str]:
-    """Return the movies of a shape that were given on to be processed, by their paths in the project."""
-    for job in reversed(state.jobs.values()):
-        results = [
-            entry.result for entry in job.items.values() if entry.state is ItemState.DONE and entry.result is not None
-        ]
-        if movies := [result for result in results if "movie" in result["outputs"]]:
-            return [one["outputs"]["movie"] for one in movies if one["values"].get("shape") == list(shape)]
-    return []
 
 
 def told(state: ProjectState, before: Mapping[str, Any], after: Mapping[str, Any], details: Mapping[str, Any]) -> str:

@@ -18,9 +18,8 @@ from typing import Any
 from beamside.acquisition.gain_choice import MOST_MOVIES, Asked
 from beamside.acquisition.gain_doubt import changed_sentence
 from beamside.acquisition.reports import Remark
-from beamside.camera.gain.answers import given_on, told
+from beamside.camera.gain.answers import told
 from beamside.camera.gain.case import (
-    JOURNAL_FIELDS,
     Case,
     Seen,
     Way,
@@ -29,13 +28,14 @@ from beamside.camera.gain.case import (
     question_of,
     way_of,
 )
+from beamside.camera.gain.casebook import number_of, recall, recorded, task_for
+from beamside.camera.gain.giving_on import give_on, give_on_again, given_on
 from beamside.camera.gain.looks import Look, after_look, next_look
 from beamside.camera.gain.need import PREFIX, PatternWatch
-from beamside.camera.gain.task import Do, GainTask, errand
+from beamside.camera.gain.task import Do, errand
 from beamside.flow.check_items import CheckItems
 from beamside.flow.checks import Surroundings
 from beamside.flow.source_thread import FileImported
-from beamside.flow.table import Tables
 from beamside.formats.orientation import Orientation
 from beamside.jobs.errands import Errand
 from beamside.project.records import ItemState
@@ -44,10 +44,6 @@ log = logging.getLogger(__name__)
 
 ERROR_FROM = 3
 """After so many attempts in a row that a passing fault has spoiled, a person should look."""
-
-
-CAMERA_VALUES = ("gain", "gain_sha256", "relion_gain", "gain_error")
-"""What a movie gets from the session's gain reference."""
 
 
 class GainCheck:
@@ -187,11 +183,9 @@ class GainCheck:
             self.items.add(name)
             case = Case((height, width), 0, asdict(self.asked), reference, digest, self.items.entries[name])
             self.cases[name] = case
-            gains = self.tables.writer.state.findings
-            case.record = dict(gains.get(case.key, {}))
-            if not case.record or case.record.get("replaced_by"):
-                self._go_on_with_former(case)
-            case.number = self._number(case)
+            records = self.tables.writer.state.findings
+            recall(case, records, self.settings.acquisition.gain, self.tables.writer.project)
+            case.number = number_of(case, records, self.cases.values())
             if case.record and case.record["reference"] != self.settings.acquisition.gain:
                 self._record(case, case.record)  # the same reference, from another place
             former = max(int(case.record.get("evidence", {}).get("movies", 0)), self._processed(case))
@@ -201,33 +195,6 @@ class GainCheck:
                 log.warning("%s", question)
             self._rest(case)
         return self.cases[name]
-
-    def _go_on_with_former(self, case: Case) -> None:
-        """The file at the path of the reference is not known, or was: a decision about the one before it holds until a person has answered."""
-        for record in reversed(list(self.tables.writer.state.findings.values())):
-            same = (record.get("shape"), record.get("asked"), record.get("reference")) == (
-                list(case.shape),
-                case.said,
-                self.settings.acquisition.gain,
-            )
-            copy = record.get("copy") or self._plain_copy(case.reference)
-            there = (self.tables.writer.project.root / copy).exists()
-            if same and record["state"] == "decided" and not record.get("replaced_by") and there:
-                case.newer = (case.reference, case.digest)
-                case.reference, case.digest, case.record = copy, record["reference_sha256"], dict(record)
-                return
-
-    def _plain_copy(self, reference: str) -> str:
-        """Return where earlier versions kept the reference."""
-        path = Path(reference)
-        return f"{path.parent.as_posix()}/gain_reference{path.suffix}"
-
-    def _number(self, case: Case) -> int:
-        """The first shape of movies gets the plain names of files; each shape keeps its own."""
-        gains = self.tables.writer.state.findings.values()
-        known = {tuple(record["shape"]): int(record["number"]) for record in gains if record["reference"]}
-        known.update((other.shape, other.number) for other in self.cases.values() if other is not case)
-        return known.get(case.shape, max(known.values(), default=-1) + 1)
 
     # -- work -------------------------------------------------------------------------------------------------------
 
@@ -298,25 +265,16 @@ class GainCheck:
         way: Way | None = None,
         look: Look | None = None,
     ) -> Errand:
-        job, suffix = self.tables.source.job.name, f"_{case.name}" if case.number else ""
-        # A decision of an earlier version names the file that its micrographs name.
-        plain = f"{job}/gain{suffix}.mrc" if doing == "prepare" and "copy" not in case.record else ""
-        task = GainTask(
-            do=doing,
-            root=str(self.tables.writer.project.root),
-            reference=case.reference,
+        task = task_for(
+            case,
+            doing,
+            movies,
+            project=self.tables.writer.project,
+            job=self.tables.source.job.name,
             name=self._reference_name(),
-            shape=case.shape,
-            asked=case.said,
-            movies=movies,
-            first=look.first if look else [],
-            between=look.between if look else [],
-            output=f"{job}/gain{suffix}.mrc",
-            plain=plain,
-            picture=f"{job}/gain_check{suffix}.png",
             command=self.command,
-            last=case.last,
-            decided=way,
+            way=way,
+            look=look,
         )
         case.doing = doing  # type: ignore[assignment]
         if doing == "prepare" and way is not None:
@@ -349,16 +307,7 @@ class GainCheck:
             self._record(case, record)
 
     def _record(self, case: Case, choice: Mapping[str, Any]) -> None:
-        fixed = {
-            "shape": list(case.shape),
-            "number": case.number,
-            "reference": self.settings.acquisition.gain,
-            "reference_sha256": case.digest,
-            "asked": case.said,
-            "looked_at": case.looked,
-            "unseen": case.unseen,
-        }
-        record = {name: value for name, value in {**choice, **fixed}.items() if name not in JOURNAL_FIELDS}
+        record = recorded(case, choice, self.settings.acquisition.gain)
         self.tables.writer.finding(case.key, record)
         case.record = record
         self._rest(case)
@@ -403,9 +352,7 @@ class GainCheck:
     def _release(self, case: Case, events: list[FileImported]) -> None:
         self._watch_need(case, events)
         for event in events:
-            own = {name: value for name, value in event.values.items() if not name.startswith("gain_reference")}
-            values = case.values(event.outputs["movie"]) or {}
-            self.tables.intake_done(FileImported(event.file, event.outputs, {**own, **values}, event.problem))
+            give_on(self.tables, event, case.values(event.outputs["movie"]) or {})
 
     def spoiled(self, name: str, reason: str, *, permanent: bool) -> None:
         """A reference that does not fit fails its movies; after anything else it is tried again, with longer and longer pauses.
@@ -438,11 +385,3 @@ class GainCheck:
         self.items.rest(case.name, ItemState.FAILED, reason)
         held, case.held = case.held, []
         self._release(case, held)
-
-
-def give_on_again(tables: Tables, name: str, camera: Mapping[str, Any]) -> None:
-    """Another gain reference holds for a movie that was given on, or it may be corrected after all; nothing happens when it is the same."""
-    result = tables.source.job.items[name].result
-    assert result is not None
-    own = {key: value for key, value in result["values"].items() if key not in CAMERA_VALUES}
-    tables.intake_again(name, {**own, **camera}, "its gain reference changed")
