@@ -54,7 +54,7 @@ TICK = 0.5
 """Longest time, in seconds, after which the loop looks at commands and clocks."""
 
 LISTEN = 0.25
-"""Time, in seconds, between two looks at what the workers say."""
+"""Time, in seconds, between two looks at what the workers say, at commands, and at whether the work goes on."""
 
 GONE = frozenset({errno.ESTALE, errno.EBADF, errno.ENODEV, errno.ENXIO, errno.ENOTCONN})
 """What says that an open file will not be written again, however long one waits."""
@@ -81,8 +81,8 @@ class Scheduler(Steering):
     ) -> None:
         super().__init__(settings, source, write_report, until_empty)
         self.events: queue.Queue[Any] = queue.Queue()
-        self._rounds_pace, self._listening_pace = (
-            Pace(seconds, lambda: self.writer.held_seconds) for seconds in (0.0, LISTEN)
+        self._rounds_pace, self._listening_pace, self._inbox_pace, self._watch_pace = (
+            Pace(seconds, lambda: self.writer.held_seconds) for seconds in (0.0, LISTEN, LISTEN, LISTEN)
         )
         self._held = ""
         self._completed = 0
@@ -182,7 +182,7 @@ class Scheduler(Steering):
         while self.state != "stopping":
             self._take_events()
             self.steps.run("what the workers say", self._listen, None)
-            self.steps.run("the inbox of commands", lambda: self.inbox.work(self.ask), None)
+            self.steps.run("the inbox of commands", self._look_into_inbox, None)
             self.steps.run("the watch over free disk space", self._watch_space, None)
             if self.state == "running" and not self.space.full:
                 self.steps.run("what jobs take once for all items", self.offers.consider, None)
@@ -190,7 +190,7 @@ class Scheduler(Steering):
                 self.steps.run(self.check.title, self._settle, None)
                 self.steps.run("the giving out of work", self.dispatcher.fill, None)
             self.steps.run("the list of what is computed again", self.recovery.tell_again, None)
-            self.watchdog.look(self._work())
+            self._watch_work()
             self.problems.flush()
             self.steps.run("the files for other programs", self._refresh, None)
             self.steps.run("the report", self._periodic_report, None)
@@ -243,6 +243,16 @@ class Scheduler(Steering):
             self.dispatcher.listen()
             self._listening_pace.done()
 
+    def _look_into_inbox(self) -> None:
+        if self._inbox_pace.due():  # a busy loop turns hundreds of times a second
+            self.inbox.work(self.ask)
+            self._inbox_pace.done()
+
+    def _watch_work(self) -> None:
+        if self._watch_pace.due():
+            self.watchdog.look(self._work())
+            self._watch_pace.done()
+
     def _watch_space(self) -> None:
         if self.space.look():
             self.let_arrive()
@@ -290,7 +300,14 @@ class Scheduler(Steering):
         self.tables.set_source_ended(True)
         if not all(stage.settled() for stage in self.tables.stages):
             return False
-        return not self.rounds.consider(final=True)
+        return not self.rounds.consider(final=True) and not self._has_heard_more()
+
+    def _has_heard_more(self) -> bool:
+        """Carry out commands that have come since the inbox was looked into last; tells whether there were any."""
+        waiting = len(control.receive(self.project))
+        if waiting:
+            self.inbox.work(self.ask)
+        return waiting > 0 and len(control.receive(self.project)) < waiting
 
     def _is_settled(self) -> bool:
         """Tell whether the check has no more to do, but for what a person has to answer."""
