@@ -193,3 +193,17 @@ def test_rules_of_the_facility_s_file_and_of_the_command_line(beamside, home: Pa
     code, _, err = beamside("session", "start", *words, "--gate", "ctf.resolutoin < 5")
     assert code == 2
     assert "did you mean 'ctf.ctf_resolution'" in err
+
+
+def test_a_word_is_looked_at_before_it_is_given(beamside, project: Project) -> None:
+    before = project.project_journal.read_bytes()
+    code, out, err = beamside("session", "reject", "m1", "m2", "--session", "run1", "--preview")
+    assert code == 0, err
+    assert "2 of 10 results are held back: raw/m1, raw/m2" in out
+    assert "Particles (Extraction): 70 instead of 90 (-20)" in out
+    assert project.project_journal.read_bytes() == before
+    beamside("session", "reject", "m1", "--session", "run1")
+    _, out, _ = beamside("session", "reject", "m1", "--undo", "--session", "run1", "--preview")
+    assert "1 of 10 results is let through: raw/m1" in out
+    _, out, _ = beamside("session", "reject", "m1", "--session", "run1", "--preview")
+    assert "No result so far" in out

@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from beamside.errors import ConfigError
 from beamside.flow.commands import Gate
 from beamside.flow.gate import is_shut
-from beamside.flow.preview import Preview, preview
+from beamside.flow.preview import Preview, preview, preview_words
 from beamside.flow.rules import all_rules, changed_rules
 from beamside.flow.settings import SessionSettings
-from beamside.flow.verdicts import give_word
+from beamside.flow.verdicts import give_word, meant
 
 
 @pytest.fixture
@@ -131,3 +131,14 @@ def test_what_a_preview_says_is_what_happens(
         assert set(gate.opened if gate else ()) == was[stage.title] - now
     for name in words:
         give_word(run.writer, "none", [f"raw/{name}"], "second", "ana")
+
+
+def test_a_preview_of_a_word_knows_what_the_job_itself_has_rejected(run: Any) -> None:
+    run.arrive("m4", content="odd")
+    run.work_off()
+    state = run.project.load()
+    about = meant(state, "accept", ["m4"], "")
+    found = preview_words(run.settings, state, "accept", about)
+    assert [(gate.title, gate.held, gate.opened, gate.to_process) for gate in found.gates] == [
+        ("First step", (), ("raw/m4",), 1)
+    ]

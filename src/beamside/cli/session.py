@@ -10,7 +10,7 @@ import click
 
 from beamside.cli.options import SectionedCommand, session_options, value_text
 from beamside.cli.resolution import resolve_session
-from beamside.cli.session_gate import gate
+from beamside.cli.session_gate import gate, with_preview
 from beamside.cli.session_looks import list_, logs, report, show_config, status
 from beamside.cli.session_offers import offers, take
 from beamside.cli.session_set import set_
@@ -192,8 +192,8 @@ for _command in (
     *map(told, of_sources()),
     set_,
     gate,
-    accept,
-    reject,
+    with_preview(accept),
+    with_preview(reject),
     offers,
     take,
 ):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import click
 
@@ -11,11 +12,13 @@ from beamside.config import nearest
 from beamside.errors import ConfigError
 from beamside.flow.changing import with_values
 from beamside.flow.known_projects import find_project
-from beamside.flow.preview import GateChange, Preview, preview
+from beamside.flow.preview import GateChange, Preview, preview, preview_words
 from beamside.flow.rules import all_rules, changed_rules
 from beamside.flow.settings import SessionSettings
 from beamside.flow.stored_settings import load_settings
+from beamside.flow.verdicts import meant
 from beamside.project.project import Project
+from beamside.project.records import Word
 
 SHOWN = 5
 """So many items are named; the others are counted."""
@@ -113,6 +116,27 @@ def _change(project: Project, *, add: Sequence[str] = (), remove: Sequence[str] 
         click.echo(outcome.sentence)
         if not runs:
             tell_what_waits(project)
+
+
+def with_preview(command: click.Command) -> click.Command:
+    """Return the command that gives a person's word with an option to look first at what that changes."""
+    told = command.callback
+    assert told is not None
+
+    def callback(preview_only: bool, **given: Any) -> None:
+        if not preview_only:
+            told(**given)
+            return
+        project = find_project(given["project"]).require()
+        state, undo = project.load(), bool(given["undo"])
+        word: Word = "none" if undo else "accept" if command.name == "accept" else "reject"
+        about = meant(state, word, given["items"], given["job"] or "")
+        show_preview(preview_words(load_settings(project, warn), state, word, about))
+
+    command.callback = callback
+    look = "Show what that would hold back or let through, and change nothing."
+    command.params.append(click.Option(["--preview", "preview_only"], is_flag=True, help=look))
+    return command
 
 
 def _preview(project: Project, settings: SessionSettings, rules: Sequence[str]) -> Preview:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from beamside.flow.gate import GateState, judged
@@ -10,7 +10,8 @@ from beamside.flow.opening import open_stages
 from beamside.flow.rules import rules_in
 from beamside.flow.settings import SessionSettings
 from beamside.flow.stages import Stage
-from beamside.project.records import ProjectState
+from beamside.project.records import ItemEntry, ItemState, ProjectState, Word
+from beamside.project.rules import Rule
 
 
 @dataclass(frozen=True)
@@ -51,17 +52,42 @@ class Preview:
 
 def preview(settings: SessionSettings, state: ProjectState) -> Preview:
     """Return what would change at the gates of a project in `state` with the rules of `settings`. The state has these rules afterwards."""
+    rules = rules_in(settings)
+
+    def change(stages: Sequence[Stage]) -> None:
+        for stage in stages:
+            new = rules.get(stage.label, ())
+            if new != stage.job.rules:
+                stage.job.rules = new
+                stage.job.gate_changes += 1
+
+    return _preview(settings, state, change)
+
+
+def preview_words(
+    settings: SessionSettings, state: ProjectState, word: Word, about: Mapping[str, Sequence[str]]
+) -> Preview:
+    """Return what would change with a person's word on items, by job. The state has these words afterwards."""
+
+    def change(_stages: Sequence[Stage]) -> None:
+        for job, names in about.items():
+            entry = state.jobs[job]
+            entry.gate_changes += 1
+            for name in names:
+                entry.words.pop(name, None)
+                if word != "none":
+                    entry.words[name] = word
+
+    return _preview(settings, state, change)
+
+
+def _preview(settings: SessionSettings, state: ProjectState, change: Callable[[Sequence[Stage]], None]) -> Preview:
     stages = [stage for stage in open_stages(settings, state) if not stage.job_type.aggregate]
     counting = [stage for stage in stages if _counted(stage)]
     counting = [stage for stage in counting if not any(stage in other.before for other in counting)]
     before = [_count(stage) for stage in counting]
     gates = {stage.label: GateState.of(stage.job) for stage in stages}
-    rules = rules_in(settings)
-    for stage in stages:
-        new = rules.get(stage.label, ())
-        if new != stage.job.rules:
-            stage.job.rules = new
-            stage.job.gate_changes += 1
+    change(stages)
     found = [_change(stage, gates[stage.label], stages) for stage in stages]
     counts = [
         CountChange(stage.title, _what(stage), was, now)
@@ -73,11 +99,13 @@ def preview(settings: SessionSettings, state: ProjectState) -> Preview:
 
 def _change(stage: Stage, before: GateState, stages: Sequence[Stage]) -> GateChange | None:
     job = stage.job
-    changed = [name for name in before.changed(job) if (entry := job.items.get(name)) is not None and entry.result]
-    if not changed:
+    changed = [entry for name in before.changed(job) if (entry := job.items.get(name)) is not None]
+    was = [_is_out(before.words, before.rules, entry) for entry in changed]
+    now = [_is_out(job.words, job.rules, entry) for entry in changed]
+    held = [entry.name for entry, before, after in zip(changed, was, now, strict=True) if after and not before]
+    opened = [entry.name for entry, before, after in zip(changed, was, now, strict=True) if before and not after]
+    if not held and not opened:
         return None
-    held = [name for name in changed if judged(job.words, job.rules, job.items[name], name)]
-    opened = [name for name in changed if name not in set(held)]
     followers = [other for other in stages if stage in other.alongside]
     to_process = [
         name
@@ -86,6 +114,12 @@ def _change(stage: Stage, before: GateState, stages: Sequence[Stage]) -> GateCha
     ]
     results = sum(entry.result is not None for entry in job.items.values())
     return GateChange(stage.title, results, tuple(held), tuple(opened), len(to_process))
+
+
+def _is_out(words: Mapping[str, Word], rules: Sequence[Rule], entry: ItemEntry) -> bool:
+    """Tell whether what a job has made of an item goes no further: it is held back, or the job has rejected it and nobody accepts it."""
+    rejected = entry.state is ItemState.REJECTED and words.get(entry.name) != "accept"
+    return rejected or judged(words, rules, entry, entry.name)
 
 
 def _counted(stage: Stage) -> str:

@@ -22,7 +22,7 @@ from beamside.flow.gate import gate_revision
 from beamside.flow.missing import Files, gone_results
 from beamside.flow.opening import LOCK_SECONDS
 from beamside.flow.problems import Problems
-from beamside.flow.published import gates_before, publish
+from beamside.flow.published import Shown, gates_before, publish
 from beamside.flow.recovery import Recovery
 from beamside.flow.relion_jobs import Ending, RelionJobs
 from beamside.flow.settings import SessionSettings
@@ -106,6 +106,7 @@ class Projection:
         self._tables = PartsWriter()
         self._seen: dict[str, tuple[int, ...]] = {}
         self._gates: dict[str, int] = {}
+        self._shown: dict[str, Shown] = {}
         self._index_told = ""
         self.relion = RelionJobs(writer, stages, deleted=deleted, remark=self.problems.remark)
         self._index_pace, self._pipeline_pace = (Pace(seconds, self._held, share) for seconds in (1.0, 5.0))
@@ -157,6 +158,7 @@ class Projection:
     def _publish(self) -> None:
         for stage in self.relion.reclaim():
             self._seen.pop(stage.name, None)
+            self._shown.pop(stage.name, None)
         self.relion.publish()
         trouble = self.relion.trouble
         self.problems.hold("relion-pipeline", [Trouble("relion-pipeline", trouble)] if trouble else [])
@@ -195,7 +197,7 @@ class Projection:
     def write_rows(self, stage: Stage) -> list[Row]:
         """Write the STAR files of a stage's job and return their rows; a result that cannot be written is told, and left out."""
         rows = stage.rows()
-        publish(self.root, stage)
+        self._shown[stage.name] = publish(self.root, stage, self._shown.get(stage.name))
         try:
             write_star_files(self.root, stage, rows, self._tables)
         except OSError:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import logging
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from beamside.flow.gate import counts_as_done, gate_revision, shuts_nothing
@@ -34,17 +35,29 @@ def gates_before(stage: Stage) -> tuple[int, ...]:
     return (optics, *gates)
 
 
-def publish(root: Path, stage: Stage) -> None:
-    """Write the tables that a stage has published where they are not as they should be. Raises OSError when one cannot be read or written."""
+@dataclass(frozen=True)
+class Shown:
+    """What published tables were made of: a round, by the number of its record, and the files whose rows were left out."""
+
+    round: int = -1
+    left_out: frozenset[str] = frozenset()
+
+
+def publish(root: Path, stage: Stage, before: Shown | None = None) -> Shown:
+    """Write the tables that a stage has published where they are not as they should be; returns what they were made of.
+
+    Where that is what they were made of `before`, they are not looked at. Raises OSError when one cannot be read or written.
+    """
     rounds = [entry for entry in stage.job.items.values() if entry.result is not None]
     if not stage.job_type.published or not rounds:
-        return
+        return Shown()
     newest = max(rounds, key=lambda entry: entry.finished)
-    outputs = newest.result["outputs"]  # type: ignore[index]
-    left_out = held_back_files(stage) | files_of_other_optics(stage, newest.name)
-    for table in stage.job_type.published:
+    outputs = (newest.result or {})["outputs"]
+    shown = Shown(newest.finished, held_back_files(stage) | files_of_other_optics(stage, newest.name))
+    for table in stage.job_type.published if shown != before else ():
         if table.role in outputs:
-            _publish(root, stage, table, outputs[table.role], outputs.get(table.whole, ""), left_out)
+            _publish(root, stage, table, outputs[table.role], outputs.get(table.whole, ""), shown.left_out)
+    return shown
 
 
 def held_back_files(stage: Stage) -> frozenset[str]:

@@ -30,6 +30,17 @@ def give_word(
         when a name means no item, or several: then nothing is recorded, also of the others
     """
     state = writer.state
+    found = meant(state, word, items, job)
+    for job_name, names in found.items():
+        for name in names:
+            before = state.verdicts.get((job_name, name))
+            if (before["word"] if before else "none") != word:
+                writer.verdict(job_name, name, word, who)
+    return [(state.jobs[name], names) for name, names in found.items()]
+
+
+def meant(state: ProjectState, word: Word, items: Sequence[str], job: str) -> dict[str, list[str]]:
+    """Return the items that a person's word is about, by job. Raises ProjectError, see `give_word`."""
     among = [_job(state, job)] if job else list(state.jobs.values())
     found: dict[str, list[str]] = {}
     for given in items:
@@ -41,12 +52,7 @@ def give_word(
             if word != "none":
                 _check_no_round(entry, name)
             found.setdefault(entry.name, []).append(name)
-    for job_name, names in found.items():
-        for name in dict.fromkeys(names):
-            before = state.verdicts.get((job_name, name))
-            if (before["word"] if before else "none") != word:
-                writer.verdict(job_name, name, word, who)
-    return [(state.jobs[name], list(dict.fromkeys(names))) for name, names in found.items()]
+    return {name: list(dict.fromkeys(names)) for name, names in found.items()}
 
 
 def _job(state: ProjectState, given: str) -> JobEntry:
