@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from beamside.errors import CorruptFileError, InputError
-from beamside.formats.star import StarBlock, format_star, parse_star, read_star, write_star
+from beamside.formats.star import StarBlock, Value, format_star, parse_star, read_star, write_star
 
 DATA = Path(os.environ.get("BEAMSIDE_TEST_DATA", Path(__file__).parents[3] / "shared" / "data"))
 STAR_FILES = sorted(DATA.glob("em/**/*.star"))
@@ -284,3 +284,15 @@ def test_a_byte_order_mark_of_an_editor_is_no_part_of_the_file() -> None:
     text = "data_\n\nloop_\n_rlnReferenceImage #1\n000001@x.mrcs\n"
     assert parse_star(b"\xef\xbb\xbf" + text.encode())[""].texts("rlnReferenceImage") == ["000001@x.mrcs"]
     assert parse_star("\ufeff" + text)[""].texts("rlnReferenceImage") == ["000001@x.mrcs"]
+
+
+def test_values_that_are_the_same_can_be_kept_once(tmp_path: Path) -> None:
+    path = tmp_path / "many.star"
+    rows: list[list[Value]] = [[f"{number}@a b.mrcs", "a b.mrc", 1.5, number % 2] for number in range(6)]
+    write_star(path, [StarBlock("particles", ["rlnImageName", "rlnMicrographName", "rlnDefocusU", "rlnGroup"], rows)])
+    apart, shared = read_star(path)["particles"], read_star(path, sharing=True)["particles"]
+    assert shared == apart
+    assert len({id(value) for row in apart.rows for value in row}) > len(
+        {id(value) for row in shared.rows for value in row}
+    )
+    assert len({id(row[1]) for row in shared.rows}) == 1

@@ -128,8 +128,10 @@ class StarBlock:
             ) from None
 
 
-def read_star(path: Path | str) -> dict[str, StarBlock]:
+def read_star(path: Path | str, *, sharing: bool = False) -> dict[str, StarBlock]:
     """Read a STAR file.
+
+    With `sharing`, values that are the same are kept once: a table of millions of rows has few different ones.
 
     Returns
     -------
@@ -144,10 +146,10 @@ def read_star(path: Path | str) -> dict[str, StarBlock]:
         content = Path(path).read_bytes()
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}; check the name and the permissions.") from error
-    return parse_star(content, str(path))
+    return parse_star(content, str(path), sharing=sharing)
 
 
-def parse_star(content: bytes | str, source: str = "the text") -> dict[str, StarBlock]:
+def parse_star(content: bytes | str, source: str = "the text", *, sharing: bool = False) -> dict[str, StarBlock]:
     """Return the blocks of a STAR file's content; `source` names it in errors. See `read_star`."""
     text = content if isinstance(content, str) else content.decode("utf-8", "surrogateescape")
     text = text.removeprefix("\ufeff")  # a byte-order mark, with which editors of Windows begin a file
@@ -157,7 +159,7 @@ def parse_star(content: bytes | str, source: str = "the text") -> dict[str, Star
         )
     if not text.strip():
         raise CorruptFileError(f"{source} is empty; a STAR file has at least one data_ block.")
-    return _Parser(source).parse(text)
+    return _Parser(source, sharing=sharing).parse(text)
 
 
 def format_star(blocks: Iterable[StarBlock], comments: Sequence[str] = ()) -> str:
@@ -278,8 +280,9 @@ def _first_word(line: str) -> str:
 class _Parser:
     """Reads line by line; holds the block being filled."""
 
-    def __init__(self, source: str) -> None:
+    def __init__(self, source: str, *, sharing: bool = False) -> None:
         self.source = source
+        self.known: dict[Value, Value] | None = {} if sharing else None
         self.blocks: dict[str, StarBlock] = {}
         self.block: StarBlock | None = None
         self.version = OLD_VERSION
@@ -345,6 +348,8 @@ class _Parser:
             row = [*values_of(line, comments=False)]
         if len(row) != len(block.columns):
             raise self._error(f"a row of data_{block.name} has {len(row)} values for {len(block.columns)} columns")
+        if self.known is not None:
+            row = [self.known.setdefault(value, value) for value in row]
         block.rows.append(row)
 
     def _label(self, block: StarBlock, line: str) -> None:

@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from beamside.formats.mrc import write_mrc
-from beamside.formats.star import StarBlock, Value, write_star
+from beamside.formats.star import StarBlock, Value, format_rows, write_star
+from beamside.formats.star_parts import Part, PartsWriter, StarParts
 from beamside.jobs.extract import PARTICLE_COLUMNS, particles_star
 from beamside.jobs.optics import OpticsTable
 
 COMMENT = "RELION optimiser; version 3.1.3, written by Beamside"
 """RELION recognises the file by how the first line begins."""
+
+PIECE = 5000
+"""So many particles are written at a time."""
 
 DATA_COLUMNS = (
     *PARTICLE_COLUMNS,
@@ -87,8 +92,10 @@ def write_round(
     names["classes"] = f"{stem}_classes.mrcs"
     write_mrc(root / names["classes"], found.references, found.pixel_size)
     groups = relion_groups(found.groups, particles)
-    lines = _data_lines(found, particles, groups)
-    write_star(root / names["data"], particles_star(list(DATA_COLUMNS), lines, optics))
+    PartsWriter().write(
+        root / names["data"],
+        StarParts(particles_star(list(DATA_COLUMNS), [], optics), _data_parts(found, particles, groups)),
+    )
     optimiser = _list("optimiser_general", _optimiser(found, job, names))
     write_star(
         root / names["model"], [*_model(found, names["classes"], groups, optics_members(optics, particles)), optimiser]
@@ -132,11 +139,22 @@ def _without_job(name: str) -> str:
     return re.sub(r"^(?:[^/]+/)*?job\d{3,}/", "", name)
 
 
-def _data_lines(found: Round, particles: Sequence[Sequence[Value]], groups: RelionGroups) -> list[list[Value]]:
+def _data_parts(found: Round, particles: Sequence[Sequence[Value]], groups: RelionGroups) -> list[Part]:
+    """Return the table of the particles in pieces: the text of all of them at once would take several times the room of what it is made from."""
+
+    def text(begin: int) -> str:
+        lines = _data_lines(found, particles, groups, range(begin, min(begin + PIECE, len(particles))))
+        return "".join(format_rows(lines))
+
+    return [Part(begin, partial(text, begin)) for begin in range(0, len(particles), PIECE)]
+
+
+def _data_lines(
+    found: Round, particles: Sequence[Sequence[Value]], groups: RelionGroups, which: range
+) -> Iterator[list[Value]]:
     class_column, psi_column = PARTICLE_COLUMNS.index("rlnClassNumber"), PARTICLE_COLUMNS.index("rlnAnglePsi")
-    lines: list[list[Value]] = []
-    for index, particle in enumerate(particles):
-        line = list(particle)
+    for index in which:
+        line = list(particles[index])
         line[class_column], line[psi_column] = int(found.labels[index]) + 1, float(found.psi[index])
         y, x = found.shifts[index]
         more: list[Value] = [
@@ -150,8 +168,7 @@ def _data_lines(found: Round, particles: Sequence[Sequence[Value]], groups: Reli
             float(found.pmax[index]),
             1,
         ]
-        lines.append(line + more)
-    return lines
+        yield line + more
 
 
 def optics_members(optics: OpticsTable, particles: Sequence[Sequence[Value]]) -> NDArray[np.int64]:

@@ -323,8 +323,5 @@ def _head() -> str:
 
 
 def particles_of(path: Path) -> StarBlock:
-    """Return the particles of one micrograph. Values that are the same in many rows, as most are, are kept once."""
-    block = read_star(path)["images"]
-    known: dict[Value, Value] = {}
-    block.rows = [[known.setdefault(value, value) for value in row] for row in block.rows]
-    return block
+    """Return the particles of one micrograph."""
+    return read_star(path, sharing=True)["images"]

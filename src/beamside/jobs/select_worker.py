@@ -106,7 +106,7 @@ def select_classes(
 
 def read_round(root: Path, outputs: Mapping[str, str]) -> ClassRound:
     """Read the files of a round, ours or RELION's; raises CorruptFileError when they do not fit each other."""
-    data, model = read_star(root / outputs["data"]), read_star(root / outputs["model"])
+    data, model = read_star(root / outputs["data"], sharing=True), read_star(root / outputs["model"])
     optimiser = read_star(root / outputs["optimiser"])["optimiser_general"]
     averages = np.asarray(read_mrc(root / outputs["classes"]), dtype=np.float32)
     averages = averages[None] if averages.ndim == 2 else averages
