@@ -59,8 +59,8 @@ class Class2dParameters(ParameterModel):
 
 
 def mask_diameter(parameters: Class2dParameters, largest: float, box: float) -> float:
-    """Return the diameter in Å of the circular mask, for particles of up to `largest` Å in boxes of `box` Å."""
-    return min(parameters.class_mask or 1.1 * largest, 0.95 * box)
+    """Return the diameter in Å of the circular mask, for particles of up to `largest` Å (0: not known) in boxes of `box` Å."""
+    return min(parameters.class_mask or 1.1 * largest or box, 0.95 * box)
 
 
 class Classification2d(JobType):

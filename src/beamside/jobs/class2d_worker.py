@@ -23,7 +23,7 @@ from beamside.imaging.fourier import radial_average
 from beamside.jobs.base import Item, Result, Row, Workspace
 from beamside.jobs.class2d import Class2dParameters, mask_diameter
 from beamside.jobs.class2d_files import Round, optics_members, write_round
-from beamside.jobs.extract import PARTICLE_COLUMNS, of_group, particles_of
+from beamside.jobs.extract import PARTICLE_COLUMNS, micrograph_pixel_size, of_group, particles_of
 from beamside.jobs.optics import OpticsTable, optics_table
 from beamside.jobs.output import save_picture
 
@@ -96,7 +96,7 @@ def classify_round(
             "final": final,
             "round": round_name,
             "pixel_size": pixel_size,
-            "micrograph_pixel_size": _micrograph_pixel_size(items),
+            **_micrograph_pixel_size(items),
             "particle_diameter": _largest_diameter(items),
             "mask_diameter": diameter,
             "class_table": _class_table(found),
@@ -231,17 +231,18 @@ def _sizes(items: Sequence[Item], parameters: Class2dParameters) -> tuple[float,
     return pixel_size, mask_diameter(parameters, _largest_diameter(items), size * pixel_size)
 
 
-def _micrograph_pixel_size(items: Sequence[Item]) -> float:
-    """Return the pixel size in Å of the micrographs, in whose pixels particles have their coordinates: of several, that of the first."""
-    given = next(item.inputs["particles"] for item in items if _has_particles(item))
-    if (known := given.value("micrograph_pixel_size")) is not None:
-        return float(known)
-    return float(given.value("image_pixel_size")) * int(given.value("image_size")) / int(given.value("box"))
+def _micrograph_pixel_size(items: Sequence[Item]) -> dict[str, float]:
+    """Return the pixel size in Å of the micrographs, in whose pixels particles have their coordinates: of several, that of the first.
+
+    There is none where whoever made the particles does not tell it.
+    """
+    known = micrograph_pixel_size(next(item.inputs["particles"] for item in items if _has_particles(item)))
+    return {"micrograph_pixel_size": known} if known else {}
 
 
 def _largest_diameter(items: Sequence[Item]) -> float:
-    """Return the largest diameter in Å that particles were looked for with."""
-    return max(float(item.inputs["particles"].value("max_diameter")) for item in items)
+    """Return the largest diameter in Å that particles were looked for with; 0 where that is not known."""
+    return max(float(item.inputs["particles"].value("max_diameter", 0.0)) for item in items)
 
 
 def _settings(

@@ -196,14 +196,15 @@ def fit_of(given: Given) -> Result:
 
 
 def ctf_values(result: Result) -> list[Value]:
-    """Return the values of `CTF_COLUMNS` of a CTF result."""
+    """Return the values of `CTF_COLUMNS` of a CTF result, which may be of another job type: a score that it has not is 0."""
     values, metrics = result.values, result.metrics
+    defocus_u, defocus_v = float(values["defocus_u"]), float(values["defocus_v"])
     return [
-        float(values["defocus_u"]),
-        float(values["defocus_v"]),
-        float(metrics["astigmatism"]),
+        defocus_u,
+        defocus_v,
+        float(metrics.get("astigmatism", abs(defocus_u - defocus_v))),
         float(values["defocus_angle"]),
-        float(metrics["ctf_score"]),
+        float(metrics.get("ctf_score", 0.0)),
         float(metrics["ctf_resolution"]),
     ]
 

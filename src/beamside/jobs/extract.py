@@ -28,7 +28,7 @@ from beamside.jobs.base import (
 from beamside.jobs.item_kinds import COORDINATES, FITTED_MICROGRAPH
 from beamside.jobs.item_kinds import PARTICLES as PARTICLE_KIND
 from beamside.jobs.optics import OpticsTable, optics_table
-from beamside.jobs.ports import Input, Output
+from beamside.jobs.ports import Given, Input, Output
 from beamside.parameters import ParameterModel, parameter
 
 
@@ -218,6 +218,14 @@ def default_box(max_diameter: float, pixel_size: float, class_box: int) -> int:
     return max(choose_box(max_diameter, pixel_size), good_size(class_box))
 
 
+def micrograph_pixel_size(given: Given) -> float:
+    """Return the pixel size in Å of the micrographs in whose pixels particles have their coordinates; 0 where it is not told."""
+    if (known := given.value("micrograph_pixel_size")) is not None:
+        return float(known)
+    pixel_size, size, box = (given.value(name) for name in ("image_pixel_size", "image_size", "box"))
+    return float(pixel_size) * int(size) / int(box) if box else 0.0
+
+
 def sizes(context: RelionContext) -> tuple[int, int, float]:
     """Return box and rescaled box in pixels, and the micrographs' pixel size in Å: of the newest extraction, or as the first one will have them.
 
@@ -230,8 +238,9 @@ def sizes(context: RelionContext) -> tuple[int, int, float]:
     pixel_size = float(context.newest("micrograph_pixel_size") or 0.0)
     if not pixel_size:
         pixel_size = context.optics.pixel_size * float(context.setting("binning", 1.0))
-    diameter, class_box = context.setting("particle_diameter", (0.0, 0.0))[1], int(context.setting("class_box"))
-    box = int(context.setting("box_size")) or default_box(diameter, pixel_size, class_box)
+    diameter = context.setting("particle_diameter", (0.0, 0.0))[1]
+    class_box = int(context.setting("class_box", ExtractParameters().class_box))
+    box = int(context.setting("box_size", 0)) or default_box(diameter, pixel_size, class_box)
     return box, min(class_box, box), pixel_size
 
 

@@ -14,6 +14,7 @@ from beamside.jobs.ctf import ctf_values, defocus_offset, fit_of
 from beamside.jobs.extract import ExtractParameters, particle_sizes, particles_block
 from beamside.jobs.output import save_picture
 
+_PLACE, _SCORE = ("rlnCoordinateX", "rlnCoordinateY"), "rlnAutopickFigureOfMerit"
 SHOWN = 24
 """Particles in the picture for people."""
 
@@ -61,10 +62,13 @@ def extract(item: Item, parameters: ExtractParameters, workspace: Workspace) -> 
 
 
 def _picks(item: Item, workspace: Workspace) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
-    """Return the picks as (n, 3): x, y, score."""
-    table = read_star(workspace.absolute(item.inputs["coordinates"].output("coordinates")))[""]
-    columns = [table.column(label) for label in ("rlnCoordinateX", "rlnCoordinateY", "rlnAutopickFigureOfMerit")]
-    return np.array([[float(value) for value in column] for column in columns], dtype=np.float64).reshape(3, -1).T
+    """Return the picks as (n, 3): x, y, score; those of a program or a person that gives no scores have 0."""
+    path = workspace.absolute(item.inputs["coordinates"].output("coordinates"))
+    blocks = list(read_star(path).values())
+    table = next((block for block in blocks if _PLACE[0] in block), blocks[0])
+    columns = [table.floats(label) for label in _PLACE]
+    columns.append(table.floats(_SCORE) if _SCORE in table else np.zeros(len(table)))
+    return np.array(columns, dtype=np.float64).reshape(3, -1).T
 
 
 def _inside(
@@ -81,7 +85,7 @@ def _rows(
 ) -> list[list[Value]]:
     _, _, _, angle, score, resolution = ctf_values(ctf)
     defocus_u, defocus_v = float(ctf.values["defocus_u"]), float(ctf.values["defocus_v"])
-    phase = float(ctf.values["phase_shift"])
+    phase = float(ctf.values.get("phase_shift", 0.0))
     offsets = [defocus_offset(ctf, float(x), float(y)) for x, y, _ in picks]
     return [
         [

@@ -11,7 +11,7 @@ from beamside.errors import ProcessingError
 from beamside.formats.mrc import read_mrc, write_mrc
 from beamside.formats.star import Value, write_star
 from beamside.jobs.base import Item, Result, Workspace
-from beamside.jobs.extract import PARTICLE_COLUMNS, particles_block, particles_of
+from beamside.jobs.extract import PARTICLE_COLUMNS, micrograph_pixel_size, particles_block, particles_of
 from beamside.jobs.join import PORTS, JoinParameters
 from beamside.jobs.ports import Given
 
@@ -24,21 +24,23 @@ _X, _Y, _IMAGE, _FOM = (
 def join(item: Item, parameters: JoinParameters, workspace: Workspace) -> Result:
     """Join the particles of one micrograph: images are copied into one stack, in the order of the ports."""
     given = [item.inputs[port] for port in PORTS if port in item.inputs]
-    sizes = {(round(float(one.value("image_pixel_size")), 4), int(one.value("image_size"))) for one in given}
+    diameters = [float(one.value("max_diameter", 0.0)) for one in given]
+    # What has no particles need not say how large they are, and adds none.
+    having = [one for one in given if one.metric("extracted")]
+    sizes = {(round(float(one.value("image_pixel_size")), 4), int(one.value("image_size"))) for one in having}
     if len(sizes) > 1:
         listed = " and ".join(f"{size} px of {pixel_size:g} Å" for pixel_size, size in sorted(sizes))
         raise ProcessingError(
             f"Particles of different sizes cannot be joined: {listed}. Extract them with the same box."
         )
-    first = given[0]
-    values = {name: first.value(name) for name in ("image_pixel_size", "image_size", "box")}
-    values["max_diameter"] = max(float(one.value("max_diameter", 0.0)) for one in given)
-    pixel_size = float(
-        first.value("micrograph_pixel_size")
-        or float(values["image_pixel_size"]) * int(values["image_size"]) / int(values["box"])
-    )
+    first, given = (having or given)[0], having
+    named = {name: first.value(name) for name in ("image_pixel_size", "image_size", "box")}
+    values = {name: value for name, value in named.items() if value is not None}
+    if any(diameters):
+        values["max_diameter"] = max(diameters)
     tables = [_rows(one, workspace) for one in given]
-    kept = _without_duplicates(tables, parameters.join_duplicate_distance / pixel_size)
+    pixel_sizes = [micrograph_pixel_size(one) or workspace.optics.pixel_size for one in given]
+    kept = _without_duplicates(tables, pixel_sizes, parameters.join_duplicate_distance)
     count = sum(map(len, kept))
     metrics = {"extracted": float(count), "duplicates": float(sum(map(len, tables)) - count)}
     if not count:
@@ -75,19 +77,21 @@ def _number(row: Sequence[Value]) -> int:
     return int(str(row[_IMAGE]).split("@", 1)[0]) - 1
 
 
-def _without_duplicates(tables: Sequence[Sequence[Sequence[Value]]], distance: float) -> list[list[int]]:
-    """Return which rows of each table are kept; `distance` is in pixels of the micrograph.
+def _without_duplicates(
+    tables: Sequence[Sequence[Sequence[Value]]], pixel_sizes: Sequence[float], distance: float
+) -> list[list[int]]:
+    """Return which rows of each table are kept; `distance` is in Å, as the `pixel_sizes` of the tables' micrographs, which may differ.
 
     Those of an earlier table go before those of a later one, and within a table the better pick goes first. So the same particles are kept whatever
     the order in which a picker lists them.
     """
     taken: list[tuple[float, float]] = []
     kept: list[list[int]] = []
-    for rows in tables:
+    for rows, pixel_size in zip(tables, pixel_sizes, strict=True):
         best_first = sorted(range(len(rows)), key=lambda index: (-float(rows[index][_FOM]), index))
         mine: list[int] = []
         for index in best_first:
-            place = (float(rows[index][_X]), float(rows[index][_Y]))
+            place = (pixel_size * float(rows[index][_X]), pixel_size * float(rows[index][_Y]))
             if distance and taken and np.min(np.hypot(*(np.array(taken) - place).T)) < distance:
                 continue
             taken.append(place)

@@ -107,7 +107,6 @@ def select_classes(
 def read_round(root: Path, outputs: Mapping[str, str]) -> ClassRound:
     """Read the files of a round, ours or RELION's; raises CorruptFileError when they do not fit each other."""
     data, model = read_star(root / outputs["data"], sharing=True), read_star(root / outputs["model"])
-    optimiser = read_star(root / outputs["optimiser"])["optimiser_general"]
     averages = np.asarray(read_mrc(root / outputs["classes"]), dtype=np.float32)
     averages = averages[None] if averages.ndim == 2 else averages
     classes, particles = model["model_classes"], data["particles"]
@@ -117,6 +116,7 @@ def read_round(root: Path, outputs: Mapping[str, str]) -> ClassRound:
             f"{root / outputs['data']} names classes that {outputs['classes']} does not have; classify again."
         )
     number = np.bincount(labels, minlength=len(averages)).astype(np.float64)
+    pixel_size = float(model["model_general"].floats("rlnPixelSize")[0])
 
     def mean(column: str) -> Array:
         values = np.array(particles.floats(column), dtype=np.float64)
@@ -137,9 +137,16 @@ def read_round(root: Path, outputs: Mapping[str, str]) -> ClassRound:
         psi=np.array(particles.floats("rlnAnglePsi")),
         origins=np.array([particles.floats(f"rlnOrigin{axis}Angst") for axis in "YX"]).T.reshape(-1, 2),
         statistics=statistics,
-        pixel_size=float(model["model_general"].floats("rlnPixelSize")[0]),
-        mask_diameter=float(optimiser.floats("rlnParticleDiameter")[0]),
+        pixel_size=pixel_size,
+        mask_diameter=_mask_diameter(root, outputs, model) or averages.shape[-1] * pixel_size,
     )
+
+
+def _mask_diameter(root: Path, outputs: Mapping[str, str], model: Mapping[str, StarBlock]) -> float:
+    """Return the diameter in Å of the mask that the round was made with; 0 where nothing says it, as of a round without RELION's optimiser."""
+    tables = read_star(root / outputs["optimiser"]) if "optimiser" in outputs else model
+    table = tables.get("optimiser_general")
+    return float(table.floats("rlnParticleDiameter")[0]) if table is not None else 0.0
 
 
 def choose(scores: Array, counts: Array, parameters: SelectParameters) -> list[int]:
@@ -218,8 +225,8 @@ def _warnings(
     warnings = {}
     if parameters.select_duplicate_distance and "micrograph_pixel_size" not in given:
         warnings["duplicates"] = (
-            "Duplicates were not looked for in a round of 2D classification of an earlier version, which does not tell "
-            "the pixel size of the micrographs; they are in the next round."
+            "Duplicates were not looked for: this round of 2D classification, of an earlier version or another program, "
+            "does not tell the pixel size of the micrographs. Where it is of an earlier version, they are in the next round."
         )
     if selected < FEWEST_FOR_WARNING or not long:
         return warnings
