@@ -47,10 +47,12 @@ class Vocabulary:
     ----------
     names : canonical name by accepted key, the canonical names themselves included
     paths : canonical names whose values are paths; relative ones are taken from the directory of the file
+    of_jobs : canonical names that may have a job's label and a dot before them
     """
 
     names: Mapping[str, str]
     paths: frozenset[str] = frozenset()
+    of_jobs: frozenset[str] = frozenset()
 
     @classmethod
     def of(cls, names: Iterable[str], paths: Iterable[str] = ()) -> Vocabulary:
@@ -273,6 +275,9 @@ def _canonical(path: Path, section: str, key: str, vocabulary: Vocabulary) -> st
         return spelled
     if spelled in vocabulary.names:
         return vocabulary.names[spelled]
+    label, dot, own = spelled.rpartition(".")
+    if dot and vocabulary.names.get(own) in vocabulary.of_jobs:
+        return f"{label}.{vocabulary.names[own]}"
     hint = suggestion(key, [*PROFILE_KEYS, *vocabulary.names])
     raise ConfigError(
         f"{path} [{section}]: unknown key {key!r}{hint or '; the names of all settings: beamside session start --help-all'}"

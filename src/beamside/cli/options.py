@@ -14,7 +14,7 @@ from pydantic_core import PydanticUndefined
 
 from beamside.config import Vocabulary, load_facility
 from beamside.errors import ConfigError
-from beamside.flow.settings import Section, all_parameters, sections
+from beamside.flow.settings import FIXED, Section, all_parameters, sections
 from beamside.flow.workflow import SHIPPED, STANDARD, Workflow, find_workflow
 from beamside.jobs.registry import job_types
 from beamside.parameters import ParameterInfo, describe
@@ -70,7 +70,8 @@ def vocabulary(workflow: Workflow | None = None) -> Vocabulary:
     for info in infos:
         names[info.name] = info.name
         names.setdefault(info.flag.removeprefix("--").replace("-", "_"), info.name)
-    return Vocabulary(names, PATH_NAMES)
+    of_jobs = {name for kind in job_types().values() for name in kind.Parameters.model_fields}
+    return Vocabulary(names, PATH_NAMES, frozenset(of_jobs))
 
 
 def destination(name: str) -> str:
@@ -186,9 +187,9 @@ class SectionedCommand(click.Command):
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Parse the words; click does not say with all errors in which command they were made."""
         try:
-            words = list(_present_flags(args))
-            ctx.meta["beamside.workflow"] = self.workflow_in(words)
-            return super().parse_args(ctx, words)
+            words = list(_present_flags(args, {"--mode": "--workflow"}))
+            workflow = ctx.meta["beamside.workflow"] = self.workflow_in(words)
+            return super().parse_args(ctx, list(_present_flags(words, _flags_with_label(workflow))))
         except click.UsageError as error:
             error.ctx = error.ctx or ctx
             raise
@@ -249,11 +250,21 @@ def asked_workflow(words: Sequence[str]) -> Workflow:
     return find_workflow(workflow or STANDARD)
 
 
-def _present_flags(words: Sequence[str]) -> Iterator[str]:
-    """Yield the words of a command line with the present name of an option that had another one."""
+def _present_flags(words: Sequence[str], flags: Mapping[str, str]) -> Iterator[str]:
+    """Yield the words of a command line with the option that is declared for one that is another name of it."""
     for word in words:
         name, equals, value = word.partition("=")
-        yield f"--workflow{equals}{value}" if name == "--mode" else word
+        yield f"{flags.get(name, name)}{equals}{value}"
+
+
+def _flags_with_label(workflow: Workflow) -> dict[str, str]:
+    """Return the options that are short, by their name with the job's label: --ice.limit for --limit."""
+    found: dict[str, str] = {}
+    for item in declared_parameters(workflow).values():
+        flags = (item.info.flag, item.off_flag) if item.is_switch else (item.info.flag,)
+        if item.section.key not in FIXED:
+            found |= {f"--{item.section.key}.{flag.removeprefix('--')}": flag for flag in flags if "." not in flag}
+    return found
 
 
 def _value_of(words: Sequence[str], flag: str) -> str:

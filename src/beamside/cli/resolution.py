@@ -14,9 +14,9 @@ from pydantic_core import ErrorDetails
 
 from beamside.cli.contradictions import contradictions
 from beamside.cli.options import Declared, allowed, by_parameter, declared_parameters, value_text, vocabulary
-from beamside.config import COMMAND_LINE, PROFILE_KEYS, Setting, expanded, load_facility, nearest, resolve
+from beamside.config import COMMAND_LINE, PROFILE_KEYS, Setting, expanded, load_facility, nearest, resolve, suggestion
 from beamside.errors import ConfigError
-from beamside.flow.settings import SessionSettings, present_names, sections
+from beamside.flow.settings import FIXED, Section, SessionSettings, present_names, sections
 from beamside.flow.workflow import STANDARD, Workflow, find_workflow, workflow_of
 from beamside.parameters import ParameterInfo
 
@@ -85,14 +85,30 @@ def _own_name(declared: Declared) -> str:
 
 
 def _of_workflow(profile: Mapping[str, Setting], workflow: Workflow) -> dict[str, Setting]:
-    """Return the settings of a profile that a workflow has. A short name holds for all jobs that have a parameter of this name."""
+    """Return the settings of a profile that a workflow has. A short name holds for all jobs that have a parameter of this name.
+
+    A file holds for sessions of any workflow, so jobs of other workflows may be named in it.
+    """
     found: dict[str, Setting] = {key: setting for key, setting in profile.items() if key in PROFILE_KEYS}
+    of_session = {name for section in sections(workflow) if section.key in FIXED for name in section.names}
     for section in sections(workflow):
         for name, flat in section.names.items():
-            if name in profile:
-                found[flat] = profile[name]
-    names = declared_parameters(workflow)
-    return found | {name: setting for name, setting in profile.items() if name in names}
+            short = profile.get(name) if section.key in FIXED or name not in of_session else None
+            if (setting := profile.get(f"{section.key}.{name}", short)) is not None:
+                found[flat] = setting
+        if section.key not in FIXED:
+            _check_labelled(section, profile)
+    return found
+
+
+def _check_labelled(section: Section, profile: Mapping[str, Setting]) -> None:
+    """Refuse a setting that names a job which has no such parameter."""
+    for name, setting in profile.items():
+        label, _, own = name.rpartition(".")
+        if label == section.key and own not in section.names:
+            raise ConfigError(
+                f"{setting.origin}: the job {label!r} of this workflow has no parameter {own!r}{suggestion(own, section.names)}"
+            )
 
 
 def absolute(name: str, setting: Setting) -> Setting:

@@ -68,7 +68,10 @@ def usage_sentence(error: click.ClickException) -> str:
     ctx = getattr(error, "ctx", None)
     help_hint = f"see {ctx.command_path} --help" if ctx is not None else "see --help"
     if isinstance(error, click.NoSuchOption):
-        flags = list(_long_flags(ctx.command)) if ctx is not None else list(error.possibilities or [])
+        flags = list(_long_flags(ctx)) if ctx is not None else list(error.possibilities or [])
+        same = [flag for flag in flags if flag.endswith(f".{error.option_name.removeprefix('--')}")]
+        if len(same) > 1:
+            return f"several jobs have an option {error.option_name}: write {' or '.join(same)}"
         near = nearest(error.option_name, flags)
         return f"unknown option {error.option_name}; {f'did you mean {near}?' if near else help_hint}"
     message = error.format_message().rstrip(".")
@@ -95,7 +98,7 @@ def _switch_given_a_value(error: click.ClickException, message: str) -> str:
         return _switch_sentence(refused) if refused else ""
     switches = {
         flag: parameter
-        for parameter in ctx.command.params
+        for parameter in ctx.command.get_params(ctx)
         if isinstance(parameter, click.Option) and parameter.is_flag
         for flag in (*parameter.opts, *parameter.secondary_opts)
     }
@@ -116,8 +119,9 @@ def _switch_sentence(flag: str, on: str = "", off: str = "") -> str:
     )
 
 
-def _long_flags(command: click.Command) -> Iterator[str]:
-    for parameter in command.params:
+def _long_flags(ctx: click.Context) -> Iterator[str]:
+    """Yield the long options of a command; which there are may depend on the words that were given."""
+    for parameter in ctx.command.get_params(ctx):
         yield from (flag for flag in (*parameter.opts, *parameter.secondary_opts) if flag.startswith("--"))
 
 
