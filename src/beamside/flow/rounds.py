@@ -10,10 +10,11 @@ while files that it would read are gone. A smaller selection would follow, and t
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 
 from beamside.acquisition.reports import Remark
 from beamside.flow.dispatch import Dispatcher
-from beamside.flow.gate import counts_as_done
+from beamside.flow.gate import counts_as_done, shuts_nothing
 from beamside.flow.missing import without_inputs
 from beamside.flow.recovery import Recovery
 from beamside.flow.settings import SessionSettings
@@ -52,6 +53,9 @@ class Rounds:
         tables = (*before.revisions(), stage.job.records, stage.parameters, final)
         if self._not_due.get(stage.name) == tables:
             return False  # as when all items were looked at last
+        if not final and not self._may_be_due(stage, trigger):
+            self._not_due[stage.name] = tables
+            return False
         done = _finished(before)
         number = sum(_count(entry, trigger.counts) for entry in done)
         items, digest = (
@@ -130,6 +134,24 @@ class Rounds:
             taken = max(taken, self._tried.get(stage.name, 0))
         return number >= start and number - taken + lost >= ((step or start) if rounds or taken else 1)
 
+    def _may_be_due(self, stage: Stage, trigger: Increments) -> bool:
+        """Return False where it is clear, without asking of each item whether it may be used, that too little is there or new for a round.
+
+        All results are counted, so no more than that can be used. Where a gate may be shut, this says nothing.
+        """
+        entries = stage.gathered.job.items.values()
+        cut_short = any(entry.state is ItemState.WAITING for entry in stage.job.items.values())
+        if cut_short or not all(shuts_nothing(one.job) for one in stage.gathered.line):
+            return True
+        start, step = (int(getattr(stage.parameters, name)) for name in (trigger.start, trigger.step))
+        there = sum(_count(entry, trigger.counts) for entry in entries)
+        rounds = [entry for entry in stage.job.items.values() if entry.state is ItemState.DONE and entry.result]
+        if there < start or not rounds:
+            return there >= start
+        later = _later(rounds[-1])
+        fresh = sum(_count(entry, trigger.counts) for entry in entries if later(entry))
+        return max(there - _count(rounds[-1], trigger.done), fresh) >= (step or start)
+
     def _held_back(self, stage: Stage, trigger: Increments) -> int:
         """Return how many gates hold back: only these may be lost to a round, and not what is still to be made again."""
         before = stage.gathered
@@ -138,11 +160,7 @@ class Rounds:
 
     def _fresh(self, stage: Stage, trigger: Increments, last: ItemEntry) -> int:
         """Return how many were made after the `last` round began: new ones, and those that were made again."""
-        begin = last.changed - last.seconds  # of a journal that does not say what the round was made from
-
-        def later(entry: ItemEntry) -> bool:
-            return entry.finished > last.made_from if last.made_from >= 0 else entry.changed > begin
-
+        later = _later(last)
         return sum(_count(entry, trigger.counts) for entry in _finished(stage.gathered) if later(entry))
 
     def _final_due(self, stage: Stage, trigger: Increments, number: int, key: str) -> bool:
@@ -167,6 +185,14 @@ def _finished(stage: Stage) -> list[ItemEntry]:
     """Return what a stage has to give on: results that are not being made again, and that no gate holds back."""
     entries = stage.job.items.values()
     return [entry for entry in entries if counts_as_done(stage.job, entry) and stage.usable(entry.name)]
+
+
+def _later(last: ItemEntry) -> Callable[[ItemEntry], bool]:
+    """Return what tells whether a result was made after the round `last` had begun."""
+    if last.made_from >= 0:
+        return lambda entry: entry.finished > last.made_from
+    begin = last.changed - last.seconds  # of a journal that does not say what the round was made from
+    return lambda entry: entry.changed > begin
 
 
 def _count(entry: ItemEntry, metric: str) -> int:
