@@ -31,6 +31,7 @@ from beamside.flow.session import Session
 from beamside.flow.settings import SessionSettings
 from beamside.flow.start import prepare
 from beamside.flow.stored_settings import load_settings
+from beamside.flow.table import Tables
 from beamside.formats.star import StarBlock, read_star, write_star
 from beamside.jobs import registry
 from beamside.jobs.base import Item, Optics, Result, Row
@@ -231,21 +232,32 @@ def test_a_group_that_changes_in_mid_session_costs_what_uses_it_and_no_table_eve
     class Death(BaseException):
         """The process ends at once."""
 
-    seen, finished = list[Any](), Dispatcher.finished
+    seen, done, finished, queued = list[Any](), list[Any](), Dispatcher.finished, Tables.queued
 
-    def die_after_some(dispatcher: Dispatcher, event: Any) -> None:
-        finished(dispatcher, event)
+    def look() -> None:
         session.projection.refresh(dict, force=True)
         try:
             seen.append(check_tables(project.root))
         except AssertionError as error:  # the session would take it for a fault of this result, and go on
             seen.append(error)
-        if len(seen) == results:
+
+    def look_before_it_begins(tables: Tables, *given: Any) -> int:
+        task = queued(tables, *given)
+        look()
+        return task
+
+    def die_after_some(dispatcher: Dispatcher, event: Any) -> None:
+        look()  # the files are there, and nobody knows
+        finished(dispatcher, event)
+        look()
+        done.append(event)
+        if len(done) == results:
             raise Death
 
     session = Session(settings, until_empty=True)
     with monkeypatch.context() as patched:
         patched.setattr(Dispatcher, "finished", die_after_some)
+        patched.setattr(Tables, "queued", look_before_it_begins)
         with pytest.raises(Death):
             session.run()
     assert all(isinstance(one, dict) for one in seen), seen

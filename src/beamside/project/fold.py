@@ -185,7 +185,7 @@ def apply_item_record(job: JobEntry, record: Record, *, sound: bool = True) -> I
         entry.members = tuple(map(sys.intern, record.get("members") or ()))
         optics = sys.intern(record.get("optics", ""))
         if entry.optics and optics != entry.optics:
-            entry.optics_changed = job.records
+            entry.optics_changed = job.revision = job.records  # tables leave it out until it is made
             job.optics_changes += 1
         entry.optics = optics
     if new in FINAL_STATES:
