@@ -25,7 +25,9 @@ def commands(text: str) -> Iterator[list[str]]:
     inline = re.findall(r"`([^`\n]+)`", re.sub(r"```.*?```", "", text, flags=re.DOTALL))
     lines = [line for block in blocks for line in re.sub(r"\\\n", " ", block).splitlines()] + inline
     for line in lines:
-        for found in re.findall(r"(?:^|[\s(/])beamside ((?:session|project|report|init|demo)\b[^|;#)]*)", line):
+        for found in re.findall(
+            r"(?:^|[\s(/])beamside ((?:session|project|report|init|demo)\b(?:'[^']*'|[^|;#)])*)", line
+        ):
             yield [word for word in shlex.split(found.split(" > ")[0].split(" 2>")[0], posix=True) if word != "..."]
 
 

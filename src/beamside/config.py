@@ -261,7 +261,10 @@ def _collect(
 
 def _check_subsection(path: Path, section: str, key: str, depth: int, vocabulary: Vocabulary) -> None:
     if key in vocabulary.names or key in PROFILE_KEYS:
-        raise ConfigError(f"{path} [{section}]: {key!r} is a setting and cannot be a section: write {key} = <value>")
+        raise ConfigError(
+            f"{path} [{section}]: {key!r} is a setting and cannot be a section: write {key} = <value>, or [[{section}.{key}]] for one of several "
+            "tables"
+        )
     if depth == 2:
         raise ConfigError(
             f"{path} [{section}.{key}]: sections go no deeper than [{ROOT_SECTION}.<microscope>.<camera>]: "

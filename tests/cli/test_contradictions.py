@@ -72,3 +72,10 @@ def test_what_a_profile_has_for_other_sessions_is_no_contradiction(home: Any) ->
     resolve_session({**GIVEN, "max_defocus": "70000"}, profile="krios")
     with pytest.raises(ConfigError, match=r"60000 Å \(beamside.toml \[stream.krios\]\) is above --max-defocus"):
         resolve_session(GIVEN, profile="krios")
+
+
+def test_a_group_whose_micrographs_are_too_coarse_for_the_common_pixels_is_told() -> None:
+    given = {**GIVEN, "optics_group": ("fine: width = 9; pixel_size = 0.5", "coarse: width = 5; pixel_size = 6")}
+    with pytest.raises(ConfigError, match=r"get pixels of 4.22 Å, and those of the micrographs of coarse are 6 Å"):
+        resolve_session(given)
+    resolve_session({**given, "box_size": "400"})

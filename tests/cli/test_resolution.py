@@ -3,8 +3,10 @@ from typing import Any
 
 import pytest
 
+from beamside.cli.options import value_text
 from beamside.cli.resolution import resolve_session
 from beamside.errors import ConfigError
+from beamside.flow.settings import SessionSettings
 
 GIVEN: dict[str, Any] = {
     "target": "out",
@@ -167,3 +169,57 @@ class TestProfiles:
     def test_without_the_facility_nothing_of_it_is_used(self) -> None:
         with pytest.raises(ConfigError, match="--target"):
             resolve_session({"name": "run1"}, facility=False)
+
+
+GROUPS = """
+[stream.krios.k3]
+pixel_size = 0.83
+
+[[stream.krios.k3.optics_group]]
+name = "tilted"
+when = "file matches *_tilt30_*"
+beam_tilt_x = 0.6
+
+[[stream.krios.k3.optics_group]]
+name = "fine"
+when = "magnification > 150000"
+pixel-size = 0.65
+"""
+
+
+class TestOpticsGroups:
+    def resolved(self, folder: Path, text: str = GROUPS, **given: Any) -> Any:
+        (folder / "groups.toml").write_text(text)
+        values = {name: value for name, value in GIVEN.items() if name != "pixel_size"}
+        return resolve_session({**values, **given}, profile="krios.k3", config=folder / "groups.toml")
+
+    def test_they_are_tables_of_the_facility_file(self, tmp_path: Path) -> None:
+        resolved = self.resolved(tmp_path)
+        assert resolved.settings.optics.optics_group == (
+            "tilted: file matches *_tilt30_*; beam_tilt_x = 0.6",
+            "fine: magnification > 150000; pixel_size = 0.65",
+        )
+        assert SessionSettings.from_flat(resolved.settings.to_json()).to_json() == resolved.settings.to_json()
+        shown = value_text(resolved.origins["optics_group"].value)
+        assert shown.startswith("name = tilted, when = file matches *_tilt30_*, beam_tilt_x = 0.6; name = fine")
+
+    def test_those_of_the_command_line_take_their_place(self, tmp_path: Path) -> None:
+        resolved = self.resolved(tmp_path, optics_group=("a: width > 5000",))
+        assert resolved.settings.optics.optics_group == ("a: width > 5000",)
+        assert self.resolved(tmp_path, optics_group=("none",)).settings.optics.optics_group == ()
+
+    @pytest.mark.parametrize(
+        ("wrong", "instead", "said"),
+        [
+            ("when = ", "if = ", "optics_group = .* a group of optics needs 'when', each a text"),
+            ("[[stream.krios.k3.optics_group]]", "[stream.krios.k3.optics_group]", "twice|declare|overwrite"),
+            ("pixel-size", "pixel", "there is no value 'pixel' of optics; did you mean 'pixel_size'"),
+        ],
+    )
+    def test_mistakes_are_told(self, tmp_path: Path, wrong: str, instead: str, said: str) -> None:
+        with pytest.raises(ConfigError, match=said):
+            self.resolved(tmp_path, GROUPS.replace(wrong, instead))
+
+    def test_a_section_of_that_name_is_told_how_tables_are_written(self, tmp_path: Path) -> None:
+        with pytest.raises(ConfigError, match=r"or \[\[stream.krios.k3.optics_group\]\] for one of several"):
+            self.resolved(tmp_path, "[stream.krios.k3.optics_group]\nname = 'a'\n")

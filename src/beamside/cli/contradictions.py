@@ -12,8 +12,10 @@ from typing import Any
 
 from beamside.cli.options import Declared, declared_parameters, value_text
 from beamside.config import COMMAND_LINE, DEFAULT, Setting
+from beamside.flow.optics_rules import parse_rule
 from beamside.flow.settings import SessionSettings, sections
 from beamside.imaging.ctf.limits import DEFOCUS_STEP, enough_rings, finest_resolution
+from beamside.jobs.extract import default_box
 from beamside.jobs.select import class_numbers
 
 
@@ -133,6 +135,21 @@ def _sizes(given: Given) -> Iterator[Contradiction]:
         yield Contradiction("class_mask", "is smaller than the particles of", "particle_diameter")
 
 
+def _groups(given: Given) -> Iterator[Contradiction]:
+    """Particles of all optics groups get pixels of one size, which cannot be finer than those of a micrograph."""
+    largest = given["particle_diameter"][1]
+    box = given["box_size"] or default_box(largest, given.pixel_size, given["class_box"])
+    common = given.pixel_size * box / min(box, given["class_box"])
+    for rule in map(parse_rule, given["optics_group"]):
+        pixel_size = dict(rule.values).get("pixel_size", 0.0) * given.binning
+        if pixel_size > common:
+            advice = (
+                f"the particles of all groups get pixels of {common:.3g} Å, and those of the micrographs of {rule.name} are {pixel_size:.3g} Å: make "
+                "--class-box smaller or --box-size larger"
+            )
+            yield Contradiction("optics_group", "leaves pixels that are too coarse for", "class_box", advice)
+
+
 def _counts(given: Given) -> Iterator[Contradiction]:
     if given["classes"] > given["class_min"]:
         advice = "the first round would have fewer particles than classes"
@@ -169,4 +186,4 @@ def _unused(given: Given) -> Iterator[Contradiction]:
 
 
 Rule = Callable[[Given], Iterator[Contradiction]]
-RULES: tuple[Rule, ...] = (_ranges, _resolutions, _sizes, _counts, _doses, _unused)
+RULES: tuple[Rule, ...] = (_ranges, _resolutions, _sizes, _groups, _counts, _doses, _unused)

@@ -170,7 +170,11 @@ def value_text(value: Any) -> str:
         return "yes" if value else "no"
     if isinstance(value, float):
         return number_text(value)
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} = {value_text(part)}" for name, part in value.items())
     if isinstance(value, tuple | list):
+        if any(isinstance(part, Mapping) for part in value):
+            return "; ".join(map(value_text, value))
         separator = ":" if len(value) == 2 and all(isinstance(part, int | float) for part in value) else ", "
         return separator.join(value_text(part) for part in value)
     return str(value)
