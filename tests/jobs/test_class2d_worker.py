@@ -137,13 +137,6 @@ def test_fewer_classes_make_it_begin_anew(workspace: Workspace) -> None:
     assert len(again.values["class_table"]) == 2
 
 
-def test_a_damaged_checkpoint_is_as_if_there_were_none(tmp_path: Path) -> None:
-    checkpoint = Checkpoint(tmp_path)
-    checkpoint.members_path.write_text('[["a.mrcs", 3]]')
-    checkpoint.state_path.write_bytes(b"not a checkpoint")
-    assert checkpoint.load() == (None, [])
-
-
 def test_micrographs_without_particles_are_passed_over(workspace: Workspace) -> None:
     empty = Item("raw/e", {"particles": Given(Result(metrics={"extracted": 0.0}))})
     gathered = gather([empty, make_item(workspace.root, "a", 5, 0)], [], workspace)

@@ -7,13 +7,13 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from beamside.errors import CorruptFileError, ProcessingError
-from beamside.formats.atomic import atomic_path
 from beamside.formats.star import Value
 from beamside.imaging import pictures
 from beamside.imaging.classify2d import ClassifySettings, FileStack, State, classify, file_stack
@@ -32,6 +32,9 @@ SAME_SIZE = 2e-3
 
 USED = 0.005
 """A class is in use when it has at least this part of the particles."""
+
+_MEMBERS = "members"
+"""The array of a checkpoint that names its particles, as JSON."""
 
 OF_EACH_PARTICLE = ("label", "psi", "shift", "pmax", "share", "evidence")
 """The parts of a classification's state that have a row for each particle."""
@@ -115,33 +118,32 @@ def file_number(job: Path, iteration: int) -> int:
 
 
 class Checkpoint:
-    """The state of a classification and the particles it is about, in the job directory."""
+    """The state of a classification and the particles it is about, in one file in the job directory.
+
+    Earlier versions wrote the particles to a file beside it. A worker that died between the two left a state with particles of another one, which
+    their number does not tell when it happens to be the same.
+    """
 
     def __init__(self, job: Path) -> None:
-        self.state_path, self.members_path = job / "checkpoint.npz", job / "checkpoint_members.json"
+        self.path, self.earlier_members_path = job / "checkpoint.npz", job / "checkpoint_members.json"
 
     def load(self) -> tuple[State | None, list[tuple[str, int]]]:
         """Return the state and its particles: (stack, number of particles), in order; (None, []) when there is none that is whole."""
         try:
-            members = [(str(name), int(count)) for name, count in json.loads(self.members_path.read_text())]
-            state = State.load(self.state_path)
-        except (FileNotFoundError, ValueError, CorruptFileError):
+            state, members = State.load(self.path), self._members()
+        except (OSError, ValueError, TypeError, BadZipFile, CorruptFileError):
             return None, []
         return (state, members) if len(state.label) == sum(count for _, count in members) else (None, [])
 
     def save(self, state: State, members: list[tuple[str, int]]) -> None:
-        """Replace the checkpoint; between its two files a crash leaves a pair that does not fit, and `load` tells."""
-        if self.load_members() != members:
-            with atomic_path(self.members_path) as temporary:
-                temporary.write_text(json.dumps(members))
-        state.save(self.state_path)
+        """Replace the checkpoint."""
+        state.save(self.path, **{_MEMBERS: np.frombuffer(json.dumps(members).encode(), dtype=np.uint8)})
+        self.earlier_members_path.unlink(missing_ok=True)
 
-    def load_members(self) -> list[tuple[str, int]]:
-        """Return the particles that the stored list names."""
-        try:
-            return [(str(name), int(count)) for name, count in json.loads(self.members_path.read_text())]
-        except (FileNotFoundError, ValueError):
-            return []
+    def _members(self) -> list[tuple[str, int]]:
+        with self.path.open("rb") as stream, np.load(stream, allow_pickle=False) as stored:
+            text = stored[_MEMBERS].tobytes() if _MEMBERS in stored.files else self.earlier_members_path.read_bytes()
+        return [(str(name), int(count)) for name, count in json.loads(text)]
 
 
 def surviving(

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 import numpy.typing as npt
@@ -108,12 +110,13 @@ class State:
         """Return how many particles ``(k,)`` have each class as their best."""
         return np.bincount(self.label[self.label >= 0], minlength=len(self.references)).astype(np.int64)
 
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write everything to `path` (``.npz``) in one step: a reader sees the old file or the whole new one."""
+    def save(self, path: str | os.PathLike[str], **more: npt.NDArray[Any]) -> None:
+        """Write everything, and `more` arrays, to `path` (``.npz``) in one step: a reader sees the old file or the whole new one."""
         target = Path(path)
         partial = target.with_name(f".{target.name}.partial")
         with open(partial, "wb") as stream:
-            np.savez(stream, **{field.name: getattr(self, field.name) for field in fields(self)})
+            values: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(self)}
+            np.savez(stream, **values, **more)  # type: ignore[arg-type]
             stream.flush()
             os.fsync(stream.fileno())
         os.replace(partial, target)
@@ -128,9 +131,9 @@ class State:
             when it is not such a file.
         """
         try:
-            with np.load(path, allow_pickle=False) as stored:
+            with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as stored:
                 values = {field.name: stored[field.name] for field in fields(cls)}
-        except (ValueError, KeyError, EOFError, OSError) as error:
+        except (ValueError, KeyError, EOFError, OSError, BadZipFile, NotImplementedError) as error:
             if isinstance(error, FileNotFoundError):
                 raise
             raise CorruptFileError(
