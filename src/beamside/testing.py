@@ -149,7 +149,7 @@ def _run(
         if outcome["log"]:
             error.add_note(outcome["log"])
         raise error
-    return Result.from_json(_through_json(outcome["result"], f"The result of the job type {kind.name!r}"))
+    return Result.from_json(outcome["result"])
 
 
 def _check_inputs(kind: JobType, inputs: Mapping[str, Given]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import json
 import os
 import sys
 import time
@@ -190,9 +191,10 @@ def _work(task: Task, device: str) -> dict[str, Any]:
         result = work(ItemGroup(task.group, items, task.left_out), parameters, workspace)
     else:
         result = work(items[0], parameters, workspace)
+    plain = plain_result(kind, result)
     check_contract(kind, result, items)
     check_files(kind, result, workspace.root)
-    return {**result.to_json(), "version": kind.version}
+    return {**plain, "version": kind.version}
 
 
 def items_in(task: Task) -> list[Item]:
@@ -208,6 +210,22 @@ def items_in(task: Task) -> list[Item]:
 def item_of(name: str, results: Mapping[str, Any], wiring: Wiring, label: str) -> Item:
     """Return an item for the job `label`, from its results as JSON."""
     return Item(name, linked({job: Result.from_json(result) for job, result in results.items()}, wiring, label))
+
+
+def plain_result(kind: JobType, result: Result) -> dict[str, Any]:
+    """Return a result as the journal will have it; raises ConfigError when the work gave something else, or what JSON does not know."""
+    owner = f"The result of the job type {kind.name!r}"
+    if not isinstance(result, Result):
+        raise ConfigError(
+            f"{owner} is of type {type(result).__name__}; the function {kind.work!r} must return a Result."
+        )
+    try:
+        plain: dict[str, Any] = json.loads(json.dumps(result.to_json()))
+    except (TypeError, ValueError) as error:
+        raise ConfigError(
+            f"{owner} cannot be kept as JSON: {error}; use numbers, text, lists and dictionaries."
+        ) from error
+    return plain
 
 
 def check_contract(kind: JobType, result: Result, items: Sequence[Item]) -> None:
