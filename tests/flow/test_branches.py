@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import ModuleType
 from typing import Any, cast
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from beamside.flow import workflow
 from beamside.flow.cost import cost_in
+from beamside.flow.preview import Preview, preview
+from beamside.flow.settings import SessionSettings
 from beamside.flow.verdicts import give_word
 from beamside.jobs import registry
 from beamside.jobs.base import JobType
@@ -265,3 +271,86 @@ def test_a_join_of_which_a_gate_keeps_everything_is_as_before_when_it_opens(
         assert made.hands.tasks == [], "nothing is computed"
         assert len(made.stage("both").rows()) == (word == "none")
     assert made.table()["both"] == before
+
+
+STEP = st.one_of(
+    st.tuples(st.just("rule"), st.lists(st.sampled_from(["left.score > 50", "right.score < 50", "first.score > 30"]))),
+    st.tuples(
+        st.just("say"),
+        st.tuples(
+            st.sampled_from(["accept", "reject", "none"]),
+            st.sampled_from(["a", "b"]),
+            st.sampled_from(["first", "left", "right", "both"]),
+        ),
+    ),
+    st.tuples(st.just("fail"), st.sampled_from(["left", "right"])),
+    st.tuples(st.sampled_from(["fill", "finish", "last", "reopen"]), st.none()),
+)
+
+
+def follow(made: Any, what: str, how: Any) -> None:
+    running = [task["label"] for task, _ in made.hands.tasks]
+    if what == "rule":
+        new = SessionSettings.from_flat({**made.settings.to_json(), "gate": how})
+        made.writer.settings(new.to_json())
+        made.settings.take_over(new)
+        made.tables.take_parameters()
+    elif what == "say" and made.stage(how[2]).entry(f"raw/{how[1]}"):
+        give_word(made.writer, how[0], [f"raw/{how[1]}"], how[2], "ana")
+    elif what == "fail" and how in running:
+        made.finish(running.index(how), FAILURE)
+    elif what == "fill":
+        made.dispatcher.fill()
+    elif what in ("finish", "last") and running:
+        made.finish(0 if what == "finish" else -1)
+    elif what == "reopen":
+        made.reopen()
+        made.dispatcher.workers = 8
+
+
+@settings(deadline=None, max_examples=80, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(steps=st.lists(STEP, max_size=20))
+def test_whatever_gates_there_were_before_what_joins_the_end_is_as_without(
+    branches: ModuleType, steps: list[tuple[str, Any]]
+) -> None:
+    ends = []
+    for said in ([], steps):
+        with TemporaryDirectory() as folder:
+            made = branches.Toy(Path(folder))
+            made.dispatcher.workers = 8
+            made.arrive("a", content="s40")
+            made.arrive("b", content="s60")
+            for what, how in said:
+                follow(made, what, how)
+                joined = {row.item.name for row in made.stage("both").rows()}
+                for name in joined:  # never of what is held back, and never of nothing
+                    assert not all(made.stage(side).is_shut(name) for side in ("left", "right"))
+            for job, item in list(made.writer.state.verdicts):
+                give_word(made.writer, "none", [item], job, "ana")
+            follow(made, "rule", [])
+            made.tables.retry_failed()
+            made.work_off()
+            rows = [{row.item.name for row in stage.rows()} for stage in made.tables.stages]
+            assert all(stage.settled() for stage in made.tables.stages)
+            ends.append((made.table(), rows))
+            made.writer.close()
+    assert ends[0] == ends[1]
+
+
+def test_a_preview_tells_what_is_joined_again(branches: ModuleType, tmp_path: Any) -> None:
+    made = branches.Toy(tmp_path)
+    for name, score in (("a", 40), ("b", 60)):
+        made.arrive(name, content=f"s{score}")
+    made.work_off()
+
+    def looked_at(*rules: str) -> Preview:
+        return preview(SessionSettings.from_flat({**made.settings.to_json(), "gate": rules}), made.project.load())
+
+    assert looked_at("left.score > 50").again == (("Joining", 1),)
+    assert looked_at("first.score > 50").again == (), "without any of its inputs, it is held back as it is"
+    assert looked_at("aside.score > 50").again == ()
+    follow(made, "rule", ["left.score > 50"])
+    assert tasks(made) == [("both", ["first", "import", "right"])]
+    made.work_off()
+    assert looked_at().again == (("Joining", 1),)
+    made.writer.close()

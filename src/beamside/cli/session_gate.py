@@ -150,6 +150,10 @@ def show_preview(found: Preview) -> None:
     for change in found.gates:
         for line in _lines(change):
             click.echo(line)
+    for title, number in found.again:
+        click.echo(
+            f"{title}: {number} {'result is' if number == 1 else 'results are'} made again, of what is let through"
+        )
     for count in found.counts:
         more = count.after - count.before
         click.echo(f"{count.what} ({count.title}): {count.after} instead of {count.before} ({more:+})")

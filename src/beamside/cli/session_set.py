@@ -66,8 +66,8 @@ def set_(project: str | None, yes: bool, **given: Any) -> None:
     if runs := found.writer_process() is not None:
         check_running(changes)
     costs = cost_in(now, found.load())
-    _show(changes, costs)
     held = preview(now, found.load()) if rules_in(now) != rules_in(before) else Preview()
+    _show(changes, costs, some=bool(held.again))
     if held:
         show_preview(held)
     if costs and not yes:
@@ -97,10 +97,12 @@ def _with(settings: SessionSettings, values: Mapping[str, Any]) -> SessionSettin
     return with_values(settings, {name: flat[name] for name in given})
 
 
-def _show(changes: Sequence[Change], costs: Sequence[Cost]) -> None:
+def _show(changes: Sequence[Change], costs: Sequence[Cost], *, some: bool) -> None:
+    """Show what changes and what it costs; with `some`, what is computed again all the same is told by others."""
     for change in changes:
         click.echo(f"{change.flag}: {value_text(change.before) or '-'} -> {value_text(change.now) or '-'}")
-    show_costs(costs)
+    if costs or not some:
+        show_costs(costs)
 
 
 def show_costs(costs: Sequence[Cost]) -> None:

@@ -40,10 +40,11 @@ class CountChange:
 
 @dataclass(frozen=True)
 class Preview:
-    """What a change of rules would do."""
+    """What a change of rules would do; ``again`` are the jobs that make something of several, with the number of results that are made again."""
 
     gates: tuple[GateChange, ...] = ()
     counts: tuple[CountChange, ...] = ()
+    again: tuple[tuple[str, int], ...] = ()
 
     def __bool__(self) -> bool:
         """Tell whether it would change anything."""
@@ -87,14 +88,21 @@ def _preview(settings: SessionSettings, state: ProjectState, change: Callable[[S
     counting = [stage for stage in counting if not any(stage in other.before for other in counting)]
     before = [_count(stage) for stage in counting]
     gates = {stage.label: GateState.of(stage.job) for stage in stages}
+    joining = [stage for stage in stages if stage.optional or stage.groups is not None]
+    stale = [set(stage.stale()) for stage in joining]
     change(stages)
+    for stage in joining:
+        if stage.groups is not None:
+            stage.groups.forget()
+    more = [(stage.title, len(set(stage.stale()) - was)) for stage, was in zip(joining, stale, strict=True)]
     found = [_change(stage, gates[stage.label], stages) for stage in stages]
     counts = [
         CountChange(stage.title, _what(stage), was, now)
         for stage, was in zip(counting, before, strict=True)
         if (now := _count(stage)) != was
     ]
-    return Preview(tuple(change for change in found if change is not None), tuple(counts))
+    again = tuple((title, number) for title, number in more if number)
+    return Preview(tuple(change for change in found if change is not None), tuple(counts), again)
 
 
 def _change(stage: Stage, before: GateState, stages: Sequence[Stage]) -> GateChange | None:
