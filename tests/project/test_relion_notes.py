@@ -88,6 +88,19 @@ def test_a_full_disk_leaves_no_half_line_and_a_later_call_adds_it(
     assert lines(tmp_path) == ["a", "b"]
 
 
+def test_what_reached_one_of_the_files_before_a_fault_is_not_there_twice(tmp_path: Path) -> None:
+    log, failed = JobLog(tmp_path), [LogLine("b", 1, "failed", "No frames.")]
+    log.add([LogLine("a", 0, "done")], "failed")
+    (tmp_path / "run.err").unlink()
+    (tmp_path / "run.err").mkdir()
+    with pytest.raises(OSError, match="directory"):
+        log.add(failed, "failed")
+    assert lines(tmp_path) == ["a", "b"]
+    (tmp_path / "run.err").rmdir()
+    log.add(failed, "failed")
+    assert (lines(tmp_path), lines(tmp_path, "run.err")) == (["a", "b"], ["b"])
+
+
 @given(name=st.text(min_size=1), reason=st.text())
 def test_whatever_a_name_or_a_reason_has_in_it_a_line_is_one_line(name: str, reason: str) -> None:
     text = LogLine(name, 5.0, "failed", reason).text

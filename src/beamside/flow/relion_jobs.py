@@ -152,15 +152,15 @@ class RelionJobs:
         """Add to the job's output what has become of items."""
         if stage not in self.stages:
             return
-        written, records = self._logs[stage.name], stage.job.records
-        if self._told.get(stage.name) == records:
+        records, told = stage.job.records, self._told.get(stage.name, 0)
+        if told == records:
             return
         lines = (
             LogLine(entry.name, entry.changed, entry.state.value, _details(stage.job_type, entry))
             for entry in stage.job.items.values()
-            if entry.state in FINAL_STATES and not written.has(entry.name, entry.changed, entry.state.value)
+            if entry.recorded > told and entry.state in FINAL_STATES
         )
-        written.add(lines, ItemState.FAILED.value)
+        self._logs[stage.name].add(lines, ItemState.FAILED.value)
         self._told[stage.name] = records
 
     def close(self, ending: Ending, complete: set[str]) -> None:

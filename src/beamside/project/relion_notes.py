@@ -53,24 +53,18 @@ class JobLog:
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
-        self._added: dict[str, tuple[float, str]] | None = None
-
-    def has(self, item: str, when: float, state: str) -> bool:
-        """Tell whether the line of what became of an item is known to be there."""
-        return self._added is not None and self._added.get(item) == (when, state)
+        self._compare = True
 
     def add(self, lines: Iterable[LogLine], failed: str) -> None:
-        """Add those `lines` that are not there: all to ``run.out``, those whose state is `failed` to ``run.err``, too.
+        """Add `lines`: all to ``run.out``, those whose state is `failed` to ``run.err``, too; at first, and after a fault, those that are not there.
 
-        Raises OSError when they cannot be written; a later call adds them.
+        Raises OSError when they cannot be written; a later call with them adds them.
         """
-        first = self._added is None
-        new = [line for line in lines if not self.has(line.item, line.when, line.state)]
-        if new or first:
-            _append(self.directory / OUT, new, first)
-            _append(self.directory / ERR, [line for line in new if line.state == failed], first)
-        self._added = self._added or {}
-        self._added.update({line.item: (line.when, line.state) for line in new})
+        new, compare = list(lines), self._compare
+        self._compare = True
+        _append(self.directory / OUT, new, compare)
+        _append(self.directory / ERR, [line for line in new if line.state == failed], compare)
+        self._compare = False
 
 
 def _append(path: Path, lines: list[LogLine], compare: bool) -> None:
