@@ -518,3 +518,16 @@ def test_a_file_that_is_given_back_during_a_look_has_not_gone(rig: Any, monkeypa
     assert (report.matched, report.remarks) == (1, [])
     monkeypatch.undo()
     assert [taken.frames for taken in rig.take_all()] == [5]
+
+
+def test_a_sidecar_elsewhere_is_found_also_after_its_movie_was_taken_again(rig: Any) -> None:
+    rig.start(data=(str(rig.camera),))
+    (rig.camera / "meta").mkdir()
+    (rig.camera / "frames").mkdir()
+    rig.movie("frames/a.tiff", frames=3)
+    assert [taken.frames for taken in rig.take_all()] == [3]
+    rig.movie("frames/a.tiff", frames=5)
+    taken = [taken.frames for _ in range(4) for taken in rig.take_all()]
+    assert taken == [5]
+    (rig.camera / "meta" / "a.xml").write_text("<a/>")
+    assert [sidecar.item for _ in range(3) for sidecar in rig.look().sidecars] == ["raw/a"]

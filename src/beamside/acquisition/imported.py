@@ -40,7 +40,7 @@ class ImportedSources:
         self._gone: dict[str, ManifestEntry] = {}
         self._dates: dict[str, int] = {}
         self._sidecars: dict[str, list[ManifestEntry]] = defaultdict(list)
-        self._by_key: dict[str, list[ManifestEntry]] = defaultdict(list)
+        self._by_key: dict[str, dict[str, ManifestEntry]] | None = None
         self._changed: set[str] = set()
         self._to_check: Iterator[str] = iter(())
         for entry in manifest.entries:
@@ -70,8 +70,8 @@ class ImportedSources:
                 self._movies[entry.item] = entry
                 self._versions[entry.item] += 1
                 self.contents.add(entry)
-                for key in sidecar_keys(entry.source):
-                    self._by_key[key].append(entry)
+                if self._by_key is not None:
+                    _note_keys(self._by_key, entry)
 
     @property
     def movies(self) -> list[ManifestEntry]:
@@ -138,7 +138,11 @@ class ImportedSources:
         """Return the movie that a sidecar belongs to: in the same folder, or the only one of that name elsewhere."""
         folder, name = os.path.split(path)
         with self._lock:
-            movies = self._by_key.get(os.path.splitext(name)[0], [])
+            if self._by_key is None:  # many sessions have no sidecars
+                self._by_key = {}
+                for entry in self._movies.values():
+                    _note_keys(self._by_key, entry)
+            movies = list(self._by_key.get(os.path.splitext(name)[0], {}).values())
         here = [movie for movie in movies if os.path.dirname(movie.source) == folder]
         if here:
             return here[-1]
@@ -200,3 +204,9 @@ class ImportedSources:
     def _note_date(self, now: Sighting, entry: ManifestEntry) -> None:
         self._manifest.append(ManifestEntry("seen", entry.source, now.size, now.mtime_ns, entry.sha256))
         self._dates[entry.source] = now.mtime_ns
+
+
+def _note_keys(by_key: dict[str, dict[str, ManifestEntry]], entry: ManifestEntry) -> None:
+    """Note by which names of sidecars a movie is found; its newest version counts."""
+    for key in sidecar_keys(entry.source):
+        by_key.setdefault(key, {})[entry.item] = entry
