@@ -18,6 +18,8 @@ from beamside.project.records import ItemState, JobEntry, ProjectState
 FOLDER = "References"
 LIVE = "classes"
 """What is given instead of a file for the session's own classes; with a label where several jobs select some."""
+_SETTLED = {"pick_reference_pixel_size": 0.0, "pick_reference_protein": "auto"}
+"""What is said of the references once they are in the project: their copy has this in it."""
 FEWEST, LARGEST = 1, 100
 """Fewest and most references; more take long and find no more."""
 
@@ -25,29 +27,30 @@ FEWEST, LARGEST = 1, 100
 def adopt_references(parameters: Any, root: Path) -> Any:
     """Return picking `parameters` whose references are a file in the project at `root`, named by its content.
 
+    What is said of a copy that is in the project already, its pixel size or that protein is black in it, makes another one.
+
     Raises
     ------
     InputError
         when they are missing or cannot be used as references; the message says which and what to do
     """
     given = parameters.pick_references
-    if _is_adopted(given, root):
-        return parameters
+    protein, adopted = parameters.pick_reference_protein, _is_adopted(given, root)
+    if adopted and not parameters.pick_reference_pixel_size and protein != "black":
+        return parameters.model_copy(update=_SETTLED)
     live = given.partition(":")[0] == LIVE
     images, pixel_size = _own_classes(root, given.partition(":")[2]) if live else _read(given, root)
     pixel_size = parameters.pick_reference_pixel_size or pixel_size
     check_references(images, pixel_size, given)
-    protein = parameters.pick_reference_protein
-    if not live and (protein == "black" or (protein == "auto" and not protein_is_white(images))):
+    looked_at = protein == "auto" and not adopted  # the project's copy is white
+    if not live and (protein == "black" or (looked_at and not protein_is_white(images))):
         images = -images
     content = hashlib.sha256(np.ascontiguousarray(images).tobytes() + f"{pixel_size:.4f}".encode()).hexdigest()[:12]
     name = f"{FOLDER}/picking-{content}.mrcs"
     if not (root / name).exists():
         (root / FOLDER).mkdir(parents=True, exist_ok=True)
         write_mrc(root / name, images, pixel_size)
-    return parameters.model_copy(
-        update={"pick_references": name, "pick_reference_pixel_size": 0.0, "pick_reference_protein": "auto"}
-    )
+    return parameters.model_copy(update={"pick_references": name, **_SETTLED})
 
 
 def read_references(path: Path) -> tuple[NDArray[np.float32], float]:
