@@ -158,14 +158,17 @@ def _optics_text(optics: Optics) -> str:
     values = [float(getattr(optics, name)) for name in OPTICS_VALUES]
     while values and not values[-1]:
         values.pop()
-    return sys.intern(" ".join([optics.group or "-", *(f"{value!r}".removesuffix(".0") for value in values)]))
+    group = (
+        optics.group if optics.group.strip("-") else f"{optics.group}-"
+    )  # no group is "-", and one of that name "--"
+    return sys.intern(" ".join([group, *(f"{value!r}".removesuffix(".0") for value in values)]))
 
 
 @lru_cache(maxsize=1000)
 def _optics_of_text(text: str) -> Optics:
     group, *values = text.split(" ")
     named = dict.fromkeys(OPTICS_VALUES, 0.0) | dict(zip(OPTICS_VALUES, map(float, values), strict=False))
-    return Optics(**named, group="" if group == "-" else group)
+    return Optics(**named, group=group if group.strip("-") else group[1:])
 
 
 @dataclass(frozen=True)
