@@ -23,6 +23,21 @@ SETTINGS_LENGTH = 8
 """Length of the part of an aggregate's keys that its parameters make."""
 
 
+_UNKNOWN = Given(Result())
+"""Stands for what nobody has asked yet."""
+
+
+class _Kept:
+    """What was found out of an item; it holds while the stamp is the same. There are very many of these, so they are small."""
+
+    __slots__ = ("given", "judged", "stamp")
+
+    def __init__(self, stamp: tuple[int, ...]) -> None:
+        self.stamp = stamp
+        self.given: Given | None = _UNKNOWN
+        self.judged: tuple[str, str] | None = None
+
+
 @dataclass(eq=False)
 class Stage(StageLinks):
     """A job of the workflow with its table: which items are ready, what of them may be used, and which results are out of date."""
@@ -32,10 +47,8 @@ class Stage(StageLinks):
     in_flight: set[str] = field(default_factory=set)
     _taken: int = field(default=0, repr=False)
     _settings: dict[tuple[str, Optics], tuple[str, ...]] = field(default_factory=dict, repr=False)
-    _made_by: dict[str, tuple[tuple[Any, ...], str]] = field(default_factory=dict, repr=False)
-    _expected: dict[str, tuple[tuple[int, ...], str]] = field(default_factory=dict, repr=False)
+    _kept: dict[str, _Kept] = field(default_factory=dict, repr=False)
     _rows: ShownRows = field(default_factory=ShownRows, repr=False)
-    _given: dict[str, tuple[tuple[int, ...], Given | None]] = field(default_factory=dict, repr=False)
 
     @cached_property
     def line(self) -> tuple[Stage, ...]:
@@ -58,7 +71,6 @@ class Stage(StageLinks):
         self.parameters, self.item_optics = parameters, optics
         self._taken += 1
         self._settings.clear()
-        self._made_by.clear()
         if self.groups is not None:
             self.groups.forget()
 
@@ -124,20 +136,27 @@ class Stage(StageLinks):
         """
         if self.is_source:
             return self.job.items[item].key
-        if self.first.groups is not None:
-            return self._find_expected_key(item)  # it is made of other items, too
-        stamp = self._stamp(item)
-        known = self._expected.get(item)
-        if known is None or known[0] != stamp:
-            known = self._expected[item] = stamp, self._find_expected_key(item)
-        return known[1]
+        return self._judged(item)[0]
 
-    def _find_expected_key(self, item: str) -> str:
-        before = self._expected_inputs(item)
+    def _judged(self, item: str) -> tuple[str, str]:
+        """Return the expected key of an item, and the version of the algorithm by which its result was made from what is there; "" when it was not.
+
+        What was found is kept until something is recorded of the item: it is asked several times when a session begins, and with every event.
+        """
+        if self.first.groups is not None:
+            return self._judge(item)  # it is made of other items, too
+        kept = self._kept_of(item)
+        if kept.judged is None:
+            kept.judged = self._judge(item)
+        return kept.judged
+
+    def _judge(self, item: str) -> tuple[str, str]:
+        before, optics, version = self._expected_inputs(item), self.optics_of(item), self.job_type.version
         entry = self.job.items.get(item)
-        if entry is not None and self._version_of(entry, before):
-            return entry.key
-        return self._key(before, self.job_type.version, self.optics_of(item))
+        for made_by in (version, *self._versions(entry)) if entry is not None else ():
+            if entry is not None and entry.key in self._keys(before, made_by, optics):
+                return entry.key, made_by
+        return self._key(before, version, optics), ""
 
     def _expected_inputs(self, item: str) -> tuple[str, ...]:
         if self.groups is not None:
@@ -166,20 +185,6 @@ class Stage(StageLinks):
             self._settings[version, optics] = common
         return (key_of(settings, [*inputs, *self._shared_keys()]) for settings in common)
 
-    def _version_of(self, entry: ItemEntry, before: tuple[str, ...]) -> str:
-        """Return the version of the algorithm by which the result of `entry` was made from results with the keys `before`; "" when it was not.
-
-        What was found is kept: of each result it is asked several times when a session begins, and again after every recompute.
-        """
-        optics = self.optics_of(entry.name)
-        asked = (before, self._shared_keys(), entry.key, optics, str((entry.result or {}).get("version", "")))
-        known = self._made_by.get(entry.name)
-        if known is None or known[0] != asked:
-            versions = (self.job_type.version, *self._versions(entry))
-            found = next((version for version in versions if entry.key in self._keys(before, version, optics)), "")
-            known = self._made_by[entry.name] = (asked, found)
-        return known[1]
-
     def _versions(self, entry: ItemEntry) -> list[str]:
         """Return the earlier versions that a result may be of: the one it names, or all that there were."""
         named = (entry.result or {}).get("version")
@@ -198,11 +203,16 @@ class Stage(StageLinks):
 
         What was found is kept until something is recorded of the item, here or in a stage before: tables are written again and again.
         """
-        stamp = self._stamp(item)
-        known = self._given.get(item)
-        if known is None or known[0] != stamp:
-            known = self._given[item] = stamp, self._find_given(item)
-        return known[1]
+        kept = self._kept_of(item)
+        if kept.given is _UNKNOWN:
+            kept.given = self._find_given(item)
+        return kept.given
+
+    def _kept_of(self, item: str) -> _Kept:
+        stamp, kept = self._stamp(item), self._kept.get(item)
+        if kept is None or kept.stamp != stamp:
+            kept = self._kept[item] = _Kept(stamp)
+        return kept
 
     def _stamp(self, item: str) -> tuple[int, ...]:
         """Return what stays the same while nothing is recorded of the item, and no gate, parameter or optics change, here or before."""
@@ -270,7 +280,7 @@ class Stage(StageLinks):
         entry = self.job.items.get(item)
         if entry is None or entry.result is None or not any(stage.is_shut(item) for stage in self.optional):
             return False
-        return not self._version_of(entry, self._expected_inputs(item))
+        return not self._judged(item)[1]
 
     def is_ready(self, item: str) -> bool:
         """Return True when all that `item` is made from here is there, or will not come where it can be done without."""
@@ -397,7 +407,7 @@ class Stage(StageLinks):
             versions = {last.name: self.settings_version(last)} if last is not None else {}
         else:
             done = [entry for entry in self.job.items.values() if entry.result and entry.state in FINAL_STATES]
-            versions = {entry.name: self._version_of(entry, self._expected_inputs(entry.name)) for entry in done}
+            versions = {entry.name: self._judged(entry.name)[1] for entry in done}
         return {name: version for name, version in versions.items() if version not in ("", self.job_type.version)}
 
     def being_redone(self, item: str) -> bool:
