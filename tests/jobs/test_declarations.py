@@ -6,9 +6,9 @@ import sys
 import pytest
 
 from beamside.flow.settings import all_parameters
-from beamside.jobs.base import JobType
-from beamside.jobs.registry import job_types
-from beamside.parameters import describe
+from beamside.jobs.base import JobType, Limit, Metric
+from beamside.jobs.registry import job_types, limit_faults
+from beamside.parameters import ParameterModel, describe, parameter
 
 TYPES = list(job_types().values())
 
@@ -20,6 +20,40 @@ def test_every_parameter_and_metric_is_described(kind: JobType) -> None:
         assert info.field.description.endswith(".")
     names = [metric.name for metric in kind.metrics]
     assert len(names) == len(set(names))
+
+
+@pytest.mark.parametrize("kind", TYPES, ids=lambda kind: type(kind).__name__)
+def test_limits_are_rules_on_what_is_measured(kind: JobType) -> None:
+    assert limit_faults(type(kind)) == []
+    for table in kind.published:
+        assert f"/{table.file}".endswith(".star")
+        assert any(port.kind.files.get(table.role) for port in kind.outputs)
+
+
+class Limits(ParameterModel):
+    """Some that could be limits."""
+
+    good: float = parameter(0.0, "A limit.", unit="Å", affects_result=False)
+    counted: float = parameter(0.0, "One that changes results.", unit="Å")
+    other: float = parameter(0.0, "One in another unit.", affects_result=False)
+
+
+@pytest.mark.parametrize(
+    ("name", "metric", "fault"),
+    [
+        ("good", "size", ""),
+        ("counted", "size", "affects_result=False"),
+        ("other", "size", "other is in no unit and size in Å"),
+        ("missing", "size", "no parameter 'missing'"),
+        ("good", "missing", "no metric 'missing'"),
+    ],
+)
+def test_what_is_wrong_with_a_limit_is_told(name: str, metric: str, fault: str) -> None:
+    class Sized(JobType):
+        Parameters, metrics, limits = Limits, (Metric("size", "Size", "Å"),), (Limit(name, metric, "<"),)
+
+    assert fault in "; ".join(limit_faults(Sized))
+    assert bool(limit_faults(Sized)) == bool(fault)
 
 
 def test_no_two_parameters_of_a_session_have_the_same_name_or_flag() -> None:

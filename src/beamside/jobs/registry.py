@@ -16,6 +16,7 @@ from beamside.jobs.join import Joining
 from beamside.jobs.motion import MotionCorrection
 from beamside.jobs.pick import Picking
 from beamside.jobs.select import Selection
+from beamside.parameters import describe
 
 BUILT_IN: dict[str, type[JobType]] = {
     kind.name: kind
@@ -89,4 +90,25 @@ def _loaded(point: EntryPoint) -> JobType:
         raise ConfigError(f"{owner} has no name; give the class the line name = {point.name!r}.")
     if kind.name != point.name:
         raise ConfigError(f"{owner} calls itself {kind.name!r}; give both the same name.")
+    if faults := limit_faults(kind):
+        raise ConfigError(f"{owner} has limits that cannot be rules: {'; '.join(faults)}.")
     return _made(kind)
+
+
+def limit_faults(kind: type[JobType]) -> list[str]:
+    """Return what is wrong with the limits that a job type declares."""
+    infos, metrics = {info.name: info for info in describe(kind.Parameters)}, {one.name: one for one in kind.metrics}
+    faults = []
+    for limit in kind.limits:
+        info, metric = infos.get(limit.parameter), metrics.get(limit.metric)
+        if info is None or metric is None:
+            faults.append(
+                f"it has no {f'parameter {limit.parameter!r}' if info is None else f'metric {limit.metric!r}'}"
+            )
+        elif info.affects_result:
+            faults.append(f"{limit.parameter} is a rule and changes no result; declare it with affects_result=False")
+        elif info.unit != metric.unit:
+            faults.append(
+                f"{limit.parameter} is in {info.unit or 'no unit'} and {limit.metric} in {metric.unit or 'none'}"
+            )
+    return faults
