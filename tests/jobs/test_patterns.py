@@ -7,6 +7,7 @@ import os
 import tempfile
 from pathlib import Path
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -45,3 +46,14 @@ def test_a_folder_that_cannot_be_read_is_taken_to_have_only_the_files(tmp_path: 
     pattern = pattern_of(["raw/a.tiff", "raw/b.tiff"], tmp_path)
     assert pattern is not None
     assert (pattern.text, pattern.missed, pattern.others) == ("raw/*.tiff", 0, 0)
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_files_in_folders_further_down_are_missed_as_a_star_takes_no_folder(tmp_path: Path, there: bool) -> None:
+    names = ["raw/a.tiff", "raw/b.tiff", "raw/square/c.tiff", "raw2/d.tiff"]
+    for name in names if there else ():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    pattern = pattern_of(names, tmp_path)
+    assert pattern is not None
+    assert (pattern.text, pattern.missed, pattern.others) == ("raw/*.tiff", 2, 0)

@@ -39,9 +39,10 @@ def pattern_of(names: Sequence[str], root: Path) -> Pattern | None:
     wanted = set(names)
     folder = Counter(name.rpartition("/")[0] for name in names).most_common(1)[0][0]
     try:
-        there = {f"{folder}/{name}" for name in os.listdir(root / folder)} | {n for n in wanted if n.startswith(folder)}
+        there = {f"{folder}/{name}" for name in os.listdir(root / folder)}
     except OSError:
-        there = wanted
+        there = set()
+    there |= {name for name in wanted if name.rpartition("/")[0] == folder}
     best: Pattern | None = None
     for text in dict.fromkeys(_candidates(sorted(wanted), folder)):
         found = _judged(text, wanted, there)
