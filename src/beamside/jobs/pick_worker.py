@@ -199,8 +199,9 @@ def read_candidates(path: Path, key: str) -> Candidates | None:
             return None
         threshold, floor, excluded, height, width = (float(general.single(name)) for name in GENERAL[1:])
         parts = torch.tensor([[int(digit) for digit in row] for row in blocks["open"].texts(OPEN)]) / STEPS
+        area = OpenArea(parts, (int(height), int(width)))
         columns = {name: torch.from_numpy(table.floats(name).copy()).float() for name in (*COLUMNS, DIAMETER)}
-    except (BeamsideError, OSError, KeyError, ValueError):
+    except (BeamsideError, OSError, KeyError, ValueError, OverflowError):
         return None
     return Candidates(
         coordinates=_places(columns),
@@ -211,7 +212,7 @@ def read_candidates(path: Path, key: str) -> Candidates | None:
         threshold=threshold,
         floor=floor,
         excluded=excluded,
-        open=OpenArea(parts, (int(height), int(width))),
+        open=area,
     )
 
 
