@@ -23,7 +23,7 @@ from beamside.jobs.base import Metric
 from beamside.jobs.motion import MotionCorrection
 from beamside.monitor import report_series as series
 from beamside.monitor.report import collect, render, script_safe_json, write_report
-from beamside.monitor.report_curves import backlog_of
+from beamside.monitor.report_curves import Step, backlog_of
 from beamside.monitor.report_items import group_problems
 from beamside.monitor.report_numbers import HistoryRow, present_warnings
 from beamside.monitor.report_pictures import SHOWN_ITEMS, SIZES, PictureStore, choose_items, reduced_jpeg
@@ -423,11 +423,24 @@ def test_the_backlog_ends_with_what_is_in_work_whatever_the_clock_did(
     chain = [
         [(item, float(moment), state) for job, item, moment, state in records if job == wanted] for wanted in range(3)
     ]
-    work = backlog_of(chain)
+    work = backlog_of([Step(passages, range(number)) for number, passages in enumerate(chain)])
     states = {item: [{i: s for i, _, s in passages}.get(item, "") for passages in chain] for _, item, _, _ in records}
     ended = [next((s for s in now if s != "done"), "done") in ("done", "rejected", "failed") for now in states.values()]
     assert len(work.opened) - len(work.closed) == ended.count(False)
     assert all(level >= 0 for _, level in series.backlog(work.opened, work.closed))
+
+
+def test_the_backlog_of_a_graph_is_what_some_job_has_to_do() -> None:
+    steps = [
+        Step([(item, 0.0, "done") for item in "abcd"]),
+        Step([("a", 1.0, "done"), ("b", 2.0, "failed"), ("c", 2.0, "done"), ("d", 4.0, "failed")], [0]),
+        Step([("a", 3.0, "done"), ("b", 4.0, "done"), ("c", 3.0, "waiting"), ("d", 5.0, "rejected")], [0]),
+        Step([("c", 3.0, "done"), ("a", 6.0, "done"), ("b", 7.0, "done")], one_of=[1, 2]),
+    ]
+    work = backlog_of(steps)
+    assert work.opened == (0.0,) * 4
+    assert work.closed == (5.0, 6.0, 7.0), "what one picker gave up is in work until the other is done, and c still is"
+    assert backlog_of(steps, over={"c"}).closed == (5.0, 6.0, 7.0, 4.0), "nothing more comes of c"
 
 
 def test_a_new_measurement_or_job_type_needs_no_change_here(

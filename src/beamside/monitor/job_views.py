@@ -22,6 +22,7 @@ class JobView:
     is_source : whether it has what acquisition takes in
     is_last : whether no further job takes its items one by one
     items_of : the job in which its items begin to be, by label: they are what acquisition takes in, groups of these, or rounds
+    made_from : the jobs that give it each of its items, by label, and whether it can do without
     """
 
     name: str
@@ -30,6 +31,7 @@ class JobView:
     is_source: bool = False
     is_last: bool = False
     items_of: str = ""
+    made_from: tuple[tuple[str, bool], ...] = ()
 
     @property
     def metrics(self) -> tuple[Metric, ...]:
@@ -75,6 +77,11 @@ def job_views(settings: Mapping[str, Any]) -> tuple[JobView, ...]:
             is_source=not job.type.inputs,
             is_last=job.label not in followed,
             items_of=begins[job.label],
+            made_from=tuple(
+                (label, port.optional)
+                for name, (label, _) in job.inputs.items()
+                if (port := job.type.input(name)).takes == "each"
+            ),
         )
         for job in workflow.jobs
     )

@@ -6,12 +6,13 @@ would have been a backlog all the time since.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from beamside.monitor import report_series as series
 from beamside.monitor.job_views import JobView
+from beamside.monitor.report_items import ItemView
 from beamside.project.index import Index
 from beamside.project.records import ItemState
 
@@ -19,6 +20,7 @@ Passage = tuple[str, float, str]
 """Item, time, and the state it came into."""
 
 USED = (ItemState.DONE, ItemState.REJECTED)
+ENDS = (*USED, ItemState.FAILED)
 
 
 @dataclass(frozen=True)
@@ -29,13 +31,32 @@ class Backlog:
     closed: tuple[float, ...]
 
 
-def backlog_of(chain: Sequence[Sequence[Passage]]) -> Backlog:
-    """Return when items began and ended to be in work, by the passages of each job of the chain, the first one first."""
+@dataclass(frozen=True)
+class Step:
+    """A job with the passages of its items, and the numbers of those before it: of all that it needs, and of those of which one will do."""
+
+    passages: Sequence[Passage]
+    needs: Sequence[int] = ()
+    one_of: Sequence[int] = ()
+
+    def has_to_do(self, state: str, others: Sequence[str]) -> bool:
+        """Tell whether an item that is in this `state`, and in these in all jobs, is now this job's to do."""
+        done = [each == ItemState.DONE for each in others]
+        return (
+            state not in ENDS
+            and all(done[number] for number in self.needs)
+            and (not self.one_of or any(done[number] for number in self.one_of))
+        )
+
+
+def backlog_of(steps: Sequence[Step], over: Collection[str] = ()) -> Backlog:
+    """Return when items began to be in work, and when no job had anything left to do with them. Nothing more comes of those that are `over`, such as
+    what is held back."""
     events = sorted(
         (
             (moment, job, item, state)
-            for job, passages in enumerate(chain)
-            for item, moment, state in _forward(passages)
+            for job, step in enumerate(steps)
+            for item, moment, state in _forward(step.passages)
         ),
         key=lambda event: event[0],
     )
@@ -43,14 +64,15 @@ def backlog_of(chain: Sequence[Sequence[Passage]]) -> Backlog:
     is_open: dict[str, bool] = {}
     opened: list[float] = []
     closed: list[float] = []
+    latest: dict[str, float] = {}
     for moment, job, item, state in events:
-        now = states.setdefault(item, [""] * len(chain))
-        now[job] = state
-        first = next((each for each in now if each != ItemState.DONE), ItemState.DONE)
-        in_work = first not in (ItemState.DONE, ItemState.REJECTED, ItemState.FAILED)
+        now = states.setdefault(item, [""] * len(steps))
+        now[job], latest[item] = state, moment
+        in_work = any(step.has_to_do(each, now) for step, each in zip(steps, now, strict=True))
         if in_work != is_open.get(item, False):
             is_open[item] = in_work
             (opened if in_work else closed).append(moment)
+    closed += [latest[item] for item, still in is_open.items() if still and item in over]
     return Backlog(tuple(opened), tuple(closed))
 
 
@@ -74,7 +96,9 @@ def finished_steps(passages: Sequence[Passage]) -> list[tuple[float, int]]:
     return steps
 
 
-def curves(kinds: Sequence[JobView], index: Index, jobs: Mapping[str, str], start: float, items: int) -> dict[str, Any]:
+def curves(
+    kinds: Sequence[JobView], index: Index, jobs: Mapping[str, str], start: float, items: Sequence[ItemView]
+) -> dict[str, Any]:
     """Return the curves that the page's script draws, with times in seconds since `start`."""
     chain = [kind for kind in kinds if not kind.aggregate and kind.name in jobs]
     passages = {kind.title: index.passages(jobs[kind.name]) for kind in chain}
@@ -82,8 +106,9 @@ def curves(kinds: Sequence[JobView], index: Index, jobs: Mapping[str, str], star
     if not moments:
         return {"progress": [], "rates": [], "backlog": []}
     first, last = min([start, *moments]), max(moments)
-    width = series.bin_width(last - first, items)
-    work = backlog_of(list(passages.values()))
+    width = series.bin_width(last - first, len(items))
+    over = {item.name for item in items if item.state != "waiting"}
+    work = backlog_of(_steps(chain, passages), over)
 
     def relative(points: series.Points) -> list[list[float]]:
         return [[round(moment - start, 1), round(value, 2)] for moment, value in points]
@@ -98,3 +123,18 @@ def curves(kinds: Sequence[JobView], index: Index, jobs: Mapping[str, str], star
             progress.append({"name": title, "points": relative(series.level(finished_steps(many), last))})
             rates.append({"name": title, "points": relative(series.hourly_rate(done, first, last, width))})
     return {"progress": progress, "rates": rates, "backlog": relative(series.backlog(work.opened, work.closed))}
+
+
+def _steps(chain: Sequence[JobView], passages: Mapping[str, Sequence[Passage]]) -> list[Step]:
+    """Return the jobs that take what acquisition takes in, one by one: of groups of files it is not asked how many are left."""
+    source = next((kind.name for kind in chain if kind.is_source), "")
+    taken = [kind for kind in chain if kind.items_of == source]
+    place = {kind.name: number for number, kind in enumerate(taken)}
+    return [
+        Step(
+            passages[kind.title],
+            [place[name] for name, optional in kind.made_from if name in place and not optional],
+            [place[name] for name, optional in kind.made_from if name in place and optional],
+        )
+        for kind in taken
+    ]

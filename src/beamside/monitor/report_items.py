@@ -30,6 +30,7 @@ class ItemView:
     values : stored values of metrics, by (job type, metric)
     pictures : (caption, path below the project, whether it shows the whole micrograph)
     steps : (job title, state, seconds of processing)
+    taken_in : whether it is a file that was taken in, and not a group of what came of several
     """
 
     name: str
@@ -40,6 +41,7 @@ class ItemView:
     values: dict[tuple[str, str], float] = field(default_factory=dict)
     pictures: list[tuple[str, str, bool]] = field(default_factory=list)
     steps: list[tuple[str, str, float]] = field(default_factory=list)
+    taken_in: bool = True
 
     @property
     def short(self) -> str:
@@ -84,6 +86,8 @@ def read_items(index: Index, kinds: Sequence[JobView]) -> list[ItemView]:
                 _read_job(index, kind, jobs[kind.name], views)
         _end(views.values(), chain)
         _hold_back(views.values(), chain, held)
+        for view in views.values():
+            view.taken_in = chain[0].is_source
         found += views.values()
     return sorted(found, key=lambda view: (view.taken, view.name))
 

@@ -89,9 +89,9 @@ def tiles(
     by_name = {kind.name: kind for kind in kinds}
     found: list[Tile] = []
     single = [stage for stage in status.stages if not by_name[stage.name].aggregate]
-    found += [_stage_tile(stage, first=stage.name == kinds[0].name) for stage in single]
+    found += [_stage_tile(stage, by_name[stage.name], kinds[0]) for stage in single]
     if status.stages:
-        finished = sum(item.state == "done" for item in items)
+        finished = sum(item.state == "done" for item in items if item.taken_in)
         mean = f"{status.particles / finished:.0f} per finished file" if finished else ""
         found.append(Tile("Particles", count(status.particles), mean))
     for stage in status.stages:
@@ -117,11 +117,12 @@ def tiles(
     return found
 
 
-def _stage_tile(stage: StageStatus, *, first: bool) -> Tile:
-    if first:
+def _stage_tile(stage: StageStatus, kind: JobView, source: JobView) -> Tile:
+    if kind == source:
         rate = f"{stage.per_hour:.0f} files/h" if stage.per_hour else ""
         return Tile("Files taken in", count(stage.done), rate)
-    part = f"{100 * stage.done / stage.total:.0f} % of {plural(stage.total, 'file')}" if stage.total else "not begun"
+    what = "file" if kind.items_of == source.name else "group"
+    part = f"{100 * stage.done / stage.total:.0f} % of {plural(stage.total, what)}" if stage.total else "not begun"
     return Tile(stage.title, count(stage.done), part)
 
 
@@ -140,13 +141,13 @@ def _total(items: Sequence[ItemView], kind: JobView, unit: str) -> float | None:
 
 
 def accounting(items: Sequence[ItemView], status: SessionStatus) -> Accounting:
-    """Say whether the files that came are the same number as those that are done, rejected, failed or in work."""
-    ends = Counter(item.state for item in items)
-    if not items and not status.waiting_at_source:
+    """Say whether the files that came are the same number as those that are done, rejected, failed or in work. A group of them is no file."""
+    ends = Counter(item.state for item in items if item.taken_in)
+    if not ends and not status.waiting_at_source:
         return Accounting("No file has been taken in yet.", True)
     parts = [f"{count(ends['done'])} done"]
     parts += [f"{count(ends[state])} {state}" for state in ("rejected", "failed", HELD_BACK) if ends[state]]
-    total = f"{plural(len(items), 'file')} = {' + '.join(parts)}"
+    total = f"{plural(ends.total(), 'file')} = {' + '.join(parts)}"
     open_parts = []
     if ends["waiting"]:
         open_parts.append(f"{count(ends['waiting'])} still to be processed")
@@ -263,7 +264,7 @@ def plot_data(items: Sequence[ItemView], kinds: Sequence[JobView], index: Index)
             for number, item in enumerate(items)
             if item.state in ("failed", "rejected", HELD_BACK)
         },
-        **curves(kinds, index, index.jobs(), start, len(items)),
+        **curves(kinds, index, index.jobs(), start, items),
         "metrics": [
             _metric_data(kind, metric, values)
             for kind in kinds
