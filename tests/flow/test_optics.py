@@ -27,17 +27,19 @@ from beamside.flow import control
 from beamside.flow.cost import cost_of, results_of
 from beamside.flow.dispatch import Dispatcher
 from beamside.flow.keys import item_key
+from beamside.flow.optics import MANY
 from beamside.flow.session import Session
-from beamside.flow.settings import SessionSettings
+from beamside.flow.settings import OpticsParameters, SessionSettings
 from beamside.flow.start import prepare
 from beamside.flow.stored_settings import load_settings
 from beamside.flow.table import Tables
 from beamside.formats.star import StarBlock, read_star, write_star
 from beamside.jobs import registry
-from beamside.jobs.base import Item, Optics, Result, Row
+from beamside.jobs.base import Item, Optics, RelionContext, Result, Row
 from beamside.jobs.optics import optics_table
 from beamside.monitor.status import read_status
 from beamside.project.project import Project
+from beamside.project.records import ItemEntry, ItemState
 
 Settings = Callable[..., SessionSettings]
 WriteMovie = Callable[..., Path]
@@ -84,6 +86,39 @@ def test_keys_have_optics_that_came_later_only_where_they_are_set() -> None:
     plain = item_key(kind, kind.Parameters(), PLAIN, ["input"])
     assert plain == item_key(kind, kind.Parameters(), replace(PLAIN, group="a", beam_tilt_x=2.0), ["input"])
     assert plain != item_key(kind, kind.Parameters(), replace(PLAIN, common_pixel_size=0.5), ["input"])
+
+
+def test_micrographs_are_imported_in_their_groups() -> None:
+    tilted = replace(PLAIN, group="tilted", pixel_size=0.5)
+    rows = [
+        Row(Item(name), Result(outputs={"micrograph": f"Import/job001/{name}.mrc"}), optics)
+        for name, optics in (("a", None), ("b", tilted))
+    ]
+    kind = registry.job_types()["import_micrographs"]
+    found = kind.star_files(rows, kind.Parameters(), PLAIN, "Import/job001", Path())["micrographs.star"]
+    assert isinstance(found, list)
+    optics, micrographs = found
+    assert micrographs.column("rlnOpticsGroup") == [1, 2]
+    assert optics.column("rlnMicrographPixelSize") == optics.column("rlnMicrographOriginalPixelSize") == [1.0, 0.5]
+    context = RelionContext(kind.Parameters(), PLAIN, rows=rows)
+    assert "opticsGroup1 (1 file, 1 Å), tilted (1 file, 0.5 Å)" in kind.relion_differences(context)[-1]
+
+
+def test_a_rule_that_makes_very_many_groups_is_told() -> None:
+    given = OpticsParameters(pixel_size=1.0, voltage=300, optics_group=["file{}: file matches {}.tiff"])
+    optics = given.item_optics()
+    entries = [
+        ItemEntry(f"m{number}", ItemState.DONE, result={"values": {"source": f"/camera/m{number}.tiff"}})
+        for number in range(MANY + 1)
+    ]
+    for number, entry in enumerate(entries):
+        assert optics.of(entry).group == f"filem{number}"
+        told = [trouble.key for trouble in optics.troubles(final=False)]
+        assert told == (["optics:many:file{}"] if number == MANY else [])
+    assert sum(optics.counts().values()) == MANY + 1
+    entries[0].result = {"values": {"source": "/camera/other.mrc"}}
+    assert optics.of(entries[0]).group == ""
+    assert (optics.counts()["opticsGroup1"], list(optics.troubles(final=True))) == (1, [])
 
 
 # -- sessions -----------------------------------------------------------------------------------------------------------

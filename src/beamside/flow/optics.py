@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from beamside.flow.stages import Stage
 
 
+MANY = 100
+"""A rule that makes more groups than this is told."""
+
 TOLD = "optics:"
 """How the keys of what is told of optics begin."""
 
@@ -102,12 +105,19 @@ class ItemOptics:
     def troubles(self, *, final: bool) -> Iterator[Trouble]:
         """Yield what is to be told of the rules: which hold for the same items; at the end of a session also which hold for none."""
         for numbers, item in self.overlaps.items():
-            names = [self.groups[number].rule.name for number in numbers]
+            rules = [self.groups[number].rule.name for number in numbers]
             sentence = (
-                f"Files such as {item} match the optics groups {' and '.join(names)}: the first that is given counts."
+                f"Files such as {item} match the optics groups {' and '.join(rules)}: the first that is given counts."
             )
-            yield Trouble(f"{TOLD}overlap:{'+'.join(names)}", sentence, "info")
+            yield Trouble(f"{TOLD}overlap:{'+'.join(rules)}", sentence, "info")
         for number, group in enumerate(self.groups):
+            names = [name for of, name in self._named if of == number and self._counts[name]]
+            if len(names) > MANY:
+                sentence = (
+                    f"The rule {group.rule.name} makes {len(names)} optics groups of {self._matched[number]} files: if it should make few, have {{}} "
+                    f"in its pattern ({group.rule.condition}) stand for what they have in common."
+                )
+                yield Trouble(f"{TOLD}many:{group.rule.name}", sentence)
             if final and self._known and not self._matched[number]:
                 sentence = (
                     f"No file matches the optics group {group.rule.name} ({group.rule.condition}), so nothing was done with its values: if that is "
