@@ -42,6 +42,7 @@ from beamside.flow.sweeping import Sweeper
 from beamside.flow.table import Tables
 from beamside.flow.waiting import waits
 from beamside.flow.watchdog import Watchdog, Work
+from beamside.project.collecting import without_searches
 from beamside.project.guard import guard
 from beamside.project.journal import damage_sentences
 from beamside.project.live import write_live
@@ -92,10 +93,12 @@ class Scheduler(Steering):
         guard(self.project)
         for_another = control.receive(self.project)
         with ProjectWriter(self.project) as writer:
-            self._open(writer, for_another)
+            with without_searches():
+                self._open(writer, for_another)
             with self._failing():
-                self.projection.open_jobs()
-                self.recovery.begin()
+                with without_searches():
+                    self.projection.open_jobs()
+                    self.recovery.begin()
                 self.finishing = self.finishing or left_finishing(writer.state.sessions)
                 executor = start_executor(self.settings.execution, largest_gpu_memory(self.tables.stages))
                 around = Surroundings(self.settings, self.tables, self.problems, self.projection.write_options)

@@ -12,6 +12,7 @@ from typing import Any, Self
 
 import beamside
 from beamside.errors import JournalError, ProjectError, TransitionError
+from beamside.project.collecting import without_searches
 from beamside.project.fold import FORMAT, apply_item_record, apply_project_record, check_item_record, fold_journal
 from beamside.project.journal import JournalFile, Record, read_journal
 from beamside.project.lease import Holder, Lease, current_holder
@@ -80,6 +81,10 @@ class Project:
         Without `items`, only the project's own journal is read: its jobs have empty tables. Of very many items, reading all takes seconds.
         Raises ProjectError when the project was written by a newer version.
         """
+        with without_searches():
+            return self._load(items=items)
+
+    def _load(self, *, items: bool) -> ProjectState:
         state = ProjectState()
         fold_journal(self.project_journal, lambda record, _sound: apply_project_record(state, record), state.damage)
         for job in state.jobs.values() if items else ():
