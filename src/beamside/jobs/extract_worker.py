@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from beamside.errors import ProcessingError
 from beamside.formats.mrc import read_mrc, write_mrc
 from beamside.formats.star import Value, read_star, write_star
 from beamside.imaging import pictures
@@ -23,6 +24,8 @@ def extract(item: Item, parameters: ExtractParameters, workspace: Workspace) -> 
     """Extract the particles of one micrograph. Picks whose box would leave the micrograph are counted and left out."""
     micrograph = item.output("micrograph")
     image = np.asarray(read_mrc(workspace.absolute(micrograph)), dtype=np.float32)
+    if not np.isfinite(image).all():  # one such particle would spoil all classes
+        raise ProcessingError(f"{micrograph} has values that are not finite: check what has made this micrograph.")
     pixel_size = float(item.inputs["micrographs"].value("micrograph_pixel_size"))
     picks = _picks(item, workspace)
     largest = float(item.inputs["coordinates"].value("max_diameter"))
