@@ -17,7 +17,7 @@ ROOMS = ("flow", "project", "execution", "monitor")
 
 KNOWN = {
     # What taking in measures of a file, whatever it is.
-    "flow/table.py": {"gigabytes", "megabytes_per_second"},
+    "flow/source_table.py": {"gigabytes", "megabytes_per_second"},
     "monitor/status.py": {"megabytes_per_second"},
     # The columns of the table of classes, and a key of the page.
     "monitor/report_gallery.py": {"particles"},
