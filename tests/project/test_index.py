@@ -19,7 +19,7 @@ from beamside.project.records import ItemState
 JOB = "MotionCorr/job002"
 happenings = st.one_of(
     st.tuples(st.sampled_from(["done", "failed", "rejected"]), st.sampled_from("abcde")),
-    st.tuples(st.just("catch up"), st.none()),
+    st.tuples(st.just("catch up"), st.sampled_from([None, 1, 2, 5])),
     st.tuples(st.just("tear"), st.integers(1, 700)),
     st.tuples(st.just("damage"), st.integers(0, 2000)),
     st.tuples(st.just("keep"), st.none()),
@@ -62,7 +62,7 @@ def test_the_index_is_that_of_the_journals_whatever_happens(
     index = Index(project)
     for what, detail in history:
         if what == "catch up":
-            index.catch_up()
+            index.catch_up(None if detail is None else int(str(detail)))
         elif what == "tear" and journal.exists():
             os.truncate(journal, max(0, journal.stat().st_size - int(str(detail))))
         elif what == "damage" and journal.exists():
@@ -86,4 +86,17 @@ def test_the_index_is_that_of_the_journals_whatever_happens(
     assert dict(index.results(JOB)) == {
         name: entry.result for name, entry in state.jobs[JOB].items.items() if entry.result is not None
     }
+    index.close()
+
+
+def test_what_is_left_is_taken_in_the_next_time(tmp_path: Path) -> None:
+    project = Project(tmp_path)
+    with ProjectWriter(project) as writer:
+        writer.create_job(JOB, "motion", {}, {})
+    for name in "ab":
+        finish(project, name, "done")
+    index = Index(project)
+    taken = [index.catch_up(2) for _ in range(5)]
+    assert taken == [4, 2, 2, 0, 0], "two records of the project, and six of the job"
+    assert index.counts() == {JOB: {"done": 2}}
     index.close()

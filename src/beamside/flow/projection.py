@@ -48,6 +48,9 @@ SHARE = 0.05
 TOGETHER = 0.1
 """Largest part of the time that everything whose cost grows with the tables may take together."""
 
+RECORDS = 1000
+"""So many records of each journal are put into the index at a time; readers of the index take in what there is more."""
+
 LONG_SECONDS = 1.0
 """After so long, files of further jobs are left to the next turn of the session's loop."""
 
@@ -139,7 +142,7 @@ class Projection:
             self.steps.run("the file that says what goes on now", lambda: write_live(self.writer.project, live()), None)
             self._live_pace.done()
         if force or self._index_pace.due():
-            self._catch_up()
+            self._catch_up(whole=force)
             self._index_pace.done()
         if force or self._pipeline_pace.due():
             self.steps.run("the pipeline that RELION sees", self._publish, None)
@@ -229,10 +232,13 @@ class Projection:
             return False
         return True
 
-    def _catch_up(self) -> None:
-        """Bring the index up to date; a full disk or a locked file delays it and never ends the session."""
+    def _catch_up(self, *, whole: bool) -> None:
+        """Bring the index up to date: `whole`, or as far as that stops the loop only for a moment.
+
+        A full disk or a locked file delays it and never ends the session.
+        """
         try:
-            self.index.catch_up()
+            self.index.catch_up(None if whole else RECORDS)
         except (sqlite3.Error, OSError) as error:
             if str(error) != self._index_told:
                 log.warning("the index could not be brought up to date now: %s", error)

@@ -13,6 +13,7 @@ import os
 import sqlite3
 import time
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
@@ -42,8 +43,8 @@ class Index:
         self._connection: sqlite3.Connection | None = None
         self._file = 0
 
-    def catch_up(self) -> int:
-        """Take in new records of all journals; returns how many.
+    def catch_up(self, most: int | None = None) -> int:
+        """Take in new records of all journals, of each no more than `most`; returns how many.
 
         An index that is damaged, or not of these journals, is made anew; where it cannot be written, the next place is tried. Raises
         sqlite3.Error or OSError when there is none.
@@ -51,7 +52,7 @@ class Index:
         made_anew = False
         while True:
             try:
-                return self._take_new()
+                return self._take_new(most)
             except (_OutOfStepError, sqlite3.IntegrityError):
                 if made_anew:
                     raise
@@ -220,19 +221,19 @@ class Index:
             for table in TABLES:
                 connection.execute(f"DELETE FROM {table}")
 
-    def _take_new(self) -> int:
+    def _take_new(self, most: int | None) -> int:
         with self._opened() as connection:
             connection.execute("BEGIN IMMEDIATE")
-            taken = self._take(connection, self.project.project_journal, ProjectRecords(connection))
+            taken = self._take(connection, self.project.project_journal, ProjectRecords(connection), most)
             for (job,) in connection.execute("SELECT name FROM job ORDER BY number").fetchall():
-                taken += self._take(connection, self.project.job_journal(job), ItemRecords(connection, job))
+                taken += self._take(connection, self.project.job_journal(job), ItemRecords(connection, job), most)
         return taken
 
     @staticmethod
     def _has_damage(connection: sqlite3.Connection, path: Path) -> bool:
         return connection.execute("SELECT 1 FROM damage WHERE journal = ? LIMIT 1", (path.name,)).fetchone() is not None
 
-    def _take(self, connection: sqlite3.Connection, path: Path, records: Records) -> int:
+    def _take(self, connection: sqlite3.Connection, path: Path, records: Records, most: int | None) -> int:
         row = connection.execute("SELECT offset, mark FROM position WHERE journal = ?", (path.name,)).fetchone()
         offset, mark = row or (0, "")
         if offset and _mark(path, offset) != mark:
@@ -246,7 +247,7 @@ class Index:
             connection.execute("INSERT OR IGNORE INTO damage VALUES (?, ?, ?, ?)", row)
 
         taken = 0
-        for record, behind in read_journal(path, offset, note):
+        for record, behind in islice(read_journal(path, offset, note), most):
             try:
                 sound = records.take(record, behind)
             except (KeyError, TypeError, ValueError):
