@@ -220,6 +220,66 @@ def test_what_all_branches_hold_back_waits_and_keeps_nothing_from_its_end(branch
     assert made.stage("both").usable("raw/a")
 
 
+@pytest.fixture
+def longer_branch(branches: ModuleType, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """With `cut` between `left` and `both`."""
+    jobs = cast(Any, workflow.SHIPPED["movies"])["jobs"]
+    more = {
+        "cut": {"type": "choice", "inputs": {"things": "left.things"}},
+        "both": {"type": "both", "inputs": {"one": "cut.things", "two": "right.things"}},
+    }
+    monkeypatch.setitem(workflow.SHIPPED, "movies", {"jobs": {**jobs, **more}})
+    return branches
+
+
+def work_off_counted(made: Any, branches: ModuleType) -> None:
+    """Do all that can be done; ten things are joined each time."""
+    made.dispatcher.fill()
+    while made.hands.tasks:
+        task = made.hands.tasks[0][0]
+        result = branches.result_of_round(task) if task["round_name"] else branches.result_of(task)
+        if task["label"] == "both":
+            result["result"]["metrics"] = {"extracted": 10.0}
+        made.finish(0, result)
+        made.dispatcher.fill()
+
+
+def told_again(made: Any) -> list[str]:
+    return [trouble.sentence for trouble in made.tables.again.troubles()]
+
+
+@pytest.mark.parametrize("first", ["word", "redo"])
+@pytest.mark.parametrize("killed", [False, True])
+def test_what_a_gate_keeps_from_being_made_again_in_one_branch_keeps_no_round_from_beginning(
+    longer_branch: ModuleType, tmp_path: Any, first: str, killed: bool
+) -> None:
+    made = begun(longer_branch, tmp_path)
+    work_off_counted(made, longer_branch)
+    assert made.rounds.consider(final=True)
+    work_off_counted(made, longer_branch)
+    before = made.table()
+    if first == "word":
+        hold_back(made, "left")
+    made.tables.redo(made.stage("cut"), "raw/a", "asked for")
+    if first == "redo":
+        assert told_again(made) == ["Choosing (cut): 1 result is computed again (asked for)."]
+        hold_back(made, "left")
+    if killed:
+        made.reopen()
+    work_off_counted(made, longer_branch)
+    assert told_again(made) == [], "nothing is made of it until the gate opens"
+    assert made.stage("both").usable("raw/a")
+    assert made.rounds.consider(final=True), "the particles are others now"
+    work_off_counted(made, longer_branch)
+    hold_back(made, "left", "none")
+    made.tables.take_gates()
+    assert "Choosing (cut): 1 result is computed again (asked for)." in told_again(made)
+    assert not made.rounds.consider(final=True), "the branch is underway again"
+    work_off_counted(made, longer_branch)
+    assert told_again(made) == []
+    assert {job: made.table()[job] for job in ("cut", "both")} == {job: before[job] for job in ("cut", "both")}
+
+
 def test_a_round_over_what_was_joined_is_given_what_each_was_made_from(branches: ModuleType, tmp_path: Any) -> None:
     made = begun(branches, tmp_path)
     made.arrive("b")

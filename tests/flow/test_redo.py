@@ -369,7 +369,9 @@ def test_a_project_whose_jobs_were_all_deleted_can_be_made_anew(
 
 def test_a_stage_that_gets_its_inputs_one_by_one_is_told_once_and_not_with_each() -> None:
     def a_stage(title: str) -> Any:
-        return SimpleNamespace(title=title, entry=lambda item: SimpleNamespace(result={}))
+        return SimpleNamespace(
+            title=title, entry=lambda item: SimpleNamespace(result={}), is_held_back=lambda item: False
+        )
 
     again, motion, ctf = DoneAgain(), a_stage("Motion correction"), a_stage("CTF estimation")
     for item in "abc":

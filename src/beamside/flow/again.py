@@ -24,19 +24,21 @@ class DoneAgain:
         self.changed = False
 
     def add(self, stage: Stage, item: str, reason: str) -> None:
-        """A result that was there begins to be made again."""
+        """A result that was there begins to be made again. What a gate holds back is not, until it opens."""
         entry = stage.entry(item)
-        if entry is None or entry.result is None:
+        if entry is None or entry.result is None or stage.is_held_back(item):
             return
         title = stage.title
-        before = self._reasons.get((title, item))
-        if before is not None:
-            self._open[title, before] -= 1
-            self._all[title, before] -= 1
+        self._take_out(title, item)
         self._reasons[title, item] = reason
         self._open[title, reason] += 1
         self._all[title, reason] += 1
         self.changed = True
+
+    def leave(self, stage: Stage, item: str) -> None:
+        """The item is not made again for now: a gate holds it back."""
+        if self._take_out(stage.title, item):
+            self._clear_at_the_end()
 
     def discard(self, stage: Stage, item: str) -> None:
         """The item has an outcome."""
@@ -45,6 +47,16 @@ class DoneAgain:
         if reason is None:
             return
         self._open[title, reason] -= 1
+        self._clear_at_the_end()
+
+    def _take_out(self, title: str, item: str) -> bool:
+        reason = self._reasons.pop((title, item), None)
+        if reason is not None:
+            self._open[title, reason] -= 1
+            self._all[title, reason] -= 1
+        return reason is not None
+
+    def _clear_at_the_end(self) -> None:
         self.changed = True
         if not self._reasons:
             self._open.clear()

@@ -411,15 +411,24 @@ class Stage(StageLinks):
         return {name: version for name, version in versions.items() if version not in ("", self.job_type.version)}
 
     def being_redone(self, item: str) -> bool:
-        """Tell whether an item that had a result here is being made again, here or in a stage before."""
+        """Tell whether an item that had a result here is being made again, here or in a stage before whose result is used."""
         entry = self.job.items.get(item)
         if entry is None or entry.result is None:
             return False
         entries = [stage.job.items.get(item) for stage in self.line]
         if any(other is not None and other.state not in FINAL_STATES for other in entries):
-            return True
+            return not self._chooses or self._is_underway(item)
         grouping = self.first if self.first.groups is not None else None
         return grouping is not None and any(map(grouping.gathered.being_redone, grouping.members(item)))
+
+    def _is_underway(self, item: str) -> bool:
+        """Tell whether an item is still to be made here, or in a stage before whose result no gate keeps from this one."""
+        entry = self.job.items.get(item)
+        if entry is not None and entry.state not in FINAL_STATES and not self.is_held_back(item):
+            return True
+        return any(stage._is_underway(item) for stage in self.required) or any(
+            stage._is_underway(item) for stage in self.optional if not stage.is_shut(item)
+        )
 
     def settled(self) -> bool:
         """Return True when nothing waits that can be done, and nothing is being processed here."""

@@ -83,8 +83,18 @@ class Tables(SourceTable):
             self._touch_groups(None, name)
             for stage in self.stages:
                 self._go_on(stage, name)
+            for stage in self.stages:
+                if name in stage.waiting:
+                    self._tell_again(stage, name)
             if not any(stage.is_shut(name) for stage in self.stages):
                 self._came_behind.pop(name, None)
+
+    def _tell_again(self, stage: Stage, name: str) -> None:
+        """Count what waits to be made again while no gate holds it back."""
+        if stage.is_held_back(name):
+            self.again.leave(stage, name)
+        elif (entry := stage.entry(name)) is not None and entry.result is not None:
+            self.again.add(stage, name, entry.reason)
 
     def take_parameters(self) -> int:
         """The settings have changed: what depends on them is done again, what is in flight when it comes; returns how many results wait for it."""
