@@ -136,6 +136,9 @@ def listed_under(stage: Stage, item: str) -> Optics | None:
     line = text_of(present)
     if not line:
         return present
+    there = [entry for one in stage.line if not one.is_source and (entry := one.job.items.get(item)) is not None]
+    if all(entry.made_with == line == entry.optics for entry in there if entry.result is not None):
+        return present  # nearly always
     made = [(one, one.job.items[item]) for one in stage.line if not one.is_source and one.has_usable(item)]
     if all(entry.made_with == line == entry.optics or _fits(one, entry, present) for one, entry in made):
         return present

@@ -96,6 +96,11 @@ class StageLinks:
         return self._taking_each(optional=False)
 
     @cached_property
+    def required_ports(self) -> frozenset[str]:
+        """The ports behind which these are."""
+        return frozenset(port for port, stage in self.upstreams.items() if stage in self.required)
+
+    @cached_property
     def optional(self) -> tuple[Stage, ...]:
         """The stages of which an item needs one at least, when none is required, and which it waits for."""
         return self._taking_each(optional=True)

@@ -233,11 +233,12 @@ class Stage(StageLinks):
             return None  # it stays out of the tables while it is processed again
         if self.groups is not None and not self.groups.used(item):
             return None
-        if not all(stage.has_usable(item) for stage in self.required):
+        inputs = self._inputs(item)
+        if not inputs.keys() >= self.required_ports:
             return None
         if self.optional and not self.required and not any(stage.has_usable(item) for stage in self.optional):
             return None
-        return Given(Result.from_json(entry.result), self._inputs(item))
+        return Given(Result.from_json(entry.result), inputs)
 
     @property
     def _all_open(self) -> bool:

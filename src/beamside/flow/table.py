@@ -15,7 +15,7 @@ from beamside.flow.optics import TOLD, text_of
 from beamside.flow.retries import pause_after
 from beamside.flow.rules import rules_in
 from beamside.flow.source_table import SourceTable
-from beamside.flow.stages import Stage
+from beamside.flow.stages import Stage, followers
 from beamside.jobs.base import Result
 from beamside.project.records import (
     FINAL_STATES,
@@ -52,8 +52,12 @@ class Tables(SourceTable):
                 self.redo(stage, name, INPUTS_CHANGED)
         for stage in self.stages:
             self._gates[stage.name] = GateState.of(stage.job)
-            for name in list(stage.job.items):
-                self._go_on(stage, name)
+            behind = [other.job.items for other in followers(self.stages, stage)]
+            for entry in list(stage.job.items.values()):
+                ended = [items[entry.name].state in FINAL_STATES if entry.name in items else False for items in behind]
+                if entry.state is not ItemState.DONE or not all(ended):  # of all others it is known that they stay
+                    self._go_on(stage, entry.name)
+            self._consider_groups(stage)
 
     def tell_optics(self, *, final: bool = False) -> None:
         """Tell what there is to tell of the optics of all items."""
