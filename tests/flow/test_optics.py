@@ -102,6 +102,9 @@ def test_micrographs_are_imported_in_their_groups() -> None:
     assert optics.column("rlnMicrographPixelSize") == optics.column("rlnMicrographOriginalPixelSize") == [1.0, 0.5]
     context = RelionContext(kind.Parameters(), PLAIN, rows=rows)
     assert "opticsGroup1 (1 file, 1 Å), tilted (1 file, 0.5 Å)" in kind.relion_differences(context)[-1]
+    options = kind.relion_options(RelionContext(kind.Parameters(), PLAIN, rows=[*rows, rows[1]]))
+    assert (options["optics_group_name"], options["angpix"]) == ("tilted", "0.5")
+    assert kind.relion_options(RelionContext(kind.Parameters(), PLAIN))["optics_group_name"] == "opticsGroup1"
 
 
 def test_a_rule_that_makes_very_many_groups_is_told() -> None:

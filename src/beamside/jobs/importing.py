@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 from beamside.formats.star import StarBlock, Value
 from beamside.jobs.base import JobType, Metric, Node, Optics, RelionContext, Row, StarContent, relion_value
 from beamside.jobs.item_kinds import MICROGRAPH, MOVIE
-from beamside.jobs.optics import OPTICS_GROUP_NAME, name_of, optics_table
+from beamside.jobs.optics import name_of, optics_table
 from beamside.jobs.patterns import Pattern, pattern_of
 from beamside.jobs.ports import Output
 from beamside.parameters import ParameterModel
@@ -43,13 +43,14 @@ class _Import(JobType):
     """Pattern of the files before there are any; {job} is the job's directory."""
 
     def relion_options(self, context: RelionContext) -> dict[str, str]:
-        """Return RELION's options for importing the same files."""
-        optics = context.optics
+        """Return RELION's options for importing the same files; of several optics groups, with the values of the one that most are of."""
+        groups = self._groups(context)
+        optics = groups.most_common(1)[0][0] if groups else context.optics
         return {
             **super().relion_options(context),
             "fn_in_raw": self._pattern(context).text,
             "is_multiframe": relion_value(self.role == "movie"),
-            "optics_group_name": OPTICS_GROUP_NAME,
+            "optics_group_name": name_of(optics),
             "angpix": relion_value(float(optics.pixel_size)),
             "kV": relion_value(float(optics.voltage)),
             "Cs": relion_value(float(optics.spherical_aberration)),
@@ -68,7 +69,7 @@ class _Import(JobType):
             sentences.append(
                 f"The pattern {pattern.text} also takes {_files(pattern.others)} that Beamside did not import, such as {pattern.other}."
             )
-        groups = Counter(row.optics or context.optics for row in context.rows)
+        groups = self._groups(context)
         if len(groups) > 1:
             listed = ", ".join(
                 f"{name_of(optics)} ({_files(number)}, {optics.pixel_size:g} Å)"
@@ -78,6 +79,10 @@ class _Import(JobType):
                 f"RELION imports all files into one optics group; Beamside imported {listed}, as the table of this job says."
             )
         return sentences
+
+    @staticmethod
+    def _groups(context: RelionContext) -> Counter[Optics]:
+        return Counter(row.optics or context.optics for row in context.rows)
 
     def _pattern(self, context: RelionContext) -> Pattern:
         names = [row.result.outputs[self.role] for row in context.rows]
