@@ -81,7 +81,15 @@ def test_a_job_type_is_one_object(install: Callable[..., None]) -> None:
 
 def test_a_name_that_is_nearly_right_is_answered_with_the_right_one(install: Callable[..., None]) -> None:
     install(ice_score=GOOD.format(name="ice_score"))
-    with pytest.raises(ConfigError, match=r"no job type 'ice_scor'; did you mean 'ice_score'\?; is the package"):
+    with pytest.raises(ConfigError, match=r"no job type 'ice_scor'; did you mean 'ice_score'\? Or is the package"):
         job_type("ice_scor")
     with pytest.raises(ConfigError, match="no job type ''"):
         job_type("")
+
+
+def test_what_cannot_be_used_of_packages_is_told(install: Callable[..., None]) -> None:
+    install(ctf=GOOD.format(name="ctf"), odd="raise OSError(5, 'broken disk')", fine=GOOD.format(name="fine"))
+    assert registry.unusable() == [
+        "The job type 'ctf' of of_others_ctf:Job is not used: Beamside has one of this name.",
+        "The job type 'odd' (of_others_odd:Job) cannot be loaded: OSError: [Errno 5] broken disk.",
+    ]

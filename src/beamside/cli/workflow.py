@@ -10,9 +10,10 @@ from rich.table import Table
 
 from beamside.cli.options import value_text
 from beamside.cli.output import console
+from beamside.cli.telling import warn
 from beamside.flow.settings import sections
-from beamside.flow.workflow import Workflow, find_workflow, known_workflows, read_workflow
-from beamside.jobs.registry import job_types
+from beamside.flow.workflow import Workflow, find_workflow, known_workflows, read_workflow, unusable_workflows
+from beamside.jobs.registry import job_types, unusable
 
 
 @click.group()
@@ -40,6 +41,8 @@ def list_workflows() -> None:
         kinds.add_row(kind.name, kind.title, takes or "what comes from the source", gives or "-")
     console().print()
     console().print(kinds)
+    for sentence in (*unusable_workflows().values(), *unusable()):
+        warn(sentence)
 
 
 @workflow.command("show")

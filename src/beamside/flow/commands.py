@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any, ClassVar, Literal, Protocol, get_args
 
 from pydantic import ValidationError
@@ -352,10 +353,16 @@ def of_sources() -> dict[str, type[ForSession] | type[ForHolder]]:
         except (
             Exception
         ) as error:  # a package of somebody else may do anything when it is imported; the other commands are there
-            log.warning("the commands of the kind of source %r cannot be used: %s", name, error)
+            _warn_once(name, str(error))
             continue
         found |= {command.name: command for command in brought if command.name not in EVERYWHERE}
     return found
+
+
+@cache
+def _warn_once(name: str, error: str) -> None:
+    """Say it once in a process: the commands are looked up again and again."""
+    log.warning("the commands of the kind of source %r cannot be used: %s", name, error)
 
 
 def declared() -> dict[str, type[ForSession] | type[ForHolder]]:

@@ -117,14 +117,32 @@ def _unknown(label: str) -> WorkflowJob:
 
 def known_workflows() -> dict[str, Mapping[str, Any]]:
     """Return the content of the workflows that are known by name: those of this package, and of installed ones that can be loaded."""
-    found = dict(SHIPPED)
-    for point in entry_points(group="beamside.workflows"):
-        if point.name not in found:
-            try:
-                found[point.name] = point.load()()
-            except Exception:  # a package of somebody else may do anything; `named_workflow` says what was wrong
-                continue
-    return found
+    return {**_of_packages()[0], **SHIPPED}
+
+
+def unusable_workflows() -> dict[str, str]:
+    """Return why workflows of installed packages cannot be used, by name."""
+    return _of_packages()[1]
+
+
+def _of_packages() -> tuple[dict[str, Mapping[str, Any]], dict[str, str]]:
+    found: dict[str, Mapping[str, Any]] = {}
+    wrong: dict[str, str] = {}
+    for point in dict.fromkeys(entry_points(group="beamside.workflows")):
+        owner = f"The workflow {point.name!r} of {point.value}"
+        if point.name in SHIPPED or point.name in found:
+            whose = "Beamside" if point.name in SHIPPED else "another package"
+            wrong[point.name] = f"{owner} is not used: {whose} has one of this name."
+            continue
+        try:
+            content = point.load()()
+            parse_workflow(content, name=point.name)
+        except Exception as error:  # a package of somebody else may do anything when it is imported
+            said = str(error) if isinstance(error, ConfigError) else f"{type(error).__name__}: {error}."
+            wrong[point.name] = f"{owner} cannot be used: {said}"
+        else:
+            found[point.name] = content
+    return found, wrong
 
 
 def find_workflow(given: str, base: Path | None = None) -> Workflow:
@@ -140,6 +158,8 @@ def find_workflow(given: str, base: Path | None = None) -> Workflow:
         return parse_workflow(content, name=given)
     path = expanded(given) if base is None else base / given
     if path.suffix != ".json" and not _is_file(path):
+        if given in (wrong := unusable_workflows()):
+            raise ConfigError(wrong[given])
         hint = suggestion(given, known_workflows())
         raise ConfigError(
             f"There is no workflow {given!r}{hint}; `beamside workflow list` shows those that are known, or give a file (.json)."

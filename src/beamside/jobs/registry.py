@@ -48,7 +48,8 @@ def job_type(name: str) -> JobType:
     points = _installed()
     if name not in points:
         hint = suggestion(name, [*BUILT_IN, *points])
-        raise ConfigError(f"There is no job type {name!r}{hint}; is the package that provides it installed here?")
+        asked = f"{hint} Or is" if hint else "; is"
+        raise ConfigError(f"There is no job type {name!r}{asked} the package that provides it installed here?")
     return _loaded(points[name])
 
 
@@ -64,6 +65,24 @@ def job_types() -> dict[str, JobType]:
     return found
 
 
+def unusable() -> list[str]:
+    """Return a sentence for each job type of an installed package that cannot be used."""
+    found = []
+    for point in _points():
+        if point.name in BUILT_IN:
+            found.append(f"The job type {point.name!r} of {point.value} is not used: Beamside has one of this name.")
+        elif point != _installed()[point.name]:
+            found.append(
+                f"The job type {point.name!r} of {point.value} is not used: another package has one of this name."
+            )
+        else:
+            try:
+                _loaded(point)
+            except ConfigError as error:
+                found.append(str(error))
+    return found
+
+
 _MADE: dict[type[JobType], JobType] = {}
 
 
@@ -73,9 +92,13 @@ def _made(kind: type[JobType]) -> JobType:
     return _MADE[kind]
 
 
+def _points() -> tuple[EntryPoint, ...]:
+    return tuple(dict.fromkeys(entry_points(group="beamside.jobs")))  # one that is on the path twice is one
+
+
 @cache
 def _installed() -> dict[str, EntryPoint]:
-    return {point.name: point for point in entry_points(group="beamside.jobs")}
+    return {point.name: point for point in _points()}
 
 
 def _loaded(point: EntryPoint) -> JobType:
