@@ -26,6 +26,7 @@ from typing import Any
 import psutil
 
 from beamside.execution.orphans import process_created
+from beamside.execution.sockets import short_folder
 
 SHUTDOWN_SECONDS, KILLED_SECONDS = 30.0, 5.0
 """How long an orderly end may take before the processes are killed, and how long what remains in this process may take then."""
@@ -153,7 +154,7 @@ class Engine:
             min_blocks=1,
             max_blocks=1,
             launcher=SimpleLauncher(),
-            worker_init=exports({**WORKER_ENVIRONMENT, **(environment or {})}),
+            worker_init=exports({**WORKER_ENVIRONMENT, **short_folder(), **(environment or {})}),
         )
         self._executor = HighThroughputExecutor(
             label="local",
