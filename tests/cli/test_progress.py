@@ -171,3 +171,22 @@ def test_plain_lines_are_printed_when_something_changes(
     assert lines.count("  microscope: 3/20") == 1
     assert sum("raw/m4" in line for line in lines) == 1
     assert not any("\x1b" in line for line in lines)
+
+
+@pytest.mark.parametrize("width", [80, 160])
+def test_the_label_of_a_job_is_shown_beside_long_values_and_all_columns(width: int) -> None:
+    last = tuple(LastValue(f"Some measurement {number}", "12.5", "Å") for number in range(4))
+    stages = tuple(
+        StageStatus(label, f"Extraction ({label})", f"Extract/{label}", done=10000, held=1, last=last)
+        for label in ("cut_small", "cut_large")
+    )
+    text = drawn(replace(STATUS, stages=stages), width)
+    assert "Extraction (cut_small) " in text
+    assert "Extraction (cut_large) " in text
+    assert "per hour" in text
+    assert max(map(len, text.splitlines())) <= width
+
+
+def test_particles_are_counted_where_there_are_any() -> None:
+    assert "0 particles" in headline(replace(STATUS, particles=0))
+    assert "particle" not in headline(replace(STATUS, particles=0, has_particles=False))

@@ -110,6 +110,7 @@ def test_its_report_and_status_are_made_without_a_microscope(texts: Path) -> Non
     assert Session(given, until_empty=True).run() == "finished"
     project = Project(given.root)
     assert {stage.title: stage.done for stage in read_status(project).stages} == {"Texts": 2, "Words": 2}
+    assert not read_status(project).has_particles
     assert "Words" in write_report(project).read_text("utf-8")
 
 

@@ -32,6 +32,8 @@ PLAIN_SECONDS = 5.0
 VALUES_SHOWN = 4
 WIDE = 120
 """Columns from which the last values have room beside the numbers."""
+STEP_WIDTH = 22
+"""So much of a step's title is always shown: its label is at its end. It leaves room for the numbers in 80 columns."""
 FAILURES_SHOWN = 3
 OVER_SHOWN = 3
 STATE_COLOURS = {
@@ -58,7 +60,8 @@ def headline(status: SessionStatus) -> str:
     parts.append(f"backlog {status.backlog}")
     if status.copied_bytes_per_second:
         parts.append(f"copying at {status.copied_bytes_per_second / 1e6:.0f} MB/s")
-    parts.append(_count(status.particles, "particle"))
+    if status.has_particles:
+        parts.append(_count(status.particles, "particle"))
     return ", ".join(parts)
 
 
@@ -96,11 +99,15 @@ def status_table(status: SessionStatus, width: int) -> Group:
         head.append(f"  process {status.pid}", style="dim")
     facts = headline(status).split(", ", 1)[-1]
     wide = width >= WIDE
-    table = Table(box=None, pad_edge=False, header_style="dim")
+    table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 1) if wide else (0, 1, 0, 0))
     held = ("held back",) if any(stage.held for stage in status.stages) else ()
     for heading in ("Step", "waiting", "running", "done", *held, "rejected", "failed", "per hour"):
+        titles = [len(stage.title) for stage in status.stages] if heading == "Step" else []
         table.add_column(
-            heading, justify="left" if heading == "Step" else "right", no_wrap=True, min_width=len(heading)
+            heading,
+            justify="left" if heading == "Step" else "right",
+            no_wrap=True,
+            min_width=max(len(heading), min(max(titles, default=0), STEP_WIDTH)),
         )
     if wide:
         table.add_column("last values", no_wrap=True, overflow="ellipsis", style="cyan")

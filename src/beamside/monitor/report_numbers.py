@@ -90,7 +90,7 @@ def tiles(
     found: list[Tile] = []
     single = [stage for stage in status.stages if not by_name[stage.name].aggregate]
     found += [_stage_tile(stage, by_name[stage.name], kinds[0]) for stage in single]
-    if status.stages:
+    if status.stages and status.has_particles:
         finished = sum(item.state == "done" for item in items if item.taken_in)
         mean = f"{status.particles / finished:.0f} per finished file" if finished else ""
         found.append(Tile("Particles", count(status.particles), mean))

@@ -120,7 +120,7 @@ class SessionStatus:
     there and gives no sign of life. ``problems`` are the open ones, errors first, and ``over`` those that ended lately. ``questions`` wait for a
     person's answer; ``gain`` says how gain references are used, and ``optics`` how many files each optics group has; ``waits`` says what the session
     waits for; ``at_work`` is what the workers have in hand, the longest first. Ages are in seconds, -1 where there is none; ``free_bytes`` is what
-    the target's disk has.
+    the target's disk has. ``has_particles`` is False where no job of the workflow gives any.
     """
 
     name: str
@@ -131,6 +131,7 @@ class SessionStatus:
     backlog: int = 0
     copied_bytes_per_second: float = 0.0
     particles: int = 0
+    has_particles: bool = True
     message: str = ""
     problems: tuple[ProblemStatus, ...] = ()
     over: tuple[ProblemStatus, ...] = ()
@@ -207,6 +208,7 @@ def _status(project: Project, index: Index) -> SessionStatus:
         backlog=sum(stage.waiting + stage.running for stage in per_item),
         copied_bytes_per_second=_copy_rate(index, jobs.get(source, "")) if holder else 0.0,
         particles=_counted(index, counting[-1], jobs, held) if counting else 0,
+        has_particles=any(view.counted for view in views),
         message=str(sessions[-1].get("message", "")) if sessions else "",
         problems=(
             *down,
