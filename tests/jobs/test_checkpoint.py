@@ -116,10 +116,11 @@ def test_a_damaged_file_is_as_if_there_were_none(
 ) -> None:
     particles = [("a.mrcs", 3), ("b.mrcs", 2)]
     checkpoint, state = Checkpoint(tmp_path), state_of(particles)
-    checkpoint.save(state, particles)
+    checkpoint.save(state, particles, 4.0)
     content = checkpoint.path.read_bytes()
     checkpoint.path.write_bytes(damage(content, int(where * len(content))))
     loaded, found = checkpoint.load()
+    assert checkpoint.pixel_size() in (0.0, 4.0)
     if loaded is None:
         assert found == []
     else:  # the damage is in what nobody reads

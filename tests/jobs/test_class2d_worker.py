@@ -130,11 +130,58 @@ def test_files_are_numbered_after_the_rounds_that_are_whole(tmp_path: Path) -> N
 
 def test_fewer_classes_make_it_begin_anew(workspace: Workspace) -> None:
     items = [make_item(workspace.root, "a", 60, 0)]
-    classify_round(
-        items, Class2dParameters(classes=3, class_iterations=4), workspace, round_name="round001", final=False
-    )
+    classify_round(items, PARAMETERS, workspace, round_name="round001", final=False)
+    checkpoint = Checkpoint(workspace.root / workspace.job)
+    state, members = checkpoint.load()
+    assert state is not None
+    each = (
+        "references",
+        "class_weights",
+        "resolution",
+        "quality",
+        "leverage",
+    )  # with few particles there are few classes
+    five = {name: np.concatenate([getattr(state, name)] * 3)[:5] for name in each}
+    checkpoint.save(replace(state, iteration=100, **five), members)
     again = classify_round(items, PARAMETERS, workspace, round_name="round002", final=False)
     assert len(again.values["class_table"]) == 2
+    assert again.metrics["iterations"] <= PARAMETERS.class_iterations
+
+
+def test_particles_of_another_box_under_the_same_names_make_it_begin_anew(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They were extracted again with another --class-box: as many as before, and nothing of the averages fits them."""
+    before = classify_round(
+        [make_item(workspace.root, "a", 30, 0)], PARAMETERS, workspace, round_name="round001", final=False
+    )
+    monkeypatch.setitem(globals(), "BOX", 16)
+    again = classify_round(
+        [make_item(workspace.root, "a", 30, 0)], PARAMETERS, workspace, round_name="round002", final=False
+    )
+    assert read_mrc(workspace.root / again.outputs["classes"]).shape[-2:] == (16, 16)
+    assert again.metrics["iterations"] <= PARAMETERS.class_iterations
+    assert set(again.outputs.values()).isdisjoint(before.outputs.values())
+
+
+@pytest.mark.parametrize(("factor", "anew"), [(1.25, True), (1.001, False)])
+def test_particles_of_another_pixel_size_make_it_begin_anew(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch, factor: float, anew: bool
+) -> None:
+    """Another --box-size that is scaled to the same number of pixels: averages of another magnification lead astray."""
+    items = [make_item(workspace.root, "a", 30, 0)]
+    before = classify_round(items, PARAMETERS, workspace, round_name="round001", final=False)
+    monkeypatch.setitem(globals(), "PIXEL", factor * PIXEL)
+    items = [make_item(workspace.root, "a", 30, 0)]
+    again = classify_round(items, PARAMETERS, workspace, round_name="round002", final=False)
+    assert (again.metrics["iterations"] <= before.metrics["iterations"]) is anew
+    assert again.values["pixel_size"] == PIXEL
+
+
+def test_no_particles_at_all_are_told(workspace: Workspace) -> None:
+    empty = Item("raw/e", {"particles": Given(Result(metrics={"extracted": 0.0}))})
+    with pytest.raises(ProcessingError, match="There are no particles to classify"):
+        classify_round([empty], PARAMETERS, workspace, round_name="round001", final=True)
 
 
 def test_micrographs_without_particles_are_passed_over(workspace: Workspace) -> None:

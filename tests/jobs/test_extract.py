@@ -8,7 +8,8 @@ import pytest
 from beamside.errors import InputError, ProcessingError
 from beamside.formats.star import StarBlock, read_star, write_star
 from beamside.formats.star_parts import PartsWriter, StarParts
-from beamside.jobs.base import Item, Optics, Result, Row
+from beamside.jobs.base import Item, Optics, RelionContext, Result, Row
+from beamside.jobs.ctf import CtfParameters
 from beamside.jobs.extract import Extraction, ExtractParameters, particle_sizes, particles_block
 
 JOB = "Extract/job005"
@@ -146,3 +147,13 @@ def test_particles_of_all_groups_get_pixels_of_one_size() -> None:
     coarse = replace(OPTICS, pixel_size=4.0, common_pixel_size=1.0)
     with pytest.raises(ProcessingError, match=r"pixels of 1.5 Å in all optics groups, and this micrograph's are 4 Å"):
         particle_sizes(ExtractParameters(class_box=200), coarse, 4.0, 200.0)
+
+
+def test_relion_is_told_of_a_tilt_and_of_pixels_that_it_does_not_bring_to_one_size(rows: list[Row]) -> None:
+    kind = Extraction()
+    plain = RelionContext(ExtractParameters(), OPTICS, rows=rows, before=[CtfParameters()])
+    assert len(kind.relion_differences(plain)) == 1
+    tilted = replace(plain, before=[CtfParameters(ctf_tilt=True)])
+    assert "whatever the tilt of the specimen" in kind.relion_differences(tilted)[1]
+    fine = replace(rows[1], optics=replace(OPTICS, pixel_size=0.5, common_pixel_size=1.0))
+    assert "pixels of one size" in kind.relion_differences(replace(plain, rows=[rows[0], fine]))[1]

@@ -54,6 +54,17 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callabl
         ("from beamside.jobs.ctf import CtfEstimation\nJob = CtfEstimation()", "is not a JobType; name the class"),
         ("from beamside.jobs.base import JobType as Job", r"has no name; give the class the line name = 'odd'"),
         (GOOD.format(name="other"), "calls itself 'other'"),
+        (
+            GOOD.format(name="odd")
+            + "    limits = (Limit('worst', 'quality', '<'),)\nfrom beamside.jobs.base import Limit\n",
+            "cannot be loaded: NameError",
+        ),
+        (
+            "from beamside.jobs.base import Limit"
+            + GOOD.format(name="odd")
+            + "    limits = (Limit('worst', 'quality', '<'),)\n",
+            "has limits that cannot be rules: .*worst",
+        ),
     ],
 )
 def test_a_package_that_is_broken_is_named_with_what_is_wrong(

@@ -33,8 +33,10 @@ SAME_SIZE = 2e-3
 USED = 0.005
 """A class is in use when it has at least this part of the particles."""
 
-_MEMBERS = "members"
-"""The array of a checkpoint that names its particles, as JSON."""
+_DAMAGED = (OSError, ValueError, TypeError, KeyError, EOFError, NotImplementedError, BadZipFile)
+"""What reading a file of arrays raises that is gone, or not whole."""
+_MEMBERS, _PIXEL_SIZE = "members", "pixel_size"
+"""The arrays of a checkpoint that name its particles, as JSON, and their pixel size."""
 
 OF_EACH_PARTICLE = ("label", "psi", "shift", "pmax", "share", "evidence")
 """The parts of a classification's state that have a row for each particle."""
@@ -67,7 +69,8 @@ def classify_round(
     gathered = gather(items, members, workspace)
     pixel_size, diameter = _sizes(items, parameters)
     settings = _settings(parameters, pixel_size, diameter, workspace)
-    if state is not None and (gathered.known == 0 or not _fits(state, settings, gathered.stack)):
+    scaled = _same_size(checkpoint.pixel_size(), pixel_size)
+    if state is not None and (gathered.known == 0 or not scaled or not _fits(state, settings, gathered.stack)):
         state = None
     with local_workers(workspace.threads if workspace.device == "cpu" else 1) as workers:
         found = classify(
@@ -76,11 +79,11 @@ def classify_round(
             gathered.groups,
             settings,
             state,
-            on_iteration=lambda now: checkpoint.save(now, gathered.members),
+            on_iteration=lambda now: checkpoint.save(now, gathered.members, pixel_size),
             device=workspace.device,
             executor=workers,
         )
-    checkpoint.save(found, gathered.members)
+    checkpoint.save(found, gathered.members, pixel_size)
     number = file_number(job, found.iteration)
     description = _describe(found, gathered, settings, diameter, number)
     outputs = write_round(workspace.root, workspace.job, description, gathered.rows, gathered.optics)
@@ -131,14 +134,23 @@ class Checkpoint:
         """Return the state and its particles: (stack, number of particles), in order; (None, []) when there is none that is whole."""
         try:
             state, members = State.load(self.path), self._members()
-        except (OSError, ValueError, TypeError, BadZipFile, CorruptFileError):
+        except (*_DAMAGED, CorruptFileError):
             return None, []
         return (state, members) if len(state.label) == sum(count for _, count in members) else (None, [])
 
-    def save(self, state: State, members: list[tuple[str, int]]) -> None:
-        """Replace the checkpoint."""
-        state.save(self.path, **{_MEMBERS: np.frombuffer(json.dumps(members).encode(), dtype=np.uint8)})
+    def save(self, state: State, members: list[tuple[str, int]], pixel_size: float = 0.0) -> None:
+        """Replace the checkpoint; `pixel_size` (Å) is that of the particles, and so of the averages."""
+        listed = np.frombuffer(json.dumps(members).encode(), dtype=np.uint8)
+        state.save(self.path, **{_MEMBERS: listed, _PIXEL_SIZE: np.array(pixel_size)})
         self.earlier_members_path.unlink(missing_ok=True)
+
+    def pixel_size(self) -> float:
+        """Return the pixel size in Å of the particles; 0 where it is not known, as from an earlier version."""
+        try:
+            with self.path.open("rb") as stream, np.load(stream, allow_pickle=False) as stored:
+                return float(stored[_PIXEL_SIZE]) if _PIXEL_SIZE in stored.files else 0.0
+        except _DAMAGED:
+            return 0.0
 
     def _members(self) -> list[tuple[str, int]]:
         with self.path.open("rb") as stream, np.load(stream, allow_pickle=False) as stored:
@@ -262,6 +274,11 @@ def _settings(
         max_iterations=parameters.class_iterations,
         tau2_fudge=parameters.class_tau,
     )
+
+
+def _same_size(one: float, other: float) -> bool:
+    """Tell whether two pixel sizes are the same; one that is not known (0) is."""
+    return not one or abs(one / other - 1) <= SAME_SIZE
 
 
 def _fits(state: State, settings: ClassifySettings, stack: FileStack) -> bool:
