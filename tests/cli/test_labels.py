@@ -90,3 +90,12 @@ def test_a_facility_file_with_a_wrong_name_is_told(start, home: Path, line: str,
     code, _, err = start(workflow=())
     assert code == 2
     assert sentence in err
+
+
+def test_a_workflow_shows_options_and_metrics_as_they_are_typed(beamside, start, home: Path) -> None:
+    start()
+    code, out, err = beamside("workflow", "show", "two.json")
+    assert code == 0, err
+    assert "ctf.ctf_resolution (Å)" in out
+    assert "--large.pick-threshold" in out
+    assert "large.particles" in out

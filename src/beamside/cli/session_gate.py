@@ -43,7 +43,8 @@ def gate() -> None:
     """Rules on what jobs measure: results that break one are held back, and nothing is computed again.
 
     A rule is a metric, a comparison and a number in the unit in which the metric is shown, such as 'ctf.ctf_resolution < 6'; quote it, as < means
-    something else to the shell. docs/reference/metrics.md has all metrics. What 'session accept' and 'session reject' say wins over rules.
+    something else to the shell. 'beamside workflow show' has what the jobs of a workflow measure. What 'session accept' and 'session reject' say wins
+    over rules.
     """
 
 

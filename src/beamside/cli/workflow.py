@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import click
@@ -12,7 +13,8 @@ from beamside.cli.options import value_text
 from beamside.cli.output import console
 from beamside.cli.telling import warn
 from beamside.flow.settings import sections
-from beamside.flow.workflow import Workflow, find_workflow, known_workflows, read_workflow, unusable_workflows
+from beamside.flow.workflow import find_workflow, known_workflows, read_workflow, unusable_workflows
+from beamside.jobs.base import Metric
 from beamside.jobs.registry import job_types, unusable
 
 
@@ -49,7 +51,7 @@ def list_workflows() -> None:
 @click.argument("name_or_file", metavar="NAME|FILE")
 @click.option("--json", "as_json", is_flag=True, help="Print the JSON, to begin a file of your own.")
 def show(name_or_file: str, as_json: bool) -> None:
-    """Show the jobs of a workflow, how they are connected, and the options that a session with it has."""
+    """Show the jobs of a workflow, how they are connected, which options a session with it has, and what its jobs measure, as rules name it."""
     found = find_workflow(name_or_file)
     if as_json:
         click.echo(json.dumps(found.content, indent=2, ensure_ascii=False))
@@ -65,18 +67,26 @@ def show(name_or_file: str, as_json: bool) -> None:
     console().print(table)
     if found.gates:
         click.echo(f"rules: {'; '.join(found.gates)}")
-    _print_options(found)
-
-
-def _print_options(found: Workflow) -> None:
     labels = {job.label for job in found.jobs}
-    table = Table(box=None, pad_edge=False, show_header=False)
+    _print_by_job(
+        "options", {one.key: [info.flag for info in one.infos()] for one in sections(found) if one.key in labels}
+    )
+    _print_by_job(
+        "measured", {job.label: [_measured(job.label, metric) for metric in job.type.metrics] for job in found.jobs}
+    )
+
+
+def _measured(label: str, metric: Metric) -> str:
+    return f"{label}.{metric.name}{f' ({metric.unit})' if metric.unit else ''}"
+
+
+def _print_by_job(heading: str, lines: Mapping[str, Sequence[str]]) -> None:
+    table = Table(box=None, pad_edge=False)
     table.add_column("job", no_wrap=True)
-    table.add_column("options", overflow="fold")
-    for section in sections(found):
-        flags = [info.flag for info in section.infos()] if section.key in labels else []
-        if flags:
-            table.add_row(section.key, " ".join(flags))
+    table.add_column(heading, overflow="fold")
+    for label, words in lines.items():
+        if words:
+            table.add_row(label, (" " if heading == "options" else ", ").join(words))
     console().print()
     console().print(table)
 
