@@ -1,7 +1,7 @@
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from beamside.config import Facility, Setting, Vocabulary, find_facility_file, load_facility, nearest, resolve
@@ -202,6 +202,65 @@ class TestPrecedence:
 
     def test_a_false_value_on_the_command_line_counts(self) -> None:
         assert resolve({"voltage": 0}, self.PROFILE, {})["voltage"] == Setting(0, "command line")
+
+
+@pytest.mark.parametrize(
+    ("name", "says"), [('"krios.k3"', "has a dot"), ('""', "is empty"), ('krios."k3.old"', "has a dot")]
+)
+def test_a_section_that_could_be_taken_for_another_is_refused(tmp_path: Path, name: str, says: str) -> None:
+    text = f"[stream.krios.k3]\nvoltage = 300\n\n[stream.{name}]\nvoltage = 200\n"
+    with pytest.raises(ConfigError, match=f"{says}: give it another name"):
+        load(tmp_path, text)
+
+
+values = st.dictionaries(
+    st.sampled_from(["voltage", "pixel-size", "pixel_size", "cs", "patches"]), st.integers(0, 9), max_size=3
+)
+
+
+@given(values, values, values, values)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50)
+def test_each_section_adds_to_the_one_around_it_and_says_where_a_value_is_from(
+    tmp_path: Path, stream: dict[str, int], scope: dict[str, int], camera: dict[str, int], other: dict[str, int]
+) -> None:
+    parts = {"stream": stream, "stream.krios": scope, "stream.krios.k3": camera, "stream.glacios": other}
+    text = "".join(
+        f"[{section}]\n" + "".join(f"{key} = {value}\n" for key, value in given.items())
+        for section, given in parts.items()
+    )
+    if any({"pixel-size", "pixel_size"} <= given.keys() for given in parts.values()):
+        with pytest.raises(ConfigError, match="are the same setting: keep one of them"):
+            load(tmp_path, text)
+        return
+    facility = load(tmp_path, text)
+    assert facility.profiles() == ["krios", "krios.k3", "glacios"]
+    names = {"pixel-size": "pixel_size", "cs": "spherical_aberration"}
+    for profile, line in (("", 1), ("krios", 2), ("krios.k3", 3)):
+        wanted: dict[str, Setting] = {}
+        for section in list(parts)[:line]:
+            wanted |= {
+                names.get(key, key): Setting(value, f"beamside.toml [{section}]")
+                for key, value in parts[section].items()
+            }
+        assert facility.profile(profile) == wanted
+        found = resolve({"voltage": None, "patches": 7}, facility.profile(profile), {"voltage": 100, "group": "a"})
+        assert found["patches"] == Setting(7, "command line")
+        assert found["voltage"] == wanted.get("voltage", Setting(100, "default"))
+        assert found["group"] == Setting("a", "default")
+
+
+@given(st.binary(max_size=60) | st.text(max_size=60).map(lambda text: f"[stream]\n{text}".encode("utf-8", "replace")))
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=100)
+def test_whatever_a_file_holds_it_is_read_or_its_fault_is_told_with_its_name(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "beamside.toml"
+    path.write_bytes(content)
+    told = ""
+    try:
+        found = set(load_facility(VOCABULARY, path).profile())
+    except ConfigError as error:
+        found, told = set(), str(error)
+    assert not told or str(path) in told
+    assert found <= {*VOCABULARY.names.values(), "paths", "pattern"}
 
 
 @given(st.text(max_size=20), st.lists(st.text(max_size=20)))

@@ -265,6 +265,10 @@ def _check_subsection(path: Path, section: str, key: str, depth: int, vocabulary
             f"{path} [{section}]: {key!r} is a setting and cannot be a section: write {key} = <value>, or [[{section}.{key}]] for one of several "
             "tables"
         )
+    if not key or "." in key:  # in quotes: one with a dot would be taken for a camera of a microscope
+        raise ConfigError(
+            f"{path} [{section}]: the name {key!r} of a section {'has a dot' if key else 'is empty'}: give it another name"
+        )
     if depth == 2:
         raise ConfigError(
             f"{path} [{section}.{key}]: sections go no deeper than [{ROOT_SECTION}.<microscope>.<camera>]: "
