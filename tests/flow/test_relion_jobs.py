@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,7 +17,7 @@ from beamside.project.project import Project
 from beamside.project.records import ItemState
 from beamside.project.relion import read_pipeline
 from beamside.project.relion_files import write_job_pipeline
-from beamside.project.relion_pipeline import format_pipeline
+from beamside.project.relion_pipeline import Pipeline, format_pipeline
 
 Make = Callable[..., Any]
 
@@ -254,6 +255,25 @@ class TestEnds:
         marker = {"Failed": "FAILURE", "Aborted": "ABORTED", "Succeeded": "SUCCESS"}[status]
         assert all(found == [marker] for found in markers(session).values())
         assert {job.status for job in Project(session.root).load().jobs.values()} == {status}
+
+    def test_a_job_names_its_inputs_as_they_are_though_the_pipeline_does_not_have_them_yet(
+        self, made_session: Make
+    ) -> None:
+        session = made_session()
+        session.take()
+        session.round(25)
+        before = read_pipeline(session.root)
+        bare = Pipeline(tuple(replace(job, outputs=()) for job in before.jobs), before.counter)
+        write_star(session.root / "default_pipeline.star", format_pipeline(bare))
+        session.projection.close_jobs("finished")
+        own = [read_star(session.root / stage.job.name / "job_pipeline.star") for stage in session.stages]
+        nodes = [
+            dict(zip(block.texts("rlnPipeLineNodeName"), block.texts("rlnPipeLineNodeTypeLabel"), strict=True))
+            for blocks in (*own, read_star(session.root / "default_pipeline.star"))
+            if (block := blocks.get("pipeline_nodes")) is not None
+        ]
+        for name, label in ((name, label) for found in nodes for name, label in found.items()):
+            assert label == nodes[-1][name], f"{name} is the same for the job that uses it and in the whole pipeline"
 
 
 def said(session: Any) -> list[str]:

@@ -170,9 +170,14 @@ class RelionJobs:
         for stage in self.present:
             status = self._ending(stage, ending, stage.name in complete)
             self.writer.set_status(stage.job.name, status)
-            write_job_pipeline(self.root, self._job(stage))
+            self._write_own_pipeline(stage)
             mark_exit(self.root, stage.job.name, MARKERS[status])
         self.publish()
+
+    def _write_own_pipeline(self, stage: Stage) -> None:
+        present = self.present
+        made = {node.name: node for before in stage.before if before in present for node in self._job(before).outputs}
+        write_job_pipeline(self.root, self._job(stage), made)
 
     @staticmethod
     def _ending(stage: Stage, ending: Ending, complete: bool) -> Literal["Succeeded", "Failed", "Aborted"]:
@@ -187,7 +192,7 @@ class RelionJobs:
         """Say of jobs that ended in an earlier session how they did."""
         for stage in self.present:
             if stage.job.status in MARKERS:
-                write_job_pipeline(self.root, self._job(stage))
+                self._write_own_pipeline(stage)
                 mark_exit(self.root, stage.job.name, MARKERS[stage.job.status])
 
     def reclaim(self) -> list[Stage]:
@@ -211,7 +216,7 @@ class RelionJobs:
             )
             self._remark(Remark("relion-meddled", sentence, name))
             clear_markers(self.root, name)
-            write_job_pipeline(self.root, self._job(stage))
+            self._write_own_pipeline(stage)
             self._written.pop(stage.name, None)
         return ran
 

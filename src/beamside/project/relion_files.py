@@ -78,9 +78,9 @@ def _option_blocks(job_type: int, label: str, options: Mapping[str, str]) -> lis
     ]
 
 
-def write_job_pipeline(root: Path, job: RelionJob) -> None:
-    """Write RELION's small graph of one job: no alias, counter 2."""
-    known = read_pipeline(root).nodes() if job.inputs else {}
+def write_job_pipeline(root: Path, job: RelionJob, made: Mapping[str, RelionNode] | None = None) -> None:
+    """Write RELION's small graph of one job: no alias, counter 2. What others have `made`, by name, may not be in RELION's pipeline yet."""
+    known = {**read_pipeline(root).nodes(), **(made or {})} if job.inputs else {}
     inputs = tuple(known.get(name) or node_of_file(name) for name in job.inputs)
     alone = RelionJob(job.name, job.type, job.label, None, job.status, job.inputs, job.outputs)
     write_star(Path(root) / job.name / JOB_PIPELINE_FILE, format_pipeline(Pipeline((alone,), 2, inputs)))
