@@ -132,4 +132,5 @@ def _publish(root: Path, stage: Stage, table: Published, shown: str, whole: str,
         content = text.encode("utf-8", "surrogateescape")
     if not target.exists() or target.read_bytes() != content:
         replace_file(target, content)
-        log.info("%s is written without what is held back (%d files)", shown, len(left_out))
+        if left_out:
+            log.info("%s is written without what is held back (%d files)", shown, len(left_out))

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import math
 import os
+import posixpath
 from collections.abc import Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from beamside.formats.atomic import atomic_path
 from beamside.jobs.base import Item, Optics, Result, Row
@@ -19,7 +20,11 @@ ENDING = "_ctffind4.log"
 def root_name(item: Item) -> str:
     """Return the name, without its ending, that RELION gives to what it makes of an item: that of the movie's power spectrum, where there is one."""
     spectrum = item.find("power_spectrum")
-    return PurePosixPath(item.name).with_name(PurePosixPath(spectrum).stem).as_posix() if spectrum else item.name
+    return posixpath.join(posixpath.dirname(item.name), _stem(spectrum)) if spectrum else item.name
+
+
+def _stem(path: str) -> str:
+    return posixpath.splitext(posixpath.basename(path))[0]
 
 
 def log_path(item: Item, job: str) -> str:
@@ -29,15 +34,15 @@ def log_path(item: Item, job: str) -> str:
 
 def write_missing_logs(rows: Sequence[Row], optics: Optics, job: str, root: Path) -> int:
     """Write the logs that are not there; return how many were missing."""
-    folders: dict[Path, set[str]] = {}
+    folders: dict[str, set[str]] = {}
     missing = 0
     for row in rows:
-        path = root / log_path(row.item, job)
-        if path.parent not in folders:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            folders[path.parent] = set(os.listdir(path.parent))
-        if path.name not in folders[path.parent]:
-            write_log(path, row.item, row.result, job, row.optics or optics)
+        folder, _, name = log_path(row.item, job).rpartition("/")
+        if folder not in folders:
+            (root / folder).mkdir(parents=True, exist_ok=True)
+            folders[folder] = set(os.listdir(root / folder))
+        if name not in folders[folder]:
+            write_log(root / folder / name, row.item, row.result, job, row.optics or optics)
             missing += 1
     return missing
 

@@ -197,11 +197,19 @@ def apply_item_record(job: JobEntry, record: Record, *, sound: bool = True) -> I
 
 def _with_shared_names(value: Any) -> Any:
     """Return a result whose names are the same objects as those of all others: very many are kept, and names took nearly half of the room."""
-    if isinstance(value, dict):
-        return {
-            sys.intern(name) if type(name) is str else name: _with_shared_names(part)
-            if isinstance(part, dict)
-            else part
-            for name, part in value.items()
-        }
-    return value
+    if not isinstance(value, dict):
+        return value
+    names = tuple(value)
+    shared = _SHARED.get(names)
+    if shared is None:
+        shared = tuple(sys.intern(name) if type(name) is str else name for name in names)
+        if len(_SHARED) < MANY_SHAPES:
+            _SHARED[shared] = shared
+    parts = [_with_shared_names(part) if type(part) is dict else part for part in value.values()]
+    return dict(zip(shared, parts, strict=True))
+
+
+MANY_SHAPES = 1000
+"""So many sets of names are remembered; results of one job have few, and names that are data have very many."""
+
+_SHARED: dict[tuple[Any, ...], tuple[Any, ...]] = {}

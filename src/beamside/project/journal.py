@@ -152,11 +152,21 @@ def read_lines(path: Path, offset: int = 0, end: int | None = None) -> Iterator[
             yield line
 
 
+_decode = json.JSONDecoder().raw_decode
+_SPACE = " \t\n\r"
+"""What may be behind a record: JSON's white space."""
+
+
 def parse_record(line: bytes) -> Record | str:
     """Return what a line says, or why it says nothing."""
     try:  # what begins so is UTF-8 for sure; of anything else, the encoding is looked at first
-        plain = line.startswith(b'{"')
-        record = json.loads(line.decode("utf-8", "surrogatepass") if plain else line)
+        if line.startswith(b'{"'):
+            text = line.decode("utf-8", "surrogatepass")
+            record, end = _decode(text, 0)
+            if text[end:].strip(_SPACE):
+                raise ValueError(f"there is more behind the record, at {end}")
+        else:
+            record = json.loads(line)
     except (ValueError, RecursionError) as error:
         return str(error)
     return record if isinstance(record, dict) else "not an object"
