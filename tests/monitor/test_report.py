@@ -323,9 +323,9 @@ def test_every_table_of_the_pages_width_can_be_scrolled(project: Project) -> Non
 
 
 def test_classes_are_listed_by_size_and_empty_ones_left_out(project: Project) -> None:
-    (view,) = collect(project)["classes"]
-    assert view.class_headings == ("Class", "Particles", "Share", "Resolution")
-    assert [row[:3] for row in view.classes] == [("2", "960", "40.0 %"), ("4", "840", "35.0 %"), ("3", "600", "25.0 %")]
+    (view,) = collect(project)["aggregates"]
+    assert view.part_headings == ("Class", "Particles", "Share", "Resolution")
+    assert [row[:3] for row in view.parts] == [("2", "960", "40.0 %"), ("4", "840", "35.0 %"), ("3", "600", "25.0 %")]
     assert [row[0] for row in view.rounds] == ["round002", "round001"]
     assert len(view.pictures) == 1
 
@@ -334,10 +334,10 @@ def test_selected_classes_are_listed_by_score(session: Callable[..., Any]) -> No
     made = session()
     made.item(1)
     made.selection([(100, 0.31, False), (0, 0.0, False), (80, 0.92, True)])
-    (view,) = collect(made.writer.project)["classes"]
+    (view,) = collect(made.writer.project)["aggregates"]
     assert view.title == "Class selection"
-    assert view.class_headings == ("Class", "Particles", "Resolution", "Class score (0 to 1)", "Selected", "Long axis")
-    assert view.classes == (
+    assert view.part_headings == ("Class", "Particles", "Resolution", "Class score (0 to 1)", "Selected", "Long axis")
+    assert view.parts == (
         ("3", "80", "12.0 Å", "0.92", "yes", "150 Å"),
         ("1", "100", "12.0 Å", "0.31", "no", "150 Å"),
     )

@@ -96,6 +96,10 @@ class LookReport:
     to_remove: int = 0
 
 
+SIZE, RATE = "gigabytes", "megabytes_per_second"
+"""Metrics of what was taken in."""
+
+
 @dataclass(frozen=True)
 class ImportedFile:
     """A file that is safely in the project.
@@ -125,6 +129,11 @@ class ImportedFile:
     seconds: float = 0.0
     bytes_per_second: float = 0.0
     metadata: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def measured(self) -> dict[str, float]:
+        """What is measured of a file, of whatever kind, while it is taken in: its size in GB, and the rate in MB/s."""
+        return {SIZE: self.size / 1e9, RATE: self.bytes_per_second / 1e6}
 
 
 def imported_file(entry: ManifestEntry, sidecars: tuple[ManifestEntry, ...] = ()) -> ImportedFile:

@@ -55,7 +55,7 @@ class SourceTable(Transitions):
         metadata = max(self._late_metadata.pop(taken.name, {}), taken.metadata, key=len)
         values = {"sha256": taken.sha256, "source": taken.source, "metadata": dict(metadata), **event.values}
         result = {
-            "metrics": {"gigabytes": taken.size / 1e9, "megabytes_per_second": taken.bytes_per_second / 1e6},
+            "metrics": taken.measured,
             "outputs": event.outputs,
             "values": values,
             "rejected": "",

@@ -60,6 +60,27 @@ class Limit:
 
 
 @dataclass(frozen=True)
+class Parts:
+    """What the result of a round has several of, such as classes: the report lists them in a table, a row for each.
+
+    Attributes
+    ----------
+    value : name in ``Result.values`` of the list, which has a dictionary for each
+    one, several : what people call them
+    columns : what may be known of one, by ``Metric.name``; true and false are shown as yes and no
+    counted : the column that says how much is in one; those with nothing are left out
+    order : columns by which they are sorted, the largest first
+    """
+
+    value: str
+    one: str
+    several: str
+    columns: tuple[Metric, ...]
+    counted: str = ""
+    order: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Node:
     """An output file of a job that RELION knows: file name in the job directory, RELION 3.1's node type, RELION 4's label.
 
@@ -402,6 +423,8 @@ class JobType:
     """Those of its parameters that are rules on its metrics."""
     nodes: ClassVar[tuple[Node, ...]] = ()
     pictures: ClassVar[tuple[Picture, ...]] = ()
+    parts: ClassVar[Parts | None] = None
+    """What its rounds have several of, where the report is to list it."""
     optics_used: ClassVar[tuple[str, ...]] = OPTICS_VALUES
     """Names of the `Optics` values that change this job's results."""
 

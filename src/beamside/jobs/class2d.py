@@ -15,6 +15,7 @@ from beamside.jobs.base import (
     Row,
     relion_value,
 )
+from beamside.jobs.class_table import CLASSES_TABLE
 from beamside.jobs.extract import sizes
 from beamside.jobs.item_kinds import CLASSES, PARTICLES
 from beamside.jobs.ports import Input, Output
@@ -100,6 +101,7 @@ class Classification2d(JobType):
         Metric("class_resolution", "Best class resolution", "Å", good="low", digits=1),
         Metric("iterations", "Iterations", digits=0, description="Iterations since the start."),
     )
+    parts = CLASSES_TABLE
     pictures = (Picture("classes_image", "Class averages"),)
 
     def relion_options(self, context: RelionContext) -> dict[str, str]:

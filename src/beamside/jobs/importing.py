@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
+from beamside.acquisition.reports import RATE, SIZE
 from beamside.formats.star import StarBlock, Value
 from beamside.jobs.base import JobType, Metric, Node, Optics, RelionContext, Row, StarContent, relion_value
 from beamside.jobs.item_kinds import MICROGRAPH, MOVIE
@@ -33,8 +34,8 @@ class _Import(JobType):
     optics_used = ()
     Parameters = ImportParameters
     metrics = (
-        Metric("gigabytes", "Size", "MB", scale=1000, digits=1, description="Size of the file at the source."),
-        Metric("megabytes_per_second", "Transfer rate", "MB/s", good="high", digits=0),
+        Metric(SIZE, "Size", "MB", scale=1000, digits=1, description="Size of the file at the source."),
+        Metric(RATE, "Transfer rate", "MB/s", good="high", digits=0),
     )
 
     role: ClassVar[str]

@@ -17,6 +17,7 @@ from beamside.jobs.base import (
     Row,
     relion_value,
 )
+from beamside.jobs.class_table import CLASSES_TABLE
 from beamside.jobs.item_kinds import AVERAGES, CLASSES, SELECTION
 from beamside.jobs.ports import Input, Output
 from beamside.jobs.resources import Resources
@@ -129,6 +130,7 @@ class Selection(JobType):
         Node("particles.star", 3, "ParticlesData.star.relion"),
         Node("class_averages.star", 5, "ImagesData.star.relion.classaverages"),
     )
+    parts = CLASSES_TABLE
     pictures = (Picture("selection_image", "Classes by score; those selected are framed"),)
 
     def relion_options(self, context: RelionContext) -> dict[str, str]:

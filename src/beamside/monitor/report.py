@@ -24,7 +24,7 @@ from beamside.formats.atomic import atomic_path
 from beamside.monitor import report_text
 from beamside.monitor.job_views import job_views
 from beamside.monitor.report_checks import check_views
-from beamside.monitor.report_gallery import classes_view, gallery_view
+from beamside.monitor.report_gallery import aggregates_view, gallery_view
 from beamside.monitor.report_items import read_items, read_rounds
 from beamside.monitor.report_numbers import (
     accounting,
@@ -96,7 +96,7 @@ def _collect(project: Project, status: SessionStatus, index: Index) -> dict[str,
     rounds = {kind.name: read_rounds(index, jobs[kind.name]) for kind in kinds if kind.aggregate and kind.name in jobs}
     store = PictureStore(project)
     gallery = gallery_view(items, kinds, store)
-    classes = classes_view(kinds, rounds, store)
+    aggregates = aggregates_view(kinds, rounds, store)
     checks = check_views(read_accounts(index), store)
     store.forget_unused()
     happened = history(index)
@@ -115,7 +115,7 @@ def _collect(project: Project, status: SessionStatus, index: Index) -> dict[str,
         "stages": stage_rows(status, index),
         "metrics": metric_tables(items, kinds),
         "gallery": gallery,
-        "classes": classes,
+        "aggregates": aggregates,
         "checks": checks,
         "sections": parameter_sections(settings, automatic_values(settings, kinds, index) if settings else {}),
         "versions": versions(project, index),

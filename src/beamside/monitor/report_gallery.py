@@ -1,4 +1,4 @@
-"""The report's pictures of items and of aggregates (2D classes)."""
+"""The report's pictures of items and of aggregates, such as 2D classes."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from beamside.jobs.base import Metric, Parts
 from beamside.monitor.job_views import JobView
 from beamside.monitor.report_items import ItemView, RoundView, metric_values
 from beamside.monitor.report_pictures import (
@@ -19,18 +20,7 @@ from beamside.monitor.report_pictures import (
     PictureStore,
     choose_items,
 )
-from beamside.monitor.report_text import clock, count, duration, metric_heading, metric_text
-
-CLASS_COLUMNS: Mapping[str, tuple[str, str]] = {
-    "particles": ("Particles", "{:.0f}"),
-    "weight": ("Share", "{:.1%}"),
-    "resolution": ("Resolution", "{:.1f} Å"),
-    "score": ("Class score (0 to 1)", "{:.2f}"),
-    "kept": ("Selected", ""),
-    "long": ("Long axis", "{:.0f} Å"),
-    "short": ("Short axis", "{:.0f} Å"),
-}
-"""Heading and format of what a ``class_table`` says of a class."""
+from beamside.monitor.report_text import clock, duration, metric_heading, metric_text
 
 
 @dataclass(frozen=True)
@@ -55,15 +45,16 @@ class Gallery:
 
 @dataclass(frozen=True)
 class AggregateView:
-    """An aggregate job: the pictures of its newest round, its rounds, and its classes, as tables of text."""
+    """An aggregate job: the pictures of its newest round, its rounds, and what the newest has several of, as tables of text."""
 
     title: str
     caption: str
     pictures: tuple[Embedded, ...]
     round_headings: tuple[str, ...]
     rounds: tuple[tuple[str, ...], ...]
-    class_headings: tuple[str, ...]
-    classes: tuple[tuple[str, ...], ...]
+    parts_title: str
+    part_headings: tuple[str, ...]
+    parts: tuple[tuple[str, ...], ...]
 
 
 def gallery_view(items: Sequence[ItemView], kinds: Sequence[JobView], store: PictureStore) -> Gallery:
@@ -104,7 +95,7 @@ def _values(item: ItemView, kinds: Sequence[JobView], *, main: bool = False) -> 
     return tuple(found)
 
 
-def classes_view(
+def aggregates_view(
     kinds: Sequence[JobView], rounds: Mapping[str, Sequence[RoundView]], store: PictureStore
 ) -> list[AggregateView]:
     """Return the aggregate jobs that have a finished round."""
@@ -119,7 +110,8 @@ def classes_view(
 def _aggregate(kind: JobView, rounds: Sequence[RoundView], store: PictureStore) -> AggregateView:
     newest = rounds[-1]
     wanted = [(each.caption, newest.outputs[each.role], LARGE) for each in kind.pictures if each.role in newest.outputs]
-    headings, classes = _class_table(newest.values.get("class_table"))
+    parts = kind.type.parts
+    headings, listed = _parts_table(parts, newest.values.get(parts.value) if parts is not None else None)
     return AggregateView(
         title=kind.title,
         caption=f"{newest.name}, {clock(newest.ended)}"
@@ -127,8 +119,9 @@ def _aggregate(kind: JobView, rounds: Sequence[RoundView], store: PictureStore) 
         pictures=tuple(picture for picture in store.embed(wanted) if picture is not None),
         round_headings=("Round", "Finished", "Took", *(metric_heading(metric) for metric in kind.metrics)),
         rounds=tuple(_round_row(kind, one) for one in reversed(rounds)),
-        class_headings=headings,
-        classes=classes,
+        parts_title=parts.several if parts is not None else "",
+        part_headings=headings,
+        parts=listed,
     )
 
 
@@ -139,21 +132,21 @@ def _round_row(kind: JobView, one: RoundView) -> tuple[str, ...]:
     return (one.name, clock(one.ended), duration(one.seconds), *values)
 
 
-def _class_table(table: Any) -> tuple[tuple[str, ...], tuple[tuple[str, ...], ...]]:
-    """Return headings and rows of the classes, the best scored or else the largest first; classes without particles are left out."""
-    if not isinstance(table, list) or not table:
+def _parts_table(parts: Parts | None, table: Any) -> tuple[tuple[str, ...], tuple[tuple[str, ...], ...]]:
+    """Return headings and rows of what a round has several of, in the order that its job type declares."""
+    if parts is None or not isinstance(table, list) or not table:
         return (), ()
-    known = [name for name in CLASS_COLUMNS if name in table[0]]
-    numbered = [(number, row) for number, row in enumerate(table, 1) if row.get("particles", 1) > 0]
-    numbered.sort(key=lambda pair: (-pair[1].get("score", 0), -pair[1].get("particles", 0)))
+    known = [column for column in parts.columns if column.name in table[0]]
+    numbered = [(number, row) for number, row in enumerate(table, 1) if row.get(parts.counted, 1) > 0]
+    numbered.sort(key=lambda pair: tuple(-pair[1].get(name, 0) for name in parts.order))
     rows = tuple(
-        (str(number), *(_cell(name, row[name]) for name in known if row.get(name) is not None))
+        (str(number), *(_cell(column, row[column.name]) for column in known if row.get(column.name) is not None))
         for number, row in numbered
     )
-    return ("Class", *(CLASS_COLUMNS[name][0] for name in known)), rows
+    return (parts.one, *(column.label for column in known)), rows
 
 
-def _cell(name: str, value: float) -> str:
-    if name == "kept":
+def _cell(column: Metric, value: float) -> str:
+    if isinstance(value, bool):
         return "yes" if value else "no"
-    return count(value) if name == "particles" else CLASS_COLUMNS[name][1].format(value).replace("%", " %")
+    return metric_text(column, value)

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from beamside.acquisition.reports import RATE
 from beamside.flow.checks import Account
 from beamside.flow.settings import source_of
 from beamside.flow.sources import accounts
@@ -362,7 +363,5 @@ def format_metric(metric: Metric, value: float) -> str:
 
 def _copy_rate(index: Index, job: str) -> float:
     now = time.time()
-    rates = [value for _, moment, value in index.metric(job, "megabytes_per_second") if now - moment < COPY_WINDOW][
-        -10:
-    ]
+    rates = [value for _, moment, value in index.metric(job, RATE) if now - moment < COPY_WINDOW][-10:]
     return 1e6 * sum(rates) / len(rates) if rates else 0.0
