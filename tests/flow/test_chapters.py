@@ -118,6 +118,19 @@ def test_what_belongs_to_no_group_is_told(book: Book) -> None:
     assert "Chapters: raw/n belongs to no group, and is not used there." in told
 
 
+def test_a_job_type_that_cannot_say_where_an_item_belongs_is_told_with_what_it_raised(
+    book: Book, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def group_of(_self: Any, name: str, values: Any, parameters: Any) -> str:
+        return {"raw/one": "chapters/a", "raw/two": "../b"}[name]
+
+    monkeypatch.setattr(book.chapters.Chapters, "group_of", group_of)
+    assert book.run() == {"chapters/a": (4, 1)}
+    told = " ".join(problem.text for problem in read_status(book.project).problems)
+    assert "Chapters: 2 items, the first of them raw/" in told
+    assert "could not say where an item belongs (" in told
+
+
 def test_status_and_report_show_groups_beside_single_items(book: Book) -> None:
     book.run()
     shown = {stage.title: stage.done for stage in read_status(book.project).stages}

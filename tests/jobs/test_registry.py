@@ -10,6 +10,7 @@ import pytest
 
 from beamside.errors import ConfigError
 from beamside.jobs import registry
+from beamside.jobs.base import JobType
 from beamside.jobs.registry import BUILT_IN, job_type, job_types
 
 GOOD = """
@@ -18,6 +19,13 @@ from beamside.parameters import ParameterModel
 class Job(JobType):
     name, title, directory, version, Parameters = "{name}", "A", "A", "1", ParameterModel
 """
+
+GROUPS = (
+    "from beamside.jobs.item_kinds import MOVIE\nfrom beamside.jobs.ports import Input\n"
+    + "from beamside.jobs.triggers import Group"
+    + GOOD.format(name="odd")
+    + "    inputs = (Input('all', MOVIE, takes='all'),)\n"
+)
 
 
 @pytest.fixture
@@ -65,6 +73,13 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callabl
             + "    limits = (Limit('worst', 'quality', '<'),)\n",
             "has limits that cannot be rules: .*worst",
         ),
+        (GROUPS + "    trigger = Group()\n", "must say with group_of what belongs together"),
+        (GROUPS + "    trigger = Group(quiet='wait')\n    group_of = len\n", "has no parameter 'wait'"),
+        (
+            GROUPS + "    inputs, trigger, group_of = (), Group(), len\n",
+            'needs one input with takes="all", and there are 0',
+        ),
+        (GROUPS, "its input 'all' takes=\"all\", which needs the trigger Group or Increments"),
     ],
 )
 def test_a_package_that_is_broken_is_named_with_what_is_wrong(
@@ -75,6 +90,11 @@ def test_a_package_that_is_broken_is_named_with_what_is_wrong(
         job_type("odd")
     assert "The job type 'odd' (of_others_odd:Job)" in str(told.value)
     assert [*job_types()] == [*BUILT_IN, "fine"], "the others are there, those of Beamside first"
+
+
+@pytest.mark.parametrize("kind", BUILT_IN.values(), ids=list(BUILT_IN))
+def test_the_job_types_of_this_package_have_what_their_triggers_need(kind: type[JobType]) -> None:
+    assert registry.trigger_faults(kind) == []
 
 
 def test_no_package_takes_the_place_of_a_job_type_of_beamside(install: Callable[..., None]) -> None:

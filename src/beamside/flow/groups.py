@@ -31,6 +31,8 @@ class Groups:
         self.stage, self.trigger, self.clock = stage, trigger, clock
         self.source_ended = False
         self.total = 0
+        self.fault = ""
+        """What the job type raised when it was asked last where an item belongs, and could not say it."""
         self._group: dict[str, str] = {}
         self._members: dict[str, dict[str, str]] = {}
         self._underway: dict[str, int] = {}
@@ -174,7 +176,8 @@ class Groups:
             if not is_path(group):
                 raise ValueError(f"{group!r} is no path below the project")
             return group
-        except Exception:  # a job type of somebody else may do anything
+        except Exception as error:  # a job type of somebody else may do anything
+            self.fault = f"{type(error).__name__}: {error}"
             log.exception("%s cannot tell to which group %s belongs: it is left out", self.stage.title, item)
             return ""
 

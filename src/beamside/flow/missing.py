@@ -150,11 +150,13 @@ def survey(root: Path, stages: Sequence[Stage], *, restorable: bool = False) -> 
 
 def _ungrouped(stage: Stage) -> list[Trouble]:
     names = stage.groups.ungrouped() if stage.groups is not None else []
-    if not names:
+    if stage.groups is None or not names:
         return []
     which = f"{names[0]} belongs" if len(names) == 1 else f"{len(names)} items, the first of them {names[0]}, belong"
     sentence = f"{stage.title}: {which} to no group, and {'is' if len(names) == 1 else 'are'} not used there."
-    return [Trouble(f"ungrouped:{stage.name}", sentence, "info")]
+    if fault := stage.groups.fault:
+        sentence += f" The job type could not say where an item belongs ({fault}): tell whoever provides it."
+    return [Trouble(f"ungrouped:{stage.name}", sentence, "warning" if fault else "info")]
 
 
 def _deleted(stage: Stage, command: str) -> Trouble:

@@ -35,7 +35,6 @@ class Transitions:
         self.settings, self.writer = settings, writer
         self.root = writer.project.root
         self.problems = problems if problems is not None else Problems(writer)
-        self.changed: set[str] = set()
         self.again = DoneAgain()
         self._late_metadata: dict[str, Mapping[str, Any]] = {}
         self._gates: dict[str, GateState] = {}
@@ -77,7 +76,6 @@ class Transitions:
 
     def _record(self, stage: Stage, name: str, state: ItemState, **details: Any) -> None:
         self.writer.item(stage.job.name, name, state, **details)
-        self.changed.add(stage.name)
         self._touch_groups(stage, name)
 
     def _finish(self, stage: Stage, name: str, state: ItemState, **details: Any) -> None:

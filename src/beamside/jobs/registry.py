@@ -16,6 +16,7 @@ from beamside.jobs.join import Joining
 from beamside.jobs.motion import MotionCorrection
 from beamside.jobs.pick import Picking
 from beamside.jobs.select import Selection
+from beamside.jobs.triggers import Group, Increments
 from beamside.parameters import describe
 
 BUILT_IN: dict[str, type[JobType]] = {
@@ -115,7 +116,26 @@ def _loaded(point: EntryPoint) -> JobType:
         raise ConfigError(f"{owner} calls itself {kind.name!r}; give both the same name.")
     if faults := limit_faults(kind):
         raise ConfigError(f"{owner} has limits that cannot be rules: {'; '.join(faults)}.")
+    if faults := trigger_faults(kind):
+        raise ConfigError(f"{owner} cannot run as its trigger says: {'; '.join(faults)}.")
     return _made(kind)
+
+
+def trigger_faults(kind: type[JobType]) -> list[str]:
+    """Return what a job type lacks for its trigger: the input, the parameters that the trigger names, and what says which items belong together."""
+    trigger, faults = kind.trigger, list[str]()
+    together = isinstance(trigger, Group | Increments)
+    taking_all = [port.name for port in kind.inputs if port.takes == "all"]
+    if together and len(taking_all) != 1:
+        faults.append(f'{type(trigger).__name__} needs one input with takes="all", and there are {len(taking_all)}')
+    if not together and taking_all:
+        faults.append(f'its input {taking_all[0]!r} takes="all", which needs the trigger Group or Increments')
+    named = (trigger.expected, trigger.quiet) if isinstance(trigger, Group) else ()
+    named = (trigger.start, trigger.step) if isinstance(trigger, Increments) else named
+    faults += [f"it has no parameter {name!r}" for name in named if name and name not in kind.Parameters.model_fields]
+    if isinstance(trigger, Group) and kind.group_of is JobType.group_of:
+        faults.append("it takes groups, and must say with group_of what belongs together")
+    return faults
 
 
 def limit_faults(kind: type[JobType]) -> list[str]:
